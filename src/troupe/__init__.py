@@ -1,0 +1,1 @@
+"""troupe: your own text in, a judged, registered and promoted small language model out."""

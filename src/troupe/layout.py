@@ -1,0 +1,22 @@
+"""Where things lie in a workspace, relative to its root (the folder with dvc.yaml). The one home of every path."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+ARTIFACTS = Path("artifacts")  # outputs of stages, owned by DVC
+EFFECTIVE_PARAMS = ARTIFACTS / "params.yaml"  # params.yaml with the overrides of this run
+SOURCE = ARTIFACTS / "source.json"  # what data.source names, with its digest
+CORPUS = ARTIFACTS / "corpus"
+TOKENS = ARTIFACTS / "tokens"
+REPORTS = Path("reports")
+METRICS = REPORTS / "metrics.json"
+REPORT = REPORTS / "report.html"
+STATE = Path(".troupe")  # locks, checkpoints, run records: this machine's, never versioned
+CHECKPOINTS = STATE / "checkpoints"
+RUNS = STATE / "runs"
+MODEL_STAGES = ("pretrain", "moe", "adversarial")  # the stages that write a model, in the order they build on each other
+
+
+def model_dir(stage: str) -> Path:
+    """The folder of a stage's model: weights, config, tokenizer, metrics and summary."""
+    return ARTIFACTS / stage
