@@ -14,7 +14,11 @@ REPORT = REPORTS / "report.html"
 STATE = Path(".troupe")  # locks, checkpoints, run records: this machine's, never versioned
 CHECKPOINTS = STATE / "checkpoints"
 RUNS = STATE / "runs"
-MODEL_STAGES = ("pretrain", "moe", "adversarial")  # the stages that write a model, in the order they build on each other
+MODEL_STAGES = (
+    "pretrain",
+    "moe",
+    "adversarial",
+)  # the stages that write a model, in the order they build on each other
 
 
 def model_dir(stage: str) -> Path:

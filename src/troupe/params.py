@@ -176,7 +176,9 @@ def _read(path: Path) -> CommentedMap:
     try:
         tree = YAML().load(path.read_text(encoding="utf-8"))  # YAML 1.2: unlike PyYAML's 1.1, `3e-4` is a number
     except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; run from the folder that holds it, or name it with --params") from None
+        raise ParamsError(
+            f"{path}: no such file; run from the folder that holds it, or name it with --params"
+        ) from None
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path}: not UTF-8 at byte {error.start}") from None
     except MarkedYAMLError as error:
@@ -226,7 +228,7 @@ def _fault(path: Path, tree: CommentedMap, overridden: set[str], error: Any) -> 
 
 
 def _line(tree: CommentedMap, location: tuple[str | int, ...]) -> str:
-    """":17" for the deepest part of the location that stands in the file; "" for none."""
+    """ ":17" for the deepest part of the location that stands in the file; "" for none."""
     line, node = "", tree
     for part in location:
         if not isinstance(node, CommentedMap) or part not in node:

@@ -1,0 +1,25 @@
+"""Where and how torch computes: device, threads, precision, determinism; set once at the start of a stage."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from troupe.errors import ParamsError
+from troupe.params import RunParams
+
+
+def set_up(run: RunParams) -> torch.device:
+    """Set threads and deterministic algorithms, and return the device of `run.device`.
+
+    Raises ParamsError when a GPU is asked for and there is none.
+    """
+    torch.set_num_threads(run.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise ParamsError("run.device: cuda asked for, but torch sees no GPU; set run.device to auto or cpu")
+    return torch.device("cuda" if run.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def autocast(run: RunParams, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which a forward pass computes in `run.precision`."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bfloat16")

@@ -1,0 +1,48 @@
+"""Progress of long work: a live line in a terminal, at most one plain line a second elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+
+Update = Callable[[int, Mapping[str, float]], None]
+SECONDS_BETWEEN_LINES = 1.0
+
+
+@contextmanager
+def track(stage: str, total: int, start: int = 0) -> Iterator[Update]:
+    """Give a function `update(step, {"loss": 2.31, ...})` that shows stage, step, figures and the time left."""
+    began, shown = time.monotonic(), 0.0
+    console = Console(highlight=False)
+    with console.status("") if console.is_terminal else _nothing() as live:
+
+        def update(step: int, figures: Mapping[str, float]) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if now - shown < SECONDS_BETWEEN_LINES and step < total:
+                return
+            shown = now
+            line = _line(stage, step, total, figures, (now - began) / max(1, step - start) * (total - step))
+            if live is not None and step < total:
+                live.update(line)
+            else:
+                print(line, flush=True, file=sys.stdout)
+
+        yield update
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield None
+
+
+def _line(stage: str, step: int, total: int, figures: Mapping[str, float], seconds_left: float) -> str:
+    minutes, seconds = divmod(round(seconds_left), 60)
+    shown = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
+    return f"{stage:<12} {step:>{len(str(total))}}/{total}  {shown}  {minutes}:{seconds:02d} left"
+
+
+def _short(value: float) -> str:
+    return f"{value / 1000:.1f}k" if abs(value) >= 10_000 else f"{value:.4g}"
