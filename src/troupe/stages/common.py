@@ -1,4 +1,4 @@
-"""What every stage does before its own work: read parameters, die with its parent, fix threads, turn errors into one line."""
+"""What every stage does before its own work: read parameters, die with its parent, turn errors into one line."""
 
 import argparse
 import ctypes

@@ -10,7 +10,7 @@ from troupe.files import write_atomic
 
 
 class MetricsLog:
-    """Appends one JSON line per call: {"step", "time" in unix seconds, **values}; each line is on disk when the call returns.
+    """Appends one JSON line per call: {"step", "time" in unix seconds, **values}, handed to the system line by line.
 
     A stage that resumes after `resume_step` steps drops what the lost attempt had logged beyond them.
     """

@@ -1,0 +1,71 @@
+# troupe: your own text in, a judged, registered and promoted small language model out.
+# Every target sets up what it needs; `make` alone lists them.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# TORCH=cpu takes PyTorch's CPU build; anything else takes what pip finds (on Linux: the CUDA build).
+TORCH  ?=
+TORCH_FLAGS := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
+SET    ?=
+PORT   ?= 5001
+COMPOSE ?= docker compose
+ENGINE_PROFILE ?= cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help setup pipeline test check ui promote rollback serve up down image clean
+
+help: ## list the targets
+	@echo "troupe: text in, a judged, registered and promoted small language model out"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  make pipeline SET="pretrain.steps=500 data.source=tiny-shakespeare"   parameters for one run'
+	@echo '  make setup TORCH=cpu                                                  on a machine without a GPU'
+
+setup: $(STAMP) ## install the locked packages into .venv (every other target does this when needed)
+
+$(STAMP): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "troupe needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	@echo "Setting up $(VENV): a few minutes, once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH_FLAGS) --editable '.[dev]'
+	@$(BIN)/python -m pip check --disable-pip-version-check
+	@touch $@
+
+pipeline: $(STAMP) ## text -> pretrain -> experts -> adversarial -> judged, registered, promoted
+	@$(BIN)/python -m pipelines run $(if $(SET),--set "$(SET)")
+
+test: check ## lint, types, import contract and every test, a whole small pipeline among them
+	@$(BIN)/python -m pytest --numprocesses auto
+
+check: $(STAMP) ## lint, format, types, import contract
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+ui: $(STAMP) ## Prefect and MLflow on loopback, with the deployment `train` to start and schedule
+	@$(BIN)/python -m pipelines ui
+
+promote: $(STAMP) ## put the candidate through the gate
+	@$(BIN)/troupe promote
+
+rollback: $(STAMP) ## make the previous champion the champion again
+	@$(BIN)/troupe rollback
+
+serve: $(STAMP) ## answer requests with the champion on http://127.0.0.1:$(PORT)
+	@$(BIN)/troupe serve --port $(PORT)
+
+image: ## build the containers (ENGINE_PROFILE=gpu for CUDA)
+	$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE) build
+
+up: ## start MLflow, Prefect and a training worker in containers
+	$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE) up --detach
+
+down: ## stop the containers; volumes stay
+	$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE) down
+
+clean: ## remove what stages wrote and this machine's state; caches, registry and data stay
+	rm -rf artifacts reports .troupe .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,54 @@
+"""DVC calls a stage up to date when a module that it imports is not among its deps: so every one must be.
+
+Exempt are modules that cannot change a result: they name places, check input, or show progress.
+"""
+
+from pathlib import Path
+
+import grimp
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+HARMLESS = {
+    "troupe",
+    "troupe.errors",
+    "troupe.files",
+    "troupe.layout",
+    "troupe.params",  # the schema; the values are params of the stage
+    "troupe.environment",
+    "troupe.stages",
+    "troupe.stages.common",
+    "troupe.stages.log",
+    "troupe.stages.progress",
+}
+
+
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("troupe", cache_dir=None)
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGES if name != "inputs"])  # `inputs` always runs
+def test_every_imported_module_is_a_dependency(stage: str, imports: grimp.ImportGraph) -> None:
+    module = f"troupe.stages.{stage}"
+    needed = {module, *imports.find_upstream_modules(module)} - HARMLESS
+    files = {_file(name) for name in needed}
+    listed = [ROOT / dep for dep in STAGES[stage]["deps"]]
+    missing = {str(file.relative_to(ROOT)) for file in files if not any(_covers(dep, file) for dep in listed)}
+    assert not missing
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_a_stage_runs_the_module_of_its_name(stage: str) -> None:
+    assert f"troupe.stages.{stage}" in STAGES[stage]["cmd"]
+
+
+def _file(module: str) -> Path:
+    path = ROOT / "src" / Path(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _covers(dep: Path, file: Path) -> bool:
+    return dep == file or dep in file.parents
