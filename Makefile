@@ -55,7 +55,7 @@ promote: $(STAMP) ## put the candidate through the gate
 rollback: $(STAMP) ## make the previous champion the champion again
 	@$(BIN)/troupe rollback
 
-serve: $(STAMP) ## answer requests with the champion on http://127.0.0.1:$(PORT)
+serve: $(STAMP) ## answer requests with the champion on http://127.0.0.1:5001
 	@$(BIN)/troupe serve --port $(PORT)
 
 image: ## build the containers (ENGINE_PROFILE=gpu for CUDA)
@@ -67,5 +67,5 @@ up: ## start MLflow, Prefect and a training worker in containers
 down: ## stop the containers; volumes stay
 	$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE) down
 
-clean: ## remove what stages wrote and this machine's state; caches, registry and data stay
-	rm -rf artifacts reports .troupe .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## remove what stages wrote and tool caches; DVC cache, run records, registry and data stay
+	rm -rf artifacts reports .troupe/checkpoints .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""For every test: one thread (many torch threads on a busy machine are slower by orders of magnitude), no network habits."""
+"""For every test: one thread; many torch threads on a busy machine are slower by orders of magnitude."""
 
 import os
 
