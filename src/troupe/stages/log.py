@@ -10,23 +10,20 @@ from troupe.files import write_atomic
 
 
 class MetricsLog:
-    """Appends one JSON line per call: {"step", "time" in unix seconds, **values}, handed to the system line by line.
+    """Appends one JSON line per call: {"step", "time" in unix seconds, **values}; the file is closed between calls.
 
     A stage that resumes after `resume_step` steps drops what the lost attempt had logged beyond them.
     """
 
     def __init__(self, path: Path, resume_step: int = 0) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= resume_step] if resume_step else []
         write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._path = path
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         finite = {name: float(value) if math.isfinite(value) else str(value) for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **finite}) + "\n")
-
-    def close(self) -> None:
-        self._file.close()
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **finite}) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

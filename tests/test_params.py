@@ -1,0 +1,136 @@
+"""params.yaml: what the schema accepts, and that every refusal names file, line and field."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from troupe.errors import ParamsError
+from troupe.params import Params, dump_params, load_params
+
+SHIPPED = Path(__file__).parents[1] / "params.yaml"
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Callable[[str, str], Path]:
+    """params.yaml with one piece of text replaced."""
+
+    def edit(old: str, new: str) -> Path:
+        text = SHIPPED.read_text()
+        assert text.count(old) == 1, old
+        path = tmp_path / "params.yaml"
+        path.write_text(text.replace(old, new))
+        return path
+
+    return edit
+
+
+def test_the_shipped_file_is_valid_and_survives_a_round_trip(tmp_path: Path) -> None:
+    params = load_params(SHIPPED)
+    dump_params(params, tmp_path / "copy.yaml")
+    assert load_params(tmp_path / "copy.yaml") == params
+
+
+@given(st.floats(min_value=1e-300, max_value=10), st.integers(1, 10**9))
+def test_any_value_survives_a_round_trip(tmp_path_factory: pytest.TempPathFactory, rate: float, steps: int) -> None:
+    path = tmp_path_factory.mktemp("params") / "params.yaml"
+    params = load_params(SHIPPED, [f"pretrain.learning_rate={rate!r}", f"pretrain.steps={steps}"])
+    dump_params(params, path)
+    assert load_params(path).pretrain.learning_rate == rate
+    assert load_params(path).pretrain.steps == steps
+
+
+def test_a_rate_without_a_dot_is_a_number() -> None:
+    """PyYAML would read 3e-4 as text."""
+    assert load_params(SHIPPED, ["pretrain.learning_rate=3e-4"]).pretrain.learning_rate == pytest.approx(0.0003)
+
+
+def test_overrides_leave_the_file_alone() -> None:
+    before = SHIPPED.read_bytes()
+    assert load_params(SHIPPED, ["pretrain.steps=7", "data.source=tiny-shakespeare"]).pretrain.steps == 7
+    assert SHIPPED.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("  n_layer: ", "  n_layers: 3\n  n_layer: ", "model.n_layers: unknown parameter"),
+        ("  n_layer: ", "  # n_layer: ", "model.n_layer: missing"),
+        ("  n_layer: ", "  n_layer: many #", "model.n_layer: Input should be a valid integer, got 'many'"),
+        ("  n_layer: ", "  n_layer: 0 #", "greater than or equal to 1, got 0"),
+        ("  n_layer: ", "  n_layer: true #", "valid integer, got True"),
+        ("  dropout: ", "  dropout: 1.0 #", "model.dropout: Input should be less than 1"),
+        ("  objective: ", "  objective: lsgan #", "adversarial.objective: Input should be 'gan', 'wgan' or 'wgan-gp'"),
+        ("  n_embd: ", "  n_embd: 190 #", "n_embd (190) must be divisible by n_head"),
+        ("  prompt_length: ", "  prompt_length: 100000 #", "must not exceed model.block_size"),
+        ("  bpb_margin: ", "  bpb_margin: .nan #", "promote.bpb_margin"),
+    ],
+)
+def test_a_fault_names_file_and_field(edited: Callable[[str, str], Path], old: str, new: str, says: str) -> None:
+    path = edited(old, new)
+    with pytest.raises(ParamsError) as error:
+        load_params(path)
+    assert str(error.value).startswith(str(path))
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_fault_names_its_line(edited: Callable[[str, str], Path]) -> None:
+    path = edited("  n_layer: ", "  n_layer: many #")
+    line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if "many" in text)
+    with pytest.raises(ParamsError, match=f":{line}: model.n_layer"):
+        load_params(path)
+
+
+def test_every_fault_is_told_at_once(edited: Callable[[str, str], Path]) -> None:
+    with pytest.raises(ParamsError) as error:
+        load_params(edited("  n_layer: ", "  n_layer: many #"), ["pretrain.steps=0"])
+    assert len(str(error.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("pretrain.steps", "write section.key=value"),
+        ("steps=3", "write section.key=value"),
+        ("pretrian.steps=3", "no section 'pretrian'"),
+        ("pretrain.stepps=3", "pretrain.stepps: unknown parameter"),
+        ("pretrain.steps=few", "override: pretrain.steps"),
+        ("pretrain.steps=[", "not a YAML value"),
+    ],
+)
+def test_a_wrong_override_is_named(override: str, says: str) -> None:
+    with pytest.raises(ParamsError, match="override") as error:
+        load_params(SHIPPED, [override])
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"run: [1", "not YAML"),
+        (b"- 1\n", "expected sections"),
+        (b"run: \xff", "not UTF-8 at byte 5"),
+        (b"", "sections"),
+    ],
+)
+def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParamsError, match=says):
+        load_params(path)
+
+
+def test_a_missing_file_says_where_to_look(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_every_section_of_the_schema_is_strict() -> None:
+    for field in Params.model_fields.values():
+        assert field.annotation is not None
+        assert field.annotation.model_config["extra"] == "forbid"
+        assert field.is_required()
+        assert all(inner.is_required() for inner in field.annotation.model_fields.values())
