@@ -1,0 +1,35 @@
+"""The language models by name: how to build one from the dimensions in its config.json, and how to read them back."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from functools import partial
+from typing import Any
+
+from troupe.models.gpt2 import GPT, GPTConfig
+from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
+
+
+def _build_gpt2(dims: Mapping[str, Any]) -> GPT:
+    return GPT(GPTConfig(**dims))
+
+
+def _build_switchhead(dims: Mapping[str, Any]) -> GPT:
+    of_experts = {field.name for field in fields(SwitchHeadConfig)}
+    experts = SwitchHeadConfig(**{name: dims[name] for name in of_experts})
+    config = GPTConfig(**{name: value for name, value in dims.items() if name not in of_experts})
+    return GPT(config, attention=partial(SwitchHead, experts=experts))
+
+
+ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], GPT]] = {
+    "gpt2": _build_gpt2,
+    "switchhead": _build_switchhead,
+}
+
+
+def describe(model: GPT) -> tuple[str, dict[str, Any]]:
+    """The name and dimensions from which `ARCHITECTURES[name](dims)` builds a model of the same shape."""
+    dims = asdict(model.config)
+    for module in model.modules():
+        if isinstance(module, SwitchHead):
+            return "switchhead", dims | asdict(module.experts)
+    return "gpt2", dims

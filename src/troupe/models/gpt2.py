@@ -1,0 +1,109 @@
+"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"), with attention as its one seam.
+
+Axes: B batch, T tokens, D model width, H heads, K head width, S all tokens so far, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from troupe.models.layers import MLP, KVCache, LayerCache, causal_attention, split_heads
+
+INIT_STD = 0.02
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    vocab_size: int
+    block_size: int  # tokens of context
+    n_layer: int
+    n_head: int
+    n_embd: int
+    dropout: float
+
+
+class CausalSelfAttention(nn.Module):
+    """Dense multi-head attention: what `GPT(config, attention=...)` takes by default."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.query_key_value = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.output = nn.Linear(config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
+        q, k, v = (split_heads(y_BTD, self.config.n_head) for y_BTD in self.query_key_value(x_BTD).chunk(3, dim=-1))
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        y_BHTK = causal_attention(q, k, v, self.config.dropout if self.training else 0.0)
+        y_BTD: Tensor = self.dropout(self.output(y_BHTK.transpose(1, 2).flatten(2)))
+        return y_BTD
+
+
+class Block(nn.Module):
+    """Pre-LN transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: GPTConfig, attention: nn.Module) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.n_embd)
+        self.attention = attention
+        self.mlp_norm = nn.LayerNorm(config.n_embd)
+        self.mlp = MLP(config.n_embd, config.dropout)
+
+    def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cache)
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+
+
+class GPT(nn.Module):
+    """`model(ids_BT) -> logits_BTV`, nothing else; the loss and the sampling live outside.
+
+    `attention` builds each block's attention from the config: module(x_BTD, LayerCache | None) -> y_BTD.
+    The output head is the token embedding itself (tied), so the state dict holds one copy.
+    """
+
+    def __init__(self, config: GPTConfig, attention: Callable[[GPTConfig], nn.Module] = CausalSelfAttention) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, attention(config)) for _ in range(config.n_layer))
+        self.norm = nn.LayerNorm(config.n_embd)
+
+    def forward(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits of the token after each of `ids_BT`, which follow the tokens that `cache` holds.
+
+        Raises ValueError if cached and new tokens together exceed block_size.
+        """
+        start = cache.length if cache else 0
+        end = start + ids_BT.size(1)
+        if end > self.config.block_size:
+            raise ValueError(f"{end} tokens do not fit a context of {self.config.block_size}")
+        positions_T = torch.arange(start, end, device=ids_BT.device)
+        x_BTD = self.dropout(self.token_embedding(ids_BT) + self.position_embedding(positions_T))
+        for index, block in enumerate(self.blocks):
+            x_BTD = block(x_BTD, cache.layers[index] if cache else None)
+        return F.linear(self.norm(x_BTD), self.token_embedding.weight)
+
+
+def init_gpt2(model: nn.Module, rng: torch.Generator) -> None:
+    """Initialise as GPT-2 does, in place: weights N(0, 0.02), biases 0, norms 1 and 0.
+
+    Projections onto the residual stream (every linear layer named `output`) are scaled by 1/sqrt(2 n_layer), since
+    2 n_layer of them add up there (section 2.3 of the paper).
+    """
+    residual = [module for name, module in model.named_modules() if name.rpartition(".")[2] == "output"]
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            std = INIT_STD / math.sqrt(len(residual)) if module in residual else INIT_STD
+            nn.init.normal_(module.weight, std=std, generator=rng)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
