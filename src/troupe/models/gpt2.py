@@ -57,7 +57,8 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cache)
-        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+        y_BTD: Tensor = x_BTD + self.mlp(self.mlp_norm(x_BTD))
+        return y_BTD
 
 
 class GPT(nn.Module):

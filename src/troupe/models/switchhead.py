@@ -156,4 +156,4 @@ def expert_usage(model: GPT, ids_BT: Tensor) -> ExpertUsage:
     finally:
         for handle in handles:
             handle.remove()
-    return ExpertUsage(torch.stack(loads).unflatten(0, (len(layers), 2)))
+    return ExpertUsage(torch.unflatten(torch.stack(loads), 0, (len(layers), 2)))
