@@ -1,0 +1,104 @@
+"""Laws of the dense model: causality, the cache, initialisation, tied weights, precision."""
+
+import pytest
+import torch
+
+from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.layers import KVCache
+
+CONFIG = GPTConfig(vocab_size=50, block_size=16, n_layer=3, n_head=2, n_embd=24, dropout=0.2)
+
+
+def model(config: GPTConfig = CONFIG, seed: int = 0) -> GPT:
+    gpt = GPT(config)
+    init_gpt2(gpt, torch.Generator().manual_seed(seed))
+    return gpt.eval()
+
+
+def ids(B: int, T: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, CONFIG.vocab_size, (B, T), generator=torch.Generator().manual_seed(seed))
+
+
+def test_no_token_sees_a_later_one() -> None:
+    before, gpt = ids(2, 16), model().double()
+    after = before.clone()
+    after[:, 9:] = (after[:, 9:] + 1) % CONFIG.vocab_size
+    changed = (gpt(before) - gpt(after)).abs().amax((0, 2))
+    assert (changed[:9] == 0).all()
+    assert (changed[9:] > 0).all()
+
+
+@pytest.mark.parametrize("pieces", [[16], [1] * 16, [5, 1, 7, 3]])
+def test_tokens_fed_in_pieces_through_the_cache_give_the_logits_of_the_whole(pieces: list[int]) -> None:
+    gpt, whole = model().double(), ids(3, 16)
+    cache = KVCache(CONFIG.n_layer, CONFIG.block_size)
+    with torch.no_grad():
+        logits = torch.cat([gpt(piece, cache) for piece in whole.split(pieces, dim=1)], dim=1)
+        torch.testing.assert_close(logits, gpt(whole), atol=1e-12, rtol=0)
+    assert cache.length == 16
+
+
+def test_a_sequence_does_not_see_its_neighbours_in_the_batch() -> None:
+    gpt, batch = model().double(), ids(4, 8)
+    torch.testing.assert_close(gpt(batch)[2:3], gpt(batch[2:3]), atol=1e-12, rtol=0)
+
+
+def test_more_tokens_than_the_context_are_refused() -> None:
+    cache = KVCache(CONFIG.n_layer, CONFIG.block_size)
+    gpt = model()
+    with torch.no_grad():
+        gpt(ids(1, 16), cache)
+    with pytest.raises(ValueError, match="17 tokens do not fit a context of 16"):
+        gpt(ids(1, 1), cache)
+
+
+def test_parameter_count() -> None:
+    """Per block 12 D^2 + 13 D; embeddings (V + T) D; final norm 2 D; the head is tied and adds none."""
+    D, V, T, L = 24, 50, 16, 3
+    assert sum(p.numel() for p in model().parameters()) == L * (12 * D * D + 13 * D) + (V + T) * D + 2 * D
+    assert sum(t.numel() for t in model().state_dict().values()) == sum(p.numel() for p in model().parameters())
+
+
+def test_initialisation_has_gpt2s_spread() -> None:
+    """N(0, 0.02) everywhere but on the 2 * 8 = 16 projections onto the residual stream: 0.02 / sqrt(16) = 0.005."""
+    gpt = model(GPTConfig(vocab_size=500, block_size=64, n_layer=8, n_head=4, n_embd=64, dropout=0.0))
+    for name, parameter in gpt.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        elif "norm" in name:
+            assert (parameter == 1).all(), name
+        else:
+            std = 0.005 if name.endswith("output.weight") else 0.02
+            assert parameter.std().item() == pytest.approx(std, rel=0.05), name
+
+
+def test_the_seed_decides_the_weights_and_nothing_else_does() -> None:
+    torch.manual_seed(1)
+    first = model(seed=7).state_dict()
+    torch.manual_seed(2)
+    again, other = model(seed=7).state_dict(), model(seed=8).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["token_embedding.weight"], other["token_embedding.weight"])
+
+
+def test_an_untrained_model_is_nearly_indifferent() -> None:
+    """Cross-entropy close to ln V: the initial logits are small."""
+    loss = torch.nn.functional.cross_entropy(model()(ids(8, 16)).flatten(0, 1), ids(8, 16, seed=1).flatten())
+    assert loss.item() == pytest.approx(torch.tensor(50.0).log().item(), abs=0.05)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    gpt, batch = model(), ids(2, 8)
+    assert torch.equal(gpt(batch), gpt(batch))
+    gpt.train()
+    assert not torch.equal(gpt(batch), gpt(batch))
+
+
+def test_bfloat16_autocast_stays_close_and_trains() -> None:
+    gpt, batch = model(), ids(2, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = gpt(batch)
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.float(), gpt(batch), atol=0.02, rtol=0.05)
+    logits.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in gpt.parameters())
