@@ -1,4 +1,4 @@
-"""Laws of the discriminator: raw scores, padding-free means, and the second derivative that a gradient penalty needs."""
+"""Laws of the discriminator: raw scores, mean states, and the second derivative that a gradient penalty needs."""
 
 import torch
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from troupe.models.gpt2 import GPT, CausalSelfAttention, GPTConfig
 from troupe.models.layers import LayerCache, causal_attention, split_heads
 
-# Scores this small leave every gate at its value for a score of zero to within fp32 rounding, yet order the experts.
-ROUTER_STD_AT_SWITCH = 1e-7
+# Scores this small order the experts, yet leave every gate where a score of zero has it, to 1e-10 in the logits.
+ROUTER_STD_AT_SWITCH = 1e-12
 
 
 @dataclass(frozen=True)
