@@ -1,0 +1,72 @@
+"""Token ids to training batches. B sequences, T tokens of context (block_size).
+
+An epoch cuts the ids into windows of T + 1 tokens that share one token with their neighbour (the last target of one is
+the first input of the next), beginning at a random offset, and visits them in a random order. The offset changes from
+epoch to epoch, so that the same tokens meet other contexts; at most T tokens at the two ends sit an epoch out.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from troupe.data.corpus import Split
+from troupe.errors import ArtifactError, CorpusError
+from troupe.files import write_atomic
+from troupe.seeding import generator
+
+Ids = NDArray[np.unsignedinteger]
+
+
+class Batches:
+    """Batches as a pure function of the step: a run that resumes at step n sees what it would have seen."""
+
+    def __init__(self, ids: Ids, block_size: int, batch_size: int, seed: int) -> None:
+        """Raises CorpusError if `ids` do not fill one window."""
+        if len(ids) < block_size + 1:
+            raise CorpusError(
+                f"a split of {len(ids)} tokens is shorter than model.block_size + 1 = {block_size + 1}; "
+                "lower model.block_size or bring more text"
+            )
+        self.ids, self.block_size, self.batch_size, self.seed = ids, block_size, batch_size, seed
+        self._slack = min(block_size - 1, len(ids) - 1 - block_size)  # the greatest offset
+        self.windows_per_epoch = (len(ids) - 1 - self._slack) // block_size
+        self._starts = lru_cache(maxsize=2)(self._draw_starts)  # a batch may straddle two epochs
+
+    def batches(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The batch of a step as (x_BT, y_BT), int64; y is x one token later."""
+        drawn_B = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs_B, places_B = np.divmod(drawn_B, self.windows_per_epoch)
+        starts_B = np.array([self._starts(int(epoch))[place] for epoch, place in zip(epochs_B, places_B, strict=True)])
+        window_BT1 = self.ids[starts_B[:, None] + np.arange(self.block_size + 1)].astype(np.int64)
+        return torch.from_numpy(window_BT1[:, :-1].copy()), torch.from_numpy(window_BT1[:, 1:].copy())
+
+    def _draw_starts(self, epoch: int) -> NDArray[np.int64]:
+        rng = generator(self.seed, "batches", epoch)
+        offset = int(torch.randint(self._slack + 1, (), generator=rng))
+        order: NDArray[np.int64] = torch.randperm(self.windows_per_epoch, generator=rng).numpy()
+        return offset + order * self.block_size
+
+
+def save_ids(directory: Path, split: Split, ids: Sequence[int], vocab_size: int) -> int:
+    """Write the token ids of a split, in the smallest type that holds the vocabulary; returns how many there are."""
+    content = BytesIO()
+    np.save(content, np.array(ids, np.uint16 if vocab_size <= 2**16 else np.uint32), allow_pickle=False)
+    write_atomic(directory / f"{split}.npy", content.getvalue())
+    return len(ids)
+
+
+def load_ids(directory: Path, split: Split) -> Ids:
+    """The token ids of a split, mapped from disk. Raises ArtifactError if the file is missing or broken."""
+    path = directory / f"{split}.npy"
+    try:
+        ids: Ids = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; run the tokens stage, or `make pipeline`") from None
+    except (ValueError, EOFError) as error:
+        raise ArtifactError(f"{path}: not an array of token ids: {error}") from None
+    return ids

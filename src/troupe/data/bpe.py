@@ -1,0 +1,75 @@
+"""Byte-level byte-pair encoding: where the tokens come from. (data/tokenizer.py uses them.)
+
+Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; Radford et al. 2019 (GPT-2)
+for merging bytes within the pieces that a regular expression cuts. Tokens are listed by id: first the 256 single bytes,
+then one token per merge in the order in which merges are tried, so that the id is the merge's rank.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from troupe.data.download import fetch, mirrored
+
+GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
+GPT2_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+
+
+def printable_bytes() -> dict[int, str]:
+    """GPT-2's way to write any byte as one visible character: itself if printable in Latin-1, else from U+0100 on.
+
+    In the order of GPT-2's ids: the printable bytes come first.
+    """
+    printable = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(rest)}
+
+
+def to_printable(token: bytes) -> str:
+    """A token as visible text: b" the" is "Ġthe"."""
+    return token.decode("latin-1").translate(printable_bytes())
+
+
+def from_printable(texts: Iterable[str]) -> list[bytes]:
+    """Tokens from visible text. Raises KeyError for a character that stands for no byte."""
+    byte_of = {character: byte for byte, character in printable_bytes().items()}
+    return [bytes(byte_of[character] for character in text) for text in texts]
+
+
+def learn_tokens(text: str, vocab_size: int) -> list[bytes]:
+    """Learn at most `vocab_size` tokens from a text (fewer if no pair of it occurs twice any more)."""
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # all 256 bytes, so that any text can be encoded
+        show_progress=False,
+    )
+    learner.train_from_iterator([text], trainer)
+    ids = learner.get_vocab()
+    return from_printable(sorted(ids, key=ids.__getitem__))
+
+
+def gpt2_tokens() -> list[bytes]:
+    """The 50,256 tokens of GPT-2 without its special one.
+
+    From the folder in TROUPE_MIRROR, from that in TIKTOKEN_CACHE_DIR, or from the network.
+    Raises CorpusError if none has the file or its digest is wrong.
+    """
+    advice = (
+        "connect to the network, or name in TROUPE_MIRROR a folder that holds gpt2/vocab.bpe, or in TIKTOKEN_CACHE_DIR "
+        "a tiktoken cache that holds it; or set tokens.kind to bpe, which needs no download"
+    )
+    copies = mirrored("gpt2/vocab.bpe") + _tiktoken_copies()
+    lines = fetch(GPT2_URL, GPT2_SHA256, copies, advice).decode().splitlines()
+    merges = from_printable(line.replace(" ", "") for line in lines[1:])  # the first line is a version
+    return [bytes([byte]) for byte in printable_bytes()] + merges
+
+
+def _tiktoken_copies() -> list[Path]:
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR")
+    return [Path(folder, hashlib.sha1(GPT2_URL.encode()).hexdigest())] if folder else []

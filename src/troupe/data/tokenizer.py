@@ -1,0 +1,148 @@
+"""Text to token ids and back, without loss: any text round-trips in every kind of tokenizer.
+
+A tokenizer.json is complete in itself: an artifact that holds it loads anywhere, without a download.
+Lone surrogates, which no UTF-8 text contains, become replacement characters. Nothing in a text is ever taken for a
+special token: "<|endoftext|>" in a document is thirteen plain characters.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import tiktoken
+
+from troupe.data import bpe
+from troupe.errors import ArtifactError
+from troupe.files import read_json, write_json
+
+Kind = Literal["bytes", "chars", "bpe", "gpt2"]
+# How GPT-2 cuts text into pieces before merging (words with their leading space, numbers, punctuation, white space), in
+# tiktoken's wording. Hugging Face's ByteLevel pre-tokenizer, which learns the merges, cuts in the same places.
+PIECES = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+GPT2_SPECIAL = {"<|endoftext|>": 50_256}
+
+
+class Tokenizer(Protocol):
+    """What every tokenizer can do; ids run from 0 to `vocab_size` - 1."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The exact bytes of `ids`; they may begin or end within a character."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, with a replacement character where their bytes are no UTF-8."""
+
+    def save(self, path: Path) -> None: ...
+
+
+class ByteTokenizer:
+    """An id is a byte of UTF-8."""
+
+    vocab_size = 256
+
+    def encode(self, text: str) -> list[int]:
+        return list(_utf8(text))
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        return bytes(ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.decode_bytes(ids).decode(errors="replace")
+
+    def save(self, path: Path) -> None:
+        write_json(path, {"kind": "bytes"})
+
+
+class CharTokenizer:
+    """An id is a character of the training text, by code point; 256 more ids spell any other character in UTF-8."""
+
+    def __init__(self, characters: str) -> None:
+        self.characters = characters
+        self._pieces = [_utf8(character) for character in characters] + [bytes([byte]) for byte in range(256)]
+        self._ids = {character: [i] for i, character in enumerate(characters)}
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._pieces)
+
+    def encode(self, text: str) -> list[int]:
+        return [i for character in text for i in self._ids.get(character) or self._spell(character)]
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        return b"".join(self._pieces[i] for i in ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.decode_bytes(ids).decode(errors="replace")
+
+    def save(self, path: Path) -> None:
+        write_json(path, {"kind": "chars", "characters": self.characters})
+
+    def _spell(self, character: str) -> list[int]:
+        return [len(self.characters) + byte for byte in _utf8(character)]
+
+
+class BytePairTokenizer:
+    """An id is a byte or a merge of bytes, learned from the training text (`bpe`) or GPT-2's own (`gpt2`)."""
+
+    def __init__(self, kind: Literal["bpe", "gpt2"], tokens: list[bytes]) -> None:
+        self.kind, self.tokens = kind, tokens
+        ranks = {token: i for i, token in enumerate(tokens)}
+        special = GPT2_SPECIAL if kind == "gpt2" else {}
+        self._encoding = tiktoken.Encoding(kind, pat_str=PIECES, mergeable_ranks=ranks, special_tokens=special)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._encoding.n_vocab
+
+    def encode(self, text: str) -> list[int]:
+        return self._encoding.encode_ordinary(text)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        return self._encoding.decode_bytes(list(ids))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.decode_bytes(ids).decode(errors="replace")
+
+    def save(self, path: Path) -> None:
+        write_json(path, {"kind": self.kind, "tokens": [bpe.to_printable(token) for token in self.tokens]})
+
+
+def make_tokenizer(kind: Kind, train_text: str, vocab_size: int) -> Tokenizer:
+    """A tokenizer of one kind; `bpe` and `chars` learn from `train_text`, only `bpe` heeds `vocab_size`."""
+    match kind:
+        case "bytes":
+            return ByteTokenizer()
+        case "chars":
+            return CharTokenizer("".join(sorted(set(train_text))))
+        case "bpe":
+            return BytePairTokenizer("bpe", bpe.learn_tokens(train_text, vocab_size))
+        case "gpt2":
+            return BytePairTokenizer("gpt2", bpe.gpt2_tokens())
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer.json. Raises ArtifactError if it is missing or is no tokenizer."""
+    content = read_json(path)
+    try:
+        return _from_json(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path}: not a tokenizer ({error!r}); run the stage that writes it again") from None
+
+
+def _from_json(content: Mapping[str, Any]) -> Tokenizer:
+    kind = content["kind"]
+    if kind == "bytes":
+        return ByteTokenizer()
+    if kind == "chars":
+        return CharTokenizer(content["characters"])
+    if kind in ("bpe", "gpt2"):
+        return BytePairTokenizer(kind, bpe.from_printable(content["tokens"]))
+    raise ValueError(f"unknown kind {kind!r}")
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode(errors="replace")
