@@ -1,0 +1,107 @@
+"""Crash-safe checkpoints: everything that the next update depends on, on disk whole or not at all.
+
+A checkpoint is two files in one folder: `00000100.safetensors` with every tensor, and `00000100.json` with the numbers
+and the digest of the first, written last, so that its presence says the pair is complete. The two newest are kept; a
+newest one that is cut short or damaged is passed over with one printed line. Beside them lies a copy of the metric log,
+because DVC clears a stage's outputs before it runs the stage again.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+import troupe
+from troupe.errors import ArtifactError
+from troupe.files import read_json, sha256_file, write_atomic, write_json
+from troupe.layout import CHECKPOINTS
+from troupe.params import Section
+
+KEPT = 2  # the newest and the one to fall back to
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after `step` updates: named tensors and plain JSON facts."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a folder of their own; `journal` is the metric log that is kept with them."""
+
+    def __init__(self, folder: Path, journal: Path) -> None:
+        self.folder, self.journal = folder, journal
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint and forget all but the `KEPT` newest."""
+        weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
+        write_atomic(self._tensors(checkpoint.step), weights)
+        if self.journal.exists():
+            write_atomic(self.folder / self.journal.name, self.journal.read_bytes())
+        digest = hashlib.sha256(weights).hexdigest()
+        write_json(self._facts(checkpoint.step), {**checkpoint.facts, "step": checkpoint.step, "sha256": digest})
+        for step in self._steps()[:-KEPT]:
+            self._facts(step).unlink()
+            self._tensors(step).unlink(missing_ok=True)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest whole checkpoint, with the metric log put back; None where there is none."""
+        for step in reversed(self._steps()):
+            try:
+                checkpoint = self._read(step)
+            except ArtifactError as error:
+                print(f"checkpoint passed over: {error}", flush=True)
+                continue
+            self._restore_journal()
+            return checkpoint
+        return None
+
+    def delete(self) -> None:
+        """Remove them all: the run has finished and its result is what remains."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read(self, step: int) -> Checkpoint:
+        facts = read_json(self._facts(step))
+        if not isinstance(facts, dict) or sha256_file(self._tensors(step)) != facts.pop("sha256", None):
+            raise ArtifactError(f"{self._tensors(step)}: does not match its digest")
+        return Checkpoint(facts.pop("step"), safetensors.torch.load_file(self._tensors(step)), facts)
+
+    def _restore_journal(self) -> None:
+        copy = self.folder / self.journal.name
+        if copy.exists() and not self.journal.exists():
+            write_atomic(self.journal, copy.read_bytes())
+
+    def _steps(self) -> list[int]:
+        return sorted(int(path.stem) for path in self.folder.glob("*.json"))
+
+    def _tensors(self, step: int) -> Path:
+        return self.folder / f"{step:08d}.safetensors"
+
+    def _facts(self, step: int) -> Path:
+        return self.folder / f"{step:08d}.json"
+
+
+def checkpoints_for(stage: str, sections: Mapping[str, Section], inputs: Iterable[Path], journal: Path) -> Checkpoints:
+    """The checkpoints of a stage's run, in a folder named by everything that shapes it, so a changed run starts fresh:
+    the parameter sections, the bytes of the input files and the source code of this package."""
+    return Checkpoints(CHECKPOINTS / stage / run_key(sections, inputs), journal)
+
+
+def run_key(sections: Mapping[str, Section], inputs: Iterable[Path]) -> str:
+    """32 hex digits that change with any parameter, input byte or line of troupe's source."""
+    source = Path(troupe.__file__).parent
+    parts = {
+        "params": {name: section.model_dump() for name, section in sections.items()},
+        "inputs": [sha256_file(path) for path in inputs],
+        "code": {str(path.relative_to(source)): sha256_file(path) for path in sorted(source.rglob("*.py"))},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

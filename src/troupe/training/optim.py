@@ -1,0 +1,48 @@
+"""The optimisers: Muon for the matrices of the blocks, AdamW for everything else; or AdamW for all.
+
+Muon: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; torch.optim.Muon takes 2-D
+parameters only, which every matrix of our blocks is, the experts' of SwitchHead included (all experts of a projection
+are one matrix). AdamW: Loshchilov & Hutter 2019 (arXiv 1711.05101).
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from troupe.params import TrainParams
+
+ADAM_BETAS = (0.9, 0.95)  # GPT-3's (Brown et al. 2020, appendix B): a shorter memory than 0.999 suits short runs
+ROUTER = "router"  # part of the name of every linear layer that chooses experts
+
+
+def build_optimizers(model: nn.Module, params: TrainParams) -> list[Optimizer]:
+    """One or two optimisers that together hold every parameter of `model` once.
+
+    Weight decay falls on the blocks' matrices alone: not on embeddings (the head is tied to one), norms, biases, or
+    routers, whose scores it would pull towards indifference. `initial_lr` of each group is the rate at factor 1.
+    """
+    matrices, others = _matrices_and_others(model)
+    if params.optimizer == "adamw":
+        groups = [{"params": matrices, "weight_decay": params.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizers: list[Optimizer] = [AdamW(groups, lr=params.learning_rate, betas=ADAM_BETAS, fused=True)]
+    else:
+        optimizers = [
+            Muon(matrices, lr=params.learning_rate, weight_decay=params.weight_decay),
+            AdamW(others, lr=params.adamw_learning_rate, betas=ADAM_BETAS, weight_decay=0.0, fused=True),
+        ]
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def set_rate(optimizers: Sequence[Optimizer], factor: float) -> None:
+    """Set every group's learning rate to `factor` times its rate in params.yaml."""
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["lr"] = factor * group["initial_lr"]
+
+
+def _matrices_and_others(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    matrices = {name: weight for name, weight in model.named_parameters() if name in linear and ROUTER not in name}
+    return list(matrices.values()), [weight for name, weight in model.named_parameters() if name not in matrices]

@@ -1,0 +1,60 @@
+"""What the next update depends on, as named tensors: networks, optimisers and torch's random state."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from troupe.training.checkpoint import Checkpoint
+
+Tensors = Mapping[str, Tensor]
+
+
+def snapshot(step: int, networks: Mapping[str, Tensors], optimizers: Sequence[Optimizer], facts: Any) -> Checkpoint:
+    """The state after `step` updates. `networks` are state dicts by name; `facts` whatever JSON can hold."""
+    parts = {**networks, "optimizer": _optimizer_tensors(optimizers), "random": _random_states()}
+    tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+    return Checkpoint(step, tensors, facts)
+
+
+def restore(checkpoint: Checkpoint, optimizers: Sequence[Optimizer]) -> dict[str, dict[str, Tensor]]:
+    """Put optimisers and random states back, and return the state dicts of the networks by name."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for full_name, tensor in checkpoint.tensors.items():
+        part, _, name = full_name.partition(".")
+        parts.setdefault(part, {})[name] = tensor
+    _restore_optimizers(optimizers, parts.pop("optimizer", {}))
+    _restore_random_states(parts.pop("random"))
+    return parts
+
+
+def _optimizer_tensors(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    """Named "<which optimiser>.<which parameter>.<slot>", e.g. "0.12.momentum_buffer"."""
+    return {
+        f"{which}.{index}.{slot}": tensor
+        for which, optimizer in enumerate(optimizers)
+        for index, slots in optimizer.state_dict()["state"].items()
+        for slot, tensor in slots.items()
+    }
+
+
+def _restore_optimizers(optimizers: Sequence[Optimizer], tensors: Tensors) -> None:
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    for name, tensor in tensors.items():
+        which, index, slot = name.split(".")
+        states[int(which)].setdefault(int(index), {})[slot] = tensor
+    for optimizer, state in zip(optimizers, states, strict=True):  # rates and the like stay as they were built
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _random_states() -> dict[str, Tensor]:
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), **{f"cuda{i}": state for i, state in enumerate(gpus)}}
+
+
+def _restore_random_states(states: Tensors) -> None:
+    torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([states[f"cuda{i}"] for i in range(torch.cuda.device_count())])

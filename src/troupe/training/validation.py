@@ -1,0 +1,46 @@
+"""The look at validation during training: the whole split, in windows side by side.
+
+N tokens of the split, B windows, T tokens of context, V vocabulary.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from troupe.data.batches import Ids
+from troupe.models.gpt2 import GPT
+from troupe.training.loss import Autocast, cross_entropy
+
+LOGITS_PER_BATCH = 2**22  # 16 MB in float32: the batch shrinks as context and vocabulary grow
+
+
+@torch.no_grad()
+def validate(model: GPT, ids_N: Ids, n_bytes: int, autocast: Autocast) -> dict[str, float]:
+    """{"val/loss": nats per token, "val/bpb": bits per byte of UTF-8 text}; lower is better for both.
+
+    A token sees what precedes it in its window only, half a context on average, so these figures lie a little above
+    those of evaluation's overlapping windows. The first token of the split, which nothing precedes, costs ln V.
+    Leaves the model in training mode.
+    """
+    model.eval()
+    nats = math.log(model.config.vocab_size)
+    for x_BT, y_BT in _windows(model, ids_N):
+        nats += cross_entropy(model, x_BT, y_BT, autocast, reduction="sum").item()
+    model.train()
+    return {"val/loss": nats / len(ids_N), "val/bpb": nats / (math.log(2) * n_bytes)}
+
+
+def _windows(model: GPT, ids_N: Ids) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every token but the first as a target once: batches of whole windows, then the shorter last one."""
+    T, device = model.config.block_size, next(model.parameters()).device
+    ids = torch.from_numpy(np.asarray(ids_N, dtype=np.int64)).to(device)
+    whole = (len(ids) - 1) // T * T
+    batch = max(1, LOGITS_PER_BATCH // (T * model.config.vocab_size)) * T
+    for start in range(0, whole, batch):
+        end = min(start + batch, whole)
+        yield ids[start:end].view(-1, T), ids[start + 1 : end + 1].view(-1, T)
+    if whole < len(ids) - 1:
+        yield ids[None, whole:-1], ids[None, whole + 1 :]

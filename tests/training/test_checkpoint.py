@@ -1,0 +1,116 @@
+"""Checkpoints survive what can happen to files; the key changes with everything that shapes a run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import troupe
+from troupe.params import Section
+from troupe.training.checkpoint import Checkpoint, Checkpoints, run_key
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "checkpoints", journal=tmp_path / "metrics.jsonl")
+
+
+def checkpoint(step: int) -> Checkpoint:
+    return Checkpoint(step, {"model.w": torch.full((2, 3), float(step))}, {"val/bpb": 1.5})
+
+
+def test_what_is_saved_comes_back(checkpoints: Checkpoints) -> None:
+    checkpoints.save(checkpoint(4))
+    found = checkpoints.newest()
+    assert found is not None
+    assert (found.step, found.facts) == (4, {"val/bpb": 1.5})
+    assert found.tensors["model.w"].equal(torch.full((2, 3), 4.0))
+
+
+def test_nothing_saved_is_none(checkpoints: Checkpoints) -> None:
+    assert checkpoints.newest() is None
+
+
+def test_the_two_newest_are_kept(checkpoints: Checkpoints) -> None:
+    for step in (5, 10, 100_000_000, 20):  # the step's number decides, not its width or the order of saving
+        checkpoints.save(checkpoint(step))
+    assert sorted(p.name for p in checkpoints.folder.iterdir()) == [
+        "00000020.json",
+        "00000020.safetensors",
+        "100000000.json",
+        "100000000.safetensors",
+    ]
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, Any] = {
+    "cut short": lambda folder: _cut(folder / "00000008.safetensors"),
+    "empty": lambda folder: (folder / "00000008.safetensors").write_bytes(b""),
+    "one bit flipped": lambda folder: _flip(folder / "00000008.safetensors"),
+    "missing": lambda folder: (folder / "00000008.safetensors").unlink(),
+    "facts cut short": lambda folder: _cut(folder / "00000008.json"),
+    "facts not an object": lambda folder: (folder / "00000008.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_newest_one_falls_back_to_the_one_before_with_one_line(
+    checkpoints: Checkpoints, damage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints.save(checkpoint(4))
+    checkpoints.save(checkpoint(8))
+    damage(checkpoints.folder)
+    found = checkpoints.newest()
+    assert found is not None
+    assert found.step == 4
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "00000008" in line
+
+
+def test_tensors_without_facts_are_a_save_that_was_cut_short(checkpoints: Checkpoints) -> None:
+    checkpoints.save(checkpoint(4))
+    checkpoints.save(checkpoint(8))
+    (checkpoints.folder / "00000008.json").unlink()
+    found = checkpoints.newest()
+    assert found is not None
+    assert found.step == 4
+
+
+def test_the_metric_log_comes_back_after_dvc_cleared_the_outputs(checkpoints: Checkpoints) -> None:
+    checkpoints.journal.write_text('{"step": 4}\n')
+    checkpoints.save(checkpoint(4))
+    checkpoints.journal.unlink()
+    checkpoints.newest()
+    assert checkpoints.journal.read_text() == '{"step": 4}\n'
+
+
+class Rates(Section):
+    rate: float
+
+
+def test_the_key_depends_on_parameters_inputs_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "text"
+    text.write_text("a")
+    package = tmp_path / "troupe"
+    package.mkdir()
+    (package / "module.py").write_text("x = 1\n")
+    monkeypatch.setattr(troupe, "__file__", str(package / "__init__.py"))
+    keys = [run_key({"pretrain": Rates(rate=0.1)}, [text])]
+    assert run_key({"pretrain": Rates(rate=0.1)}, [text]) == keys[0]
+    keys.append(run_key({"pretrain": Rates(rate=0.2)}, [text]))
+    keys.append(run_key({"moe": Rates(rate=0.1)}, [text]))
+    text.write_text("b")
+    keys.append(run_key({"pretrain": Rates(rate=0.1)}, [text]))
+    (package / "module.py").write_text("x = 2\n")
+    keys.append(run_key({"pretrain": Rates(rate=0.1)}, [text]))
+    assert len(set(keys)) == 5

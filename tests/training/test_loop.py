@@ -1,0 +1,147 @@
+"""The loop learns, is a function of its seed, resumes to the byte, keeps the best model and stops when it diverges."""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from troupe.data.batches import Batches
+from troupe.errors import TroupeError
+from troupe.models.gpt2 import GPT
+from troupe.models.switchhead import SwitchHeadConfig, upcycle
+from troupe.seeding import generator
+from troupe.training.checkpoint import Checkpoint
+from troupe.training.loop import train
+from troupe.training.validation import validate
+
+
+class Bench:
+    """One run of the loop, with everything that it handed out."""
+
+    def __init__(self, model: GPT, batches: Batches, ids: np.ndarray, autocast: Any) -> None:
+        self.model, self.batches, self.ids, self.autocast = model, batches, ids, autocast
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.saved: list[Checkpoint] = []
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self.logged.append((step, dict(values)))
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        self.saved.append(copy.deepcopy(checkpoint))
+
+    def look(self) -> dict[str, float]:
+        return validate(self.model, self.ids, len(self.ids), self.autocast)
+
+    def run(self, params: Any, resume: Checkpoint | None = None, look: Any = None) -> dict[str, float]:
+        torch.manual_seed(0)
+        return train(self.model, self.batches, look or self.look, params, self.autocast, self.log, self.save, resume)
+
+
+@pytest.fixture
+def bench(model: GPT, batches: Batches, ids: np.ndarray, autocast: Any) -> Any:
+    return lambda: Bench(copy.deepcopy(model), batches, ids, autocast)
+
+
+def same(a: GPT, b: GPT) -> bool:
+    return all(x.equal(y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_it_learns_a_text_without_surprises(bench: Any, train_params: Any, optimizer: str) -> None:
+    """After 0, 1, ... 15 over and over nothing is uncertain but the first token: from ln 16 to nearly 0 nats."""
+    run = bench()
+    best = run.run(train_params(steps=160, optimizer=optimizer, eval_interval=80))
+    assert run.logged[0][1]["train/loss"] == pytest.approx(math.log(16), abs=0.1)
+    assert best["val/loss"] < 0.1
+
+
+def test_two_runs_are_the_same_to_the_bit_and_dropout_is_part_of_it(bench: Any, train_params: Any) -> None:
+    first, second = bench(), bench()
+    first.run(train_params())
+    second.run(train_params())
+    assert same(first.model, second.model)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_resumed_from_any_checkpoint_it_ends_the_same(
+    bench: Any, train_params: Any, optimizer: str, which: int
+) -> None:
+    straight, resumed = bench(), bench()
+    figures = straight.run(train_params(optimizer=optimizer))
+    torch.rand(7)  # whatever happened to the random state meanwhile
+    assert resumed.run(train_params(optimizer=optimizer), straight.saved[which]) == figures
+    assert same(straight.model, resumed.model)
+    assert next(step for step, _ in resumed.logged) == 4 * (which + 1) + 1
+
+
+def test_experts_resume_too(bench: Any, train_params: Any) -> None:
+    straight, resumed = bench(), bench()
+    for run in (straight, resumed):
+        run.model = upcycle(run.model, SwitchHeadConfig(4, 2, "sigmoid"), generator(0, "routers"))
+    straight.run(train_params())
+    resumed.run(train_params(), straight.saved[0])
+    assert same(straight.model, resumed.model)
+
+
+def test_a_finished_run_resumes_to_its_result(bench: Any, train_params: Any) -> None:
+    straight, resumed = bench(), bench()
+    figures = straight.run(train_params())
+    assert resumed.run(train_params(), straight.saved[-1]) == figures
+    assert same(straight.model, resumed.model)
+    assert not resumed.logged
+
+
+def test_it_leaves_the_model_that_validation_found_best(bench: Any, train_params: Any) -> None:
+    run, half = bench(), bench()
+    scores = iter([3.0, 1.0, 2.0])  # at steps 4, 8 and 12
+    best = run.run(train_params(), look=lambda: {"val/bpb": next(scores)})
+    assert best == {"step": 8, "val/bpb": 1.0}
+    half.run(train_params())
+    of_step_8 = {
+        name.removeprefix("model."): t for name, t in half.saved[1].tensors.items() if name.startswith("model.")
+    }
+    assert all(tensor.equal(of_step_8[name]) for name, tensor in run.model.state_dict().items())
+
+
+def test_what_it_logs(bench: Any, train_params: Any) -> None:
+    run = bench()
+    run.run(train_params(steps=6))
+    assert [step for step, _ in run.logged] == [1, 2, 3, 4, 5, 6]
+    every_step = {"train/loss", "train/lr", "train/grad_norm", "train/tokens_per_second"}
+    looks = {step for step, values in run.logged if values.keys() == every_step | {"val/loss", "val/bpb"}}
+    assert looks == {4, 6}  # every eval_interval and after the last step
+    assert all(values.keys() == every_step for step, values in run.logged if step not in looks)
+    assert [c.step for c in run.saved] == [4, 6]
+
+
+def test_the_reported_rate_is_the_one_of_the_schedule(bench: Any, train_params: Any) -> None:
+    run = bench()
+    run.run(train_params(steps=4, warmup_steps=2, decay_fraction=0.5, learning_rate=0.02))
+    assert [values["train/lr"] for _, values in run.logged] == pytest.approx([0.01, 0.02, 0.02, 0.01])
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run_with_advice(bench: Any, train_params: Any, poison: float) -> None:
+    run = bench()
+
+    def look() -> dict[str, float]:  # after step 4
+        with torch.no_grad():
+            run.model.norm.weight.fill_(poison)
+        return {"val/bpb": 1.0}
+
+    with pytest.raises(TroupeError, match=r"diverged at step 5 of 12.*lower learning_rate") as error:
+        run.run(train_params(), look=look)
+    assert "\n" not in str(error.value)
+    assert [c.step for c in run.saved][-1:] != [5]
+
+
+def test_the_gradient_is_clipped_but_reported_as_it_was(bench: Any, train_params: Any) -> None:
+    """AdamW's first step has the same size for any scale of the gradient, so look at the gradient itself."""
+    run = bench()
+    run.run(train_params(steps=1, grad_clip=1e-3))
+    assert run.logged[0][1]["train/grad_norm"] > 0.1
