@@ -1,0 +1,91 @@
+"""What pretrain and moe have in common: train a model on the tokens, show and log it, write its folder."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from troupe.compute import autocast
+from troupe.data.batches import Batches, load_ids
+from troupe.data.tokenizer import load_tokenizer
+from troupe.files import read_json, write_json
+from troupe.layout import CHECKPOINTS, TOKENS
+from troupe.models.bundle import TOKENIZER, save_bundle
+from troupe.models.gpt2 import GPT
+from troupe.params import RunParams, Section, TrainParams
+from troupe.seeding import derive_seed
+from troupe.stages.log import MetricsLog
+from troupe.stages.progress import track
+from troupe.training.checkpoint import Checkpoints, run_key
+from troupe.training.loop import Figures, train
+from troupe.training.validation import validate
+
+Watch = Callable[[GPT], Figures]  # what else to measure at a look at validation
+TOKEN_FILES = [TOKENS / name for name in ("train.npy", "validation.npy", "meta.json", TOKENIZER)]
+
+
+def fit(
+    name: str,
+    model: GPT,
+    params: TrainParams,
+    run: RunParams,
+    folder: Path,
+    sections: Mapping[str, Section],
+    inputs: Sequence[Path] = (),
+    watch: Watch | None = None,
+) -> Figures:
+    """Train `model` on the training split; write to `folder` the best model by validation, metrics.jsonl, summary.json.
+
+    `sections` and `inputs` (beyond the tokens) are what the result depends on: with any of them changed, training
+    starts afresh instead of from the checkpoints of an earlier attempt. Those stay until `forget`.
+    Returns the facts of summary.json.
+    """
+    meta, began = read_json(TOKENS / "meta.json"), time.monotonic()
+    stage = name.partition("-")[0]  # a control draws the same batches and dropout as the model it is held against
+    batches = Batches(
+        load_ids(TOKENS, "train"), model.config.block_size, params.batch_size, derive_seed(run.seed, stage, "batches")
+    )
+    precision = partial(autocast, run, next(model.parameters()).device)
+    validation_ids = load_ids(TOKENS, "validation")
+
+    def look() -> Figures:
+        seen = validate(model, validation_ids, meta["bytes"]["validation"], precision)
+        return seen | (watch(model) if watch else {})
+
+    key = run_key(sections, [*TOKEN_FILES, *inputs])
+    checkpoints = Checkpoints(CHECKPOINTS / name / key, journal=folder / "metrics.jsonl")
+    resume = checkpoints.newest()
+    start = resume.step if resume else 0
+    torch.manual_seed(derive_seed(run.seed, stage, "dropout"))
+    log = MetricsLog(folder / "metrics.jsonl", start)
+    with track(name, params.steps, start) as show:
+
+        def log_and_show(step: int, figures: Mapping[str, float]) -> None:
+            log(step, figures)
+            show(step, {"loss": figures["train/loss"], "tok/s": figures["train/tokens_per_second"]})
+
+        best = train(model, batches, look, params, precision, log_and_show, checkpoints.save, resume)
+
+    tokens = params.steps * params.batch_size * model.config.block_size
+    provenance = {"stage": name, "seed": run.seed, "corpus_sha256": meta["corpus_sha256"]}
+    facts = {
+        "steps": params.steps,
+        "tokens": tokens,
+        "epochs": round(tokens / meta["tokens"]["train"], 2),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seconds": round(time.monotonic() - began, 1),
+        "resumed_at_step": start,
+        **{f"best/{figure}": value for figure, value in best.items()},
+        "weights_sha256": save_bundle(folder, model, load_tokenizer(TOKENS / TOKENIZER), provenance),
+    }
+    write_json(folder / "summary.json", facts)
+    return facts
+
+
+def forget(*names: str) -> None:
+    """Delete the checkpoints of fits whose stage has finished, stale ones of other parameters too."""
+    for name in names:
+        shutil.rmtree(CHECKPOINTS / name, ignore_errors=True)
