@@ -94,6 +94,11 @@ def test_no_new_tokens_give_the_prompt_back(model: GPT) -> None:
     assert generate(model, prompt(), 0, GREEDY, rng()).tolist() == prompt().tolist()
 
 
+def test_an_empty_prompt_is_refused(model: GPT) -> None:
+    with pytest.raises(ParamsError, match="the prompt is empty"):
+        generate(model, prompt()[:, :0], 1, GREEDY, rng())
+
+
 def test_the_generator_alone_decides_the_text(model: GPT) -> None:
     torch.manual_seed(1)
     first = generate(model, prompt(), 20, Decoding(), rng(5)).tolist()

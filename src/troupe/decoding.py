@@ -61,7 +61,7 @@ class Decoding:
             raise ParamsError(f"repetition_penalty must be above 0, got {self.repetition_penalty}; 1 turns it off")
         if not self.temperature > 0:
             raise ParamsError(
-                f"temperature must be above 0, got {self.temperature}; for the likeliest token, be greedy"
+                f"temperature must be above 0, got {self.temperature}; use greedy for the likeliest token"
             )
         if self.top_k is not None and self.top_k < 1:
             raise ParamsError(f"top_k must be at least 1, got {self.top_k}")
@@ -84,16 +84,20 @@ class Decoding:
         logits_BV = self.filter(logits_BV.float(), seen_BT)
         if self.greedy:
             return logits_BV.argmax(-1, keepdim=True)
-        return torch.multinomial(logits_BV.softmax(-1), 1, generator=rng)
+        probabilities_BV = logits_BV.softmax(-1).to(rng.device)
+        return torch.multinomial(probabilities_BV, 1, generator=rng).to(logits_BV.device)
 
 
 def stream(model: GPT, ids_BT: Tensor, n_new: int, decoding: Decoding, rng: torch.Generator) -> Iterator[Tensor]:
-    """Yield the next token of every sequence, (B,), `n_new` times. `rng` lives on the model's device.
+    """Yield the next token of every sequence, (B,), `n_new` times. Fastest with `rng` on the model's device.
 
     The model sees at most its last block_size tokens. GPT-2's learned positions cannot slide, so when its context is
     full the model starts again from the last half of it: every token is predicted from at least block_size/2 tokens,
-    and the cache is rebuilt once in block_size/2 tokens instead of at every one.
+    and the cache is rebuilt once in block_size/2 tokens instead of at every one. The repetition penalty remembers as
+    far back as the model does. Raises ParamsError for an empty prompt.
     """
+    if ids_BT.size(1) == 0:
+        raise ParamsError("the prompt is empty; give at least one token to continue")
     block_size = model.config.block_size
     context_BT = new_BT = ids_BT[:, -block_size:]
     cache = KVCache(model.config.n_layer, block_size)

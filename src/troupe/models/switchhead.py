@@ -29,9 +29,9 @@ class SwitchHeadConfig:
 class SwitchHead(nn.Module):
     """Dense queries and keys; experts for values and outputs, chosen per token and head by two separate routers.
 
-    v_j = sum over the top k experts e of g_e(x_j) (x_j W_V^e + b_V^e), and the same for outputs with W_O^e (equations
-    8 to 10). Gates are sigmoids that are not renormalised, or the softmax over all experts. As in GPT-2 there are
-    biases: a value bias per expert, gated with it, and one ungated output bias per layer.
+    In every head v_j = sum over the top k experts e of g_e(x_j) (x_j W_V^e + b_V^e), and y_i sums the heads' attended
+    values through W_O^e in the same way. Gates are sigmoids that are not renormalised, or the softmax over all experts.
+    As in GPT-2 there are biases: a value bias per expert, gated with it, and one ungated output bias per layer.
 
     Every expert is computed and the gates of those not chosen are zero: one matrix product instead of a gather or a
     loop, the fastest form on a CPU while E/k is about 2. The cache holds values after mixing, so it costs no more
@@ -54,20 +54,20 @@ class SwitchHead(nn.Module):
         H, E = self.config.n_head, self.experts.n_expert
         q, k = (split_heads(y_BTD, H) for y_BTD in self.query_key(x_BTD).chunk(2, dim=-1))
         v_BTHEK = torch.unflatten(self.value(x_BTD), -1, (H, E, -1))
-        v = (v_BTHEK * self._gates(self.value_router, x_BTD).unsqueeze(-1)).sum(-2).transpose(1, 2)
+        v = (v_BTHEK * self._gates(self.value_router, x_BTD).type_as(v_BTHEK)).sum(-2).transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(k, v)
         y_BHTK = causal_attention(q, k, v, self.config.dropout if self.training else 0.0)
-        y_BTHEK = y_BHTK.transpose(1, 2).unsqueeze(-2) * self._gates(self.output_router, x_BTD).unsqueeze(-1)
+        y_BTHEK = y_BHTK.transpose(1, 2).unsqueeze(-2) * self._gates(self.output_router, x_BTD).type_as(y_BHTK)
         y_BTD: Tensor = self.dropout(self.output(y_BTHEK.flatten(2)))
         return y_BTD
 
     def _gates(self, router: nn.Module, x_BTD: Tensor) -> Tensor:
-        """(B, T, H, E): what each expert counts for; zero for those not among the top k."""
+        """(B, T, H, E, 1): what each expert counts for; zero for those not among the top k."""
         with torch.autocast(x_BTD.device.type, enabled=False):  # bf16 scores would tie
             scores_BTHE = torch.unflatten(router(x_BTD), -1, (self.config.n_head, -1))
         gates_BTHE = scores_BTHE.sigmoid() if self.experts.router == "sigmoid" else scores_BTHE.softmax(-1)
-        return gates_BTHE * chosen(scores_BTHE, self.experts.top_k)
+        return (gates_BTHE * chosen(scores_BTHE, self.experts.top_k)).unsqueeze(-1)
 
 
 def chosen(scores_BTHE: Tensor, top_k: int) -> Tensor:
@@ -106,7 +106,9 @@ def _upcycle_attention(dense: CausalSelfAttention, config: SwitchHeadConfig, rng
         layer.output.weight.copy_(scale * _repeat_heads(dense.output.weight.T, H, E).T)
         layer.output.bias.copy_(dense.output.bias)
         for router in (layer.value_router, layer.output_router):
-            nn.init.normal_(router.weight, std=ROUTER_STD_AT_SWITCH, generator=rng)
+            router.weight.copy_(
+                ROUTER_STD_AT_SWITCH * torch.randn(router.weight.shape, generator=rng, device=rng.device)
+            )
     return layer
 
 
