@@ -1,0 +1,64 @@
+"""Where MLflow is, whether it answers, and one line when it does not."""
+
+import os
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from troupe import layout
+from troupe.errors import RegistryError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "troupe"
+DATABASE = Path("mlflow.db")  # the embedded store, in the workspace
+ARTIFACT_ROOT = Path("mlartifacts")
+
+
+def tracking_uri() -> str:
+    """Where MLflow is: MLFLOW_TRACKING_URI, or the embedded database of this workspace."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.absolute()}"
+
+
+def reachable(uri: str, timeout: float = 2.0) -> bool:
+    """Whether a server answers within `timeout` seconds; a store without a server always is."""
+    if not uri.startswith(("http://", "https://")):
+        return True
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError, HTTPException):
+        return False
+
+
+@contextmanager
+def connection() -> Iterator["MlflowClient"]:
+    """A client of the tracking store and the registry.
+
+    Raises RegistryError, in one line, if there is no answer or a refusal.
+    """
+    uri = tracking_uri()
+    lost = f"MLflow unreachable at {uri}; metrics are kept in {layout.RUNS} and will be sent by the next run"
+    if not reachable(uri):
+        raise RegistryError(lost)
+    from mlflow import MlflowClient  # two seconds, and only after environment.prepare()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except (MlflowException, ConnectionError) as error:
+        reason = f"MLflow at {uri}: {str(error).strip().partition(chr(10))[0]}"
+        raise RegistryError(reason if reachable(uri) else lost) from error
+
+
+def experiment(client: "MlflowClient") -> str:
+    """The id of the experiment that holds all runs, made if it is missing."""
+    if found := client.get_experiment_by_name(EXPERIMENT):
+        return str(found.experiment_id)
+    # A server chooses its own place. In the embedded store an absolute one serves every later server on it, too.
+    embedded = tracking_uri().startswith("sqlite:")
+    return str(client.create_experiment(EXPERIMENT, str(ARTIFACT_ROOT.absolute()) if embedded else None))
