@@ -1,4 +1,4 @@
-"""Kneser-Ney against its formula written out with dictionaries, against hand-worked values, and against the laws of probability."""
+"""Kneser-Ney against its formula written out with dictionaries, a case worked by hand, and the laws of probability."""
 
 import math
 import random

@@ -2,7 +2,7 @@
 
 An epoch cuts the ids into windows of T + 1 tokens that share one token with their neighbour (the last target of one is
 the first input of the next), beginning at a random offset, and visits them in a random order. The offset changes from
-epoch to epoch, so that the same tokens meet other contexts; at most T tokens at the two ends sit an epoch out.
+epoch to epoch, so that the same tokens meet other contexts; fewer than 2 T tokens at the two ends sit an epoch out.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ class Batches:
                 "lower model.block_size or bring more text"
             )
         self.ids, self.block_size, self.batch_size, self.seed = ids, block_size, batch_size, seed
-        self._slack = min(block_size - 1, len(ids) - 1 - block_size)  # the greatest offset
-        self.windows_per_epoch = (len(ids) - 1 - self._slack) // block_size
+        self.windows_per_epoch = max(1, len(ids) // block_size - 1)
+        self._greatest_offset = len(ids) - 1 - self.windows_per_epoch * block_size
         self._starts = lru_cache(maxsize=2)(self._draw_starts)  # a batch may straddle two epochs
 
     def batches(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,7 +47,7 @@ class Batches:
 
     def _draw_starts(self, epoch: int) -> NDArray[np.int64]:
         rng = generator(self.seed, "batches", epoch)
-        offset = int(torch.randint(self._slack + 1, (), generator=rng))
+        offset = int(torch.randint(self._greatest_offset + 1, (), generator=rng))
         order: NDArray[np.int64] = torch.randperm(self.windows_per_epoch, generator=rng).numpy()
         return offset + order * self.block_size
 
@@ -64,9 +64,9 @@ def load_ids(directory: Path, split: Split) -> Ids:
     """The token ids of a split, mapped from disk. Raises ArtifactError if the file is missing or broken."""
     path = directory / f"{split}.npy"
     try:
-        ids: Ids = np.load(path, mmap_mode="r", allow_pickle=False)
+        ids: Ids = np.lib.format.open_memmap(path, mode="r")  # refuses pickled objects
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; run the tokens stage, or `make pipeline`") from None
-    except (ValueError, EOFError) as error:
+    except ValueError as error:
         raise ArtifactError(f"{path}: not an array of token ids: {error}") from None
     return ids

@@ -28,9 +28,10 @@ def printable_bytes() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(rest)}
 
 
-def to_printable(token: bytes) -> str:
-    """A token as visible text: b" the" is "Ġthe"."""
-    return token.decode("latin-1").translate(printable_bytes())
+def to_printable(tokens: Iterable[bytes]) -> list[str]:
+    """Tokens as visible text: b" the" is "Ġthe"."""
+    character_of = printable_bytes()
+    return ["".join(character_of[byte] for byte in token) for token in tokens]
 
 
 def from_printable(texts: Iterable[str]) -> list[bytes]:

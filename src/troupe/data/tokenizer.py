@@ -89,8 +89,10 @@ class BytePairTokenizer:
     """An id is a byte or a merge of bytes, learned from the training text (`bpe`) or GPT-2's own (`gpt2`)."""
 
     def __init__(self, kind: Literal["bpe", "gpt2"], tokens: list[bytes]) -> None:
-        self.kind, self.tokens = kind, tokens
         ranks = {token: i for i, token in enumerate(tokens)}
+        if len(ranks) < len(tokens) or not all(bytes([byte]) in ranks for byte in range(256)):
+            raise ValueError("tokens must be distinct and include every single byte")
+        self.kind, self.tokens = kind, tokens
         special = GPT2_SPECIAL if kind == "gpt2" else {}
         self._encoding = tiktoken.Encoding(kind, pat_str=PIECES, mergeable_ranks=ranks, special_tokens=special)
 
@@ -108,7 +110,7 @@ class BytePairTokenizer:
         return self.decode_bytes(ids).decode(errors="replace")
 
     def save(self, path: Path) -> None:
-        write_json(path, {"kind": self.kind, "tokens": [bpe.to_printable(token) for token in self.tokens]})
+        write_json(path, {"kind": self.kind, "tokens": bpe.to_printable(self.tokens)})
 
 
 def make_tokenizer(kind: Kind, train_text: str, vocab_size: int) -> Tokenizer:

@@ -1,0 +1,99 @@
+"""The split: it covers the text once, holds out a tenth twice, cuts no character, and a damaged corpus is refused."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from troupe.data.corpus import SPLITS, check_size, cut_blocks, read_manifest, split_text, write_corpus
+from troupe.data.source import Source
+from troupe.errors import ArtifactError, CorpusError
+
+# Wide characters often, so that cuts fall within them.
+TEXTS = st.text(st.sampled_from("a\né€😀"), min_size=700, max_size=1500)
+
+
+def described(text: str) -> Source:
+    content = text.encode()
+    return Source("files", ["t.txt"], len(content), hashlib.sha256(content).hexdigest(), "as given by the user")
+
+
+def written(directory: Path, text: str, block_bytes: int = 64) -> Path:
+    write_corpus(directory, text, "t.txt", described(text), block_bytes)
+    return directory
+
+
+@given(text=TEXTS, block_bytes=st.integers(64, 70))
+def test_blocks_cover_the_text_once_and_cut_no_character(text: str, block_bytes: int) -> None:
+    content = text.encode()
+    blocks = cut_blocks(content, block_bytes)
+    assert "".join(content[start:end].decode() for start, end, _ in blocks) == text
+    assert all(abs(end - start - block_bytes) <= 3 for start, end, _ in blocks[:-1])
+
+
+def test_of_every_ten_blocks_the_fifth_and_the_tenth_are_held_out() -> None:
+    splits = [split for _, _, split in cut_blocks(b"x" * 64 * 30, 64)]
+    ten = ["train"] * 4 + ["validation"] + ["train"] * 4 + ["test"]
+    assert splits == ten * 3
+
+
+def test_split_texts_are_the_blocks_of_the_text(tmp_path: Path) -> None:
+    """Each block is a run of its own character, so that the split can be read off."""
+    written(tmp_path, "".join(character * 64 for character in "0123456789ABCDEFGHIJ"))
+    seen = {split: "".join(dict.fromkeys(split_text(tmp_path, split))) for split in SPLITS}
+    assert seen == {"train": "01235678ABCDFGHI", "validation": "4E", "test": "9J"}
+
+
+def test_the_manifest_tells_what_is_there(tmp_path: Path) -> None:
+    text = "ö" * 1000
+    manifest = read_manifest(written(tmp_path, text))
+    assert (tmp_path / "corpus.txt").read_text(encoding="utf-8") == text
+    assert (manifest["source"], manifest["licence"]) == ("t.txt", "as given by the user")
+    assert (manifest["bytes"], manifest["sha256"]) == (2000, hashlib.sha256(text.encode()).hexdigest())
+    assert sum(facts["bytes"] for facts in manifest["splits"].values()) == 2000
+    test = split_text(tmp_path, "test").encode()
+    assert manifest["splits"]["test"] == {"bytes": len(test), "sha256": hashlib.sha256(test).hexdigest()}
+
+
+def test_equal_text_gives_equal_bytes(tmp_path: Path) -> None:
+    one, two = (written(tmp_path / name, "abc" * 500) for name in ("one", "two"))
+    for file in ("corpus.txt", "manifest.json"):
+        assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
+@pytest.mark.parametrize(("n_bytes", "advice"), [(40_959, "at most 4095"), (700, "at most 70"), (639, "bring more")])
+def test_a_tiny_corpus_is_refused_with_the_remedy(n_bytes: int, advice: str) -> None:
+    with pytest.raises(
+        CorpusError, match=rf"{n_bytes} bytes, fewer than 10 blocks of data.block_bytes=4096; .*{advice}"
+    ):
+        check_size(n_bytes, 4096)
+
+
+def test_ten_blocks_are_enough(tmp_path: Path) -> None:
+    written(tmp_path, "x" * 640)
+    assert [len(split_text(tmp_path, split)) for split in SPLITS] == [512, 64, 64]
+
+
+def test_a_text_edited_since_it_was_digested_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"'t\.txt': its text has sha256 [0-9a-f]{64}, but the inputs stage saw"):
+        write_corpus(tmp_path, "edited " * 200, "t.txt", described("original " * 200), 64)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_corrupted_corpus_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, "x" * 1000)
+    content = bytearray((tmp_path / "corpus.txt").read_bytes())
+    content[4 * 64] ^= 1  # one bit of the validation block
+    (tmp_path / "corpus.txt").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"corpus\.txt: its validation text is not the one in manifest\.json"):
+        split_text(tmp_path, "validation")
+    assert split_text(tmp_path, "test") == "x" * 64
+
+
+@pytest.mark.parametrize("file", ["corpus.txt", "manifest.json"])
+def test_a_missing_corpus_is_refused(tmp_path: Path, file: str) -> None:
+    (written(tmp_path, "x" * 1000) / file).unlink()
+    with pytest.raises(ArtifactError, match=rf"{file}: no such file; run"):
+        split_text(tmp_path, "train")

@@ -1,0 +1,130 @@
+"""Sources: what they hold, and one clear line for each thing that can be wrong with a user's files."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from troupe.data import source
+from troupe.data.source import Source, describe, find_files, read_text
+from troupe.errors import CorpusError
+
+
+def write(path: Path, content: str | bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def refusal(name: str) -> str:
+    with pytest.raises(CorpusError) as raised:
+        read_text(name)
+    assert "\n" not in str(raised.value), "one line"
+    return str(raised.value)
+
+
+def test_python_docs_are_prose_without_repeated_paragraphs() -> None:
+    text = read_text("python-docs")
+    assert 300_000 < len(text) < 600_000
+    assert 'The "assert" statement' in text
+    paragraphs = text.split("\n\n")
+    assert len(paragraphs) == len(set(paragraphs))
+
+
+@pytest.mark.parametrize("name", ["python-docs", "files"])
+def test_the_digest_is_that_of_the_text(name: str, tmp_path: Path) -> None:
+    where = write(tmp_path / "a.txt", "añb") if name == "files" else name
+    described, content = describe(where), read_text(where).encode()
+    assert described.kind == name
+    assert (described.bytes, described.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_tiny_shakespeare_is_described_without_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "fetch", None)
+    described = describe("tiny-shakespeare")
+    assert described.bytes == 1_115_394
+    assert described.sha256 == "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+    assert "public domain" in described.licence
+
+
+def test_tiny_shakespeare_from_the_mirror_must_be_the_known_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "tiny-shakespeare.txt", "First Citizen: not quite")
+    monkeypatch.setenv("TROUPE_MIRROR", str(tmp_path))
+    assert "expected 86c4e6aa" in refusal("tiny-shakespeare")
+
+
+def test_files_of_a_glob_are_joined_by_blank_lines_in_the_order_of_their_names(tmp_path: Path) -> None:
+    write(tmp_path / "b.md", "second")
+    write(tmp_path / "a.txt", "first")
+    write(tmp_path / "deep/c.jsonl", '{"text": "third"}\n{"id": 7, "text": "fourth"}\n\n')
+    write(tmp_path / "empty.txt", "")
+    assert read_text(str(tmp_path / "**")) == "first\n\nsecond\n\nthird\n\nfourth"
+    assert describe(str(tmp_path / "*.md")) == Source(
+        "files",
+        [(tmp_path / "b.md").as_posix()],
+        6,
+        hashlib.sha256(b"second").hexdigest(),
+        "as given by the user",
+    )
+
+
+def test_a_relative_path_is_recorded_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "data/mine.txt", "text")
+    monkeypatch.chdir(tmp_path)
+    assert describe("data/*.txt").files == ["data/mine.txt"]
+
+
+def test_a_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
+    assert read_text(write(tmp_path / "notes [1].txt", "one")) == "one"
+
+
+def test_byte_order_mark_and_crlf_are_dropped(tmp_path: Path) -> None:
+    assert read_text(write(tmp_path / "w.txt", b"\xef\xbb\xbfone\r\ntwo\r\n")) == "one\ntwo\n"
+
+
+def test_a_line_separator_in_json_is_no_end_of_line(tmp_path: Path) -> None:
+    text = "a\u2028b\x85c"
+    assert read_text(write(tmp_path / "t.jsonl", json.dumps({"text": text}, ensure_ascii=False))) == text
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "complaint"),
+    [
+        ("t.txt", b"good \xff bad", "t.txt: not UTF-8 at byte 5"),
+        ("t.txt", "héllo".encode("utf-16"), "t.txt: not UTF-8 at byte 0"),
+        ("t.txt", b"", "there is no text in it"),
+        ("t.md", b" \n\t\n", "there is no text in it"),
+        ("t.pdf", b"%PDF", "t.pdf: data.source takes .txt, .md, .jsonl files only"),
+        ("t.jsonl", b'{"text": "a"}\n{"text": 3}', 't.jsonl:2: expected an object with a string field "text"'),
+        ("t.jsonl", b'\n["text"]', 't.jsonl:2: expected an object with a string field "text"'),
+        ("t.jsonl", b'{"text": "a"}\n\n{"text": "b', "t.jsonl:3: not JSON: Unterminated string"),
+        ("t.jsonl", b"[" * 100_000, "t.jsonl:1: not JSON: nested too deeply"),
+        ("t.jsonl", b'{"text": "\\ud800"}', "t.jsonl:1: "),
+    ],
+)
+def test_unusable_files(tmp_path: Path, file: str, content: bytes, complaint: str) -> None:
+    assert complaint in refusal(write(tmp_path / file, content))
+
+
+def test_missing_files_and_mistyped_names(tmp_path: Path) -> None:
+    assert "no such file; write python-docs, tiny-shakespeare, or a path or glob" in refusal("tiny-shakespear")
+    assert "no such file" in refusal(str(tmp_path / "*.txt"))
+    assert f"is a folder; name its files, e.g. {tmp_path}/*.txt" in refusal(f"{tmp_path}/")
+
+
+def test_one_unsupported_file_in_a_glob_is_not_skipped_in_silence(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "text")
+    write(tmp_path / "b.docx", "zip")
+    with pytest.raises(CorpusError, match=r"b\.docx: .* narrow the glob"):
+        find_files(str(tmp_path / "*"))
+
+
+def test_looking_at_the_source_imports_neither_numpy_nor_torch() -> None:
+    """The inputs stage runs on every call of the pipeline, also when there is nothing to do."""
+    probe = "import sys, troupe.stages.inputs; print(*{'numpy', 'torch', 'pooch', 'mlflow'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout == "\n"

@@ -1,0 +1,72 @@
+"""The tokens stage: ids that decode to exactly the text, from a tokenizer that saw the training split only."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from troupe.data.batches import load_ids
+from troupe.data.corpus import SPLITS, split_text, write_corpus
+from troupe.data.source import Source
+from troupe.data.tokenizer import load_tokenizer
+from troupe.files import read_json, sha256_file
+from troupe.layout import CORPUS, TOKENS
+from troupe.params import load_params
+from troupe.stages.tokens import tokens
+
+SHIPPED = Path(__file__).parents[2] / "params.yaml"
+KINDS = ["bytes", "chars", "bpe"]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_workspace_with_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training text about a cat; validation and test text of characters and words that occur nowhere else."""
+    monkeypatch.chdir(tmp_path)
+    train = "the cat sat on the mat; " * 16  # 384 bytes
+    text = train + "zyzzyva ö " * 35 + "z" + train + "quokka 日 " * 34 + "quokka"
+    content = text.encode()
+    source = Source("files", [], len(content), hashlib.sha256(content).hexdigest(), "as given by the user")
+    write_corpus(CORPUS, text, "mine.txt", source, 96)
+
+
+def run(kind: str) -> None:
+    tokens(load_params(SHIPPED, [f"tokens.kind={kind}", "tokens.vocab_size=280"]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_ids_of_each_split_are_its_text(kind: str) -> None:
+    run(kind)
+    tokenizer, meta = load_tokenizer(TOKENS / "tokenizer.json"), read_json(TOKENS / "meta.json")
+    for split in SPLITS:
+        ids = load_ids(TOKENS, split)
+        assert tokenizer.decode_bytes(ids.tolist()).decode() == split_text(CORPUS, split)
+        assert (ids.dtype, len(ids)) == ("uint16", meta["tokens"][split])
+    assert meta["vocab_size"] == tokenizer.vocab_size
+    assert meta["bytes"] == {split: len(split_text(CORPUS, split).encode()) for split in SPLITS}
+    assert meta["test_sha256"] == hashlib.sha256(split_text(CORPUS, "test").encode()).hexdigest()
+    assert meta["corpus_sha256"] == sha256_file(CORPUS / "corpus.txt")
+    assert meta["tokenizer_sha256"] == sha256_file(TOKENS / "tokenizer.json")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tokenizer_depends_on_the_training_split_only(kind: str) -> None:
+    run(kind)
+    before = (TOKENS / "tokenizer.json").read_bytes()
+    manifest = read_json(CORPUS / "manifest.json")
+    content = bytearray((CORPUS / "corpus.txt").read_bytes())
+    for block in manifest["blocks"]:
+        if block["split"] != "train":
+            content[block["start"] : block["end"]] = b"#" * (block["end"] - block["start"])
+    source = Source("files", [], len(content), hashlib.sha256(content).hexdigest(), "as given by the user")
+    write_corpus(CORPUS, content.decode(), "mine.txt", source, 96)
+    run(kind)
+    assert (TOKENS / "tokenizer.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_twice_gives_the_same_bytes(kind: str) -> None:
+    run(kind)
+    before = {path.name: path.read_bytes() for path in TOKENS.iterdir()}
+    run(kind)
+    assert {path.name: path.read_bytes() for path in TOKENS.iterdir()} == before
+    assert sorted(before) == ["meta.json", "test.npy", "tokenizer.json", "train.npy", "validation.npy"]
