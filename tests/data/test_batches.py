@@ -1,4 +1,4 @@
-"""Batches: a pure function of the step; y is one later than x; every token about once an epoch, in an order of its own."""
+"""Batches: a pure function of the step; y is one later than x; every token about once an epoch, each in a new order."""
 
 from pathlib import Path
 
