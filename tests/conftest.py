@@ -4,9 +4,18 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # also for the processes that tests start
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import settings
+
+from troupe.params import Params, load_params
+from troupe.stages.corpus import corpus
+from troupe.stages.inputs import inputs
+from troupe.stages.tokens import tokens
+
+ROOT = Path(__file__).parents[1]
 
 settings.register_profile("troupe", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("troupe")
@@ -15,3 +24,25 @@ settings.load_profile("troupe")
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+TINY = (
+    "run.threads=1 data.source=text.txt data.block_bytes=256 tokens.vocab_size=300 "
+    "model.block_size=16 model.n_layer=2 model.n_head=2 model.n_embd=16 "
+    "pretrain.steps=40 pretrain.batch_size=4 pretrain.eval_interval=8 pretrain.checkpoint_interval=4 "
+    "moe.steps=12 moe.batch_size=4 moe.eval_interval=4 moe.checkpoint_interval=4 "
+    "adversarial.prompt_length=4 adversarial.sequence_length=8 evaluate.stride=16"
+)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """A workspace as the current folder, with corpus and tokens of a small text; its parameters, tiny."""
+    monkeypatch.chdir(tmp_path)
+    words = ["to", "be", "or", "not", "that", "is", "the", "question"]
+    picks = torch.randint(len(words), (4000,), generator=torch.Generator().manual_seed(0)).tolist()
+    Path("text.txt").write_text(" ".join(words[pick] for pick in picks))
+    params = load_params(ROOT / "params.yaml", TINY.split())
+    for stage in (inputs, corpus, tokens):
+        stage(params)
+    return params
