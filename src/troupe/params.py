@@ -102,6 +102,8 @@ class AdversarialParams(Section):
     clip: Annotated[float, Field(gt=0)]
     gradient_penalty: Weight
     grad_clip: Annotated[float, Field(gt=0)]
+    max_bpb_rise: Weight
+    min_distinct: Share
     eval_interval: Count
     checkpoint_interval: Count
 

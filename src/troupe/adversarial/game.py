@@ -1,0 +1,83 @@
+"""The two players, the text they see and the rules: everything that an update of the adversarial game reads or changes.
+
+Both players are given the same prompts of real text. The discriminator's real class is what the text says next, its
+other class is what the generator says next.
+
+Shapes: B sequences, T tokens (prompt and continuation), P tokens of prompt, S generated tokens.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from troupe.adversarial.objectives import objective_from
+from troupe.data.batches import Batches, Ids
+from troupe.decoding import Decoding, generate
+from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
+from troupe.models.gpt2 import GPT
+from troupe.params import AdversarialParams
+from troupe.seeding import derive_seed, generator
+
+HELD_OUT = 256  # validation sequences per look: the AUC then has a standard error of about 0.025
+
+
+class Game:
+    """The generator starts as a copy of `start`, the discriminator from the seed. Every random draw has a name."""
+
+    def __init__(self, start: GPT, train_ids: Ids, validation_ids: Ids, params: AdversarialParams, seed: int) -> None:
+        """Raises CorpusError if a split is shorter than a prompt and its continuation."""
+        self.params, self.seed = params, seed
+        self.device = next(start.parameters()).device
+        # Eval mode throughout: with dropout, the network that is scored would not be the one that sampled.
+        self.start = start.eval()
+        self.generator = copy.deepcopy(self.start)
+        self.critic = LSTMDiscriminator(start.config.vocab_size, params.critic_embd, params.critic_hidden)
+        init_discriminator(self.critic, generator(seed, "adversarial", "critic"))
+        self.critic.to(self.device)
+        self.objective = objective_from(params)
+        self.objective.constrain(self.critic)
+        self.optimizers = {
+            "generator": torch.optim.Adam(self.generator.parameters(), params.learning_rate),
+            "critic": self.objective.optimizer(self.critic.parameters(), params.critic_learning_rate),
+        }
+        length = params.prompt_length + params.sequence_length
+        self._text = Batches(train_ids, length, params.batch_size, derive_seed(seed, "adversarial", "text"))
+        held_out = Batches(validation_ids, length, HELD_OUT, derive_seed(seed, "adversarial", "held out"))
+        self.held_out_BT = held_out.batches(0)[0].to(self.device)
+
+    def real(self, draw: int) -> Tensor:
+        """Real sequences ids_BT of the training split. Draws are numbered: a game that resumes sees the same ones."""
+        return self._text.batches(draw)[0].to(self.device)
+
+    def fake(self, real_BT: Tensor, *draw: str | int) -> Tensor:
+        """ids_BT: the same prompts, continued by the generator at temperature 1, unfiltered: from its own distribution."""
+        prompts_BP = real_BT[:, : self.params.prompt_length]
+        with one_thread():
+            return generate(
+                self.generator, prompts_BP, self.params.sequence_length, Decoding(), self.rng(*draw, "fake")
+            )
+
+    @torch.no_grad()
+    def scores(self, ids_BT: Tensor) -> Tensor:
+        """score_B of the discriminator, in the objective's own unit; higher = more like real text."""
+        with one_thread():
+            return self.critic.score(self.critic.embed(ids_BT))
+
+    def rng(self, *purpose: str | int) -> torch.Generator:
+        return generator(self.seed, "adversarial", *purpose, device=self.device)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one CPU thread inside. An LSTM, and a model that writes token by token, are thousands of small steps
+    in a row; threads have to meet after each, and where other programs hold a core they wait: measured 12 ms with one
+    thread and 1,328 ms with four for the same LSTM step."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,158 @@
+"""The adversarial game over text: a language model writes, a discriminator learns to tell, REINFORCE closes the circle.
+
+SeqGAN (Yu et al. 2017, arXiv:1609.05473) with one reward per sequence, started from a trained model and held near it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from troupe.adversarial.game import Game, one_thread
+from troupe.adversarial.reinforce import generator_loss, leave_one_out, normalised
+from troupe.adversarial.selection import Look, auc, distinct_2, fault
+from troupe.errors import TroupeError
+from troupe.models.gpt2 import GPT
+from troupe.training.checkpoint import Checkpoint
+from troupe.training.state import restore, snapshot
+
+Figures = dict[str, float]
+Validate = Callable[[GPT], float]  # bits per byte of validation text; leaves the model in the mode it was in
+Log = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The generator that stands so far: its weights, how it looked, and how the generator looked at the start."""
+
+    weights: dict[str, Tensor]
+    look: Look
+    start: Look
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the game ended: the looks at the first and at the kept generator, and what stopped it early, if anything."""
+
+    start: Look
+    kept: Look
+    fault: str | None
+
+
+def refine(
+    game: Game, validate: Validate, log: Log, save: Callable[[Checkpoint], None], resume: Checkpoint | None = None
+) -> Outcome:
+    """Play the game; afterwards `game.generator` is the generator that was kept.
+
+    `log(step, values)` is called once for the start (step 0) and after every generator update. Stopped anywhere and
+    called again with the newest checkpoint that it gave to `save`, it ends with the same weights to the byte.
+
+    Raises TroupeError if the discriminator diverges before the game begins.
+    """
+    params, problem = game.params, None
+    kept = take_up(game, resume) if resume else begin(game, validate, log)
+    for step in range(resume.step + 1 if resume else 1, params.steps + 1):
+        figures = play(game, step)
+        if not math.isfinite(figures["generator/grad_norm"]):
+            problem = f"the generator's gradient is not finite at step {step}"
+        elif _due(step, params.eval_interval, params.steps):
+            found = look(game, step, validate)
+            figures |= found.figures()
+            problem = fault(found, kept.start, params)
+            kept = kept if problem else Kept(_copy(game.generator), found, kept.start)
+        log(step, figures)
+        if problem:
+            break
+        if _due(step, params.checkpoint_interval, params.steps):
+            save(put_down(game, step, kept))
+    game.generator.load_state_dict(kept.weights)
+    return Outcome(kept.start, kept.look, problem)
+
+
+def begin(game: Game, validate: Validate, log: Log) -> Kept:
+    """Train the discriminator alone for `warmup_critic` updates, then look at where the game starts."""
+    for draw in range(game.params.warmup_critic):
+        update_critic(game, draw)
+    start = look(game, 0, validate)
+    if not math.isfinite(start.gap):
+        raise TroupeError("the discriminator diverged in its warm-up; lower adversarial.critic_learning_rate")
+    log(0, start.figures())
+    return Kept(_copy(game.generator), start, start)
+
+
+def play(game: Game, step: int) -> Figures:
+    """One step of the game: `n_critic` updates of the discriminator, then one of the generator."""
+    n_critic = game.params.n_critic
+    first = game.params.warmup_critic + (step - 1) * (n_critic + 1)
+    losses = [update_critic(game, draw) for draw in range(first, first + n_critic)]
+    return {"critic/loss": losses[-1], **update_generator(game, first + n_critic)}
+
+
+def update_critic(game: Game, draw: int) -> float:
+    """Show the discriminator fresh real and generated text once; return its loss."""
+    real_BT = game.real(draw)
+    fake_BT = game.fake(real_BT, draw)
+    critic, optimizer = game.critic, game.optimizers["critic"]
+    with one_thread():
+        loss = game.objective.critic_loss(
+            critic.score, critic.embed(real_BT), critic.embed(fake_BT), game.rng(draw, "between")
+        )
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        game.objective.constrain(critic)
+    return loss.item()
+
+
+def update_generator(game: Game, draw: int) -> Figures:
+    """Sample without gradient, have the samples scored, then score them again with gradient and follow it."""
+    params, optimizer = game.params, game.optimizers["generator"]
+    fake_BT = game.fake(game.real(draw), draw)
+    reward_B = game.objective.reward(game.scores(fake_BT))
+    advantage_B = normalised(leave_one_out(reward_B))
+    loss = generator_loss(game.generator, game.start, fake_BT, advantage_B, params.prompt_length)
+    kl_per_sequence = loss.kl * params.sequence_length  # as the policy term: log-probabilities of whole sequences
+    optimizer.zero_grad()
+    (loss.policy + params.kl_weight * kl_per_sequence).backward()  # type: ignore[no-untyped-call]
+    grad_norm = clip_grad_norm_(game.generator.parameters(), params.grad_clip)
+    optimizer.step()
+    return {
+        "reward/mean": reward_B.mean().item(),
+        "generator/kl": loss.kl.item(),
+        "generator/entropy": loss.entropy.item(),
+        "generator/grad_norm": grad_norm.item(),
+    }
+
+
+def look(game: Game, step: int, validate: Validate) -> Look:
+    """Both players on validation text: the same prompts and the same random numbers at every look."""
+    real_BT = game.held_out_BT
+    fake_BT = game.fake(real_BT, "look")
+    real_B, fake_B = game.scores(real_BT), game.scores(fake_BT)
+    written_BS = fake_BT[:, game.params.prompt_length :]
+    gap = (real_B.mean() - fake_B.mean()).item()
+    return Look(step, validate(game.generator), distinct_2(written_BS), auc(real_B, fake_B), gap)
+
+
+def put_down(game: Game, step: int, kept: Kept) -> Checkpoint:
+    """Everything the next step depends on; `take_up` is its inverse."""
+    networks = {"generator": game.generator.state_dict(), "critic": game.critic.state_dict(), "kept": kept.weights}
+    facts = {"kept": kept.look.facts(), "start": kept.start.facts()}
+    return snapshot(step, networks, list(game.optimizers.values()), facts)
+
+
+def take_up(game: Game, checkpoint: Checkpoint) -> Kept:
+    networks = restore(checkpoint, list(game.optimizers.values()))
+    game.generator.load_state_dict(networks["generator"])
+    game.critic.load_state_dict(networks["critic"])
+    return Kept(networks["kept"], Look(**checkpoint.facts["kept"]), Look(**checkpoint.facts["start"]))
+
+
+def _copy(model: GPT) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def _due(step: int, interval: int, steps: int) -> bool:
+    return step % interval == 0 or step == steps
