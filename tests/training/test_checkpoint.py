@@ -102,8 +102,8 @@ def test_the_key_depends_on_parameters_inputs_and_code(tmp_path: Path, monkeypat
     text = tmp_path / "text"
     text.write_text("a")
     package = tmp_path / "troupe"
-    package.mkdir()
-    (package / "module.py").write_text("x = 1\n")
+    (package / "models").mkdir(parents=True)
+    (package / "models" / "gpt.py").write_text("x = 1\n")
     monkeypatch.setattr(troupe, "__file__", str(package / "__init__.py"))
     keys = [run_key({"pretrain": Rates(rate=0.1)}, [text])]
     assert run_key({"pretrain": Rates(rate=0.1)}, [text]) == keys[0]
@@ -111,6 +111,8 @@ def test_the_key_depends_on_parameters_inputs_and_code(tmp_path: Path, monkeypat
     keys.append(run_key({"moe": Rates(rate=0.1)}, [text]))
     text.write_text("b")
     keys.append(run_key({"pretrain": Rates(rate=0.1)}, [text]))
-    (package / "module.py").write_text("x = 2\n")
+    (package / "report.py").write_text("trains nothing\n")
+    assert run_key({"pretrain": Rates(rate=0.1)}, [text]) == keys[-1]
+    (package / "models" / "gpt.py").write_text("x = 2\n")
     keys.append(run_key({"pretrain": Rates(rate=0.1)}, [text]))
     assert len(set(keys)) == 5

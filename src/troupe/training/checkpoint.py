@@ -20,10 +20,10 @@ from torch import Tensor
 import troupe
 from troupe.errors import ArtifactError
 from troupe.files import read_json, sha256_file, write_atomic, write_json
-from troupe.layout import CHECKPOINTS
 from troupe.params import Section
 
 KEPT = 2  # the newest and the one to fall back to
+TRAINING_CODE = ("compute.py", "seeding.py", "decoding.py", "data", "models", "training", "adversarial", "stages")
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,14 @@ class Checkpoints:
         return self.folder / f"{step:08d}.json"
 
 
-def checkpoints_for(stage: str, sections: Mapping[str, Section], inputs: Iterable[Path], journal: Path) -> Checkpoints:
-    """The checkpoints of a stage's run, in a folder named by everything that shapes it, so a changed run starts fresh:
-    the parameter sections, the bytes of the input files and the source code of this package."""
-    return Checkpoints(CHECKPOINTS / stage / run_key(sections, inputs), journal)
-
-
 def run_key(sections: Mapping[str, Section], inputs: Iterable[Path]) -> str:
-    """32 hex digits that change with any parameter, input byte or line of troupe's source."""
+    """32 hex digits that change with any parameter, input byte or line of the code that trains: a changed run starts
+    afresh, in a folder of its own."""
     source = Path(troupe.__file__).parent
+    files = [file for part in TRAINING_CODE for file in sorted([source / part, *(source / part).rglob("*.py")])]
     parts = {
         "params": {name: section.model_dump() for name, section in sections.items()},
         "inputs": [sha256_file(path) for path in inputs],
-        "code": {str(path.relative_to(source)): sha256_file(path) for path in sorted(source.rglob("*.py"))},
+        "code": {str(file.relative_to(source)): sha256_file(file) for file in files if file.is_file()},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
