@@ -79,7 +79,9 @@ def test_the_penalty_of_a_linear_critic_is_its_norm_minus_one_squared() -> None:
     """
     w_TD = torch.tensor([[2.0, 3.0, 6.0]], dtype=F64)
     real = torch.stack([w_TD / 7, w_TD / 7])
-    loss = WGANGP(10.0).critic_loss(lambda x: (x * w_TD).flatten(1).sum(1), real, torch.zeros(2, 1, 3, dtype=F64), rng())
+    loss = WGANGP(10.0).critic_loss(
+        lambda x: (x * w_TD).flatten(1).sum(1), real, torch.zeros(2, 1, 3, dtype=F64), rng()
+    )
     assert loss.item() == pytest.approx(353, abs=1e-9)
 
 
@@ -132,7 +134,7 @@ def test_the_penalty_of_an_lstm_against_finite_differences() -> None:
 
 
 def test_growing_the_embedding_cannot_evade_the_penalty() -> None:
-    """Rows of norm <= 1 are left alone, longer ones are cut to 1: scaled by 100 or by 1000, the embedding is the same."""
+    """Rows of norm <= 1 stay, longer ones are cut to 1: scaled by 100 or by 1000, the embedding is the same."""
     critic = LSTMDiscriminator(vocab_size=11, n_embd=4, n_hidden=5)
     embedding = next(module for module in critic.modules() if isinstance(module, nn.Embedding))
     with torch.no_grad():

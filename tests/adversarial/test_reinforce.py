@@ -45,7 +45,7 @@ def test_log_prob_of_a_sequence_is_the_sum_over_its_tokens() -> None:
     logp_B = sequence_log_prob(continuation_log_probs(model, ids_BT, prompt_length=2), ids_BT)
     for ids, logp in zip(ids_BT.tolist(), logp_B.tolist(), strict=True):
         naive = 0.0
-        for before, token in zip(ids[1:-1], ids[2:], strict=True):
+        for before, token in itertools.pairwise(ids[1:]):
             naive += math.log(math.exp(table[before][token]) / sum(math.exp(logit) for logit in table[before]))
         assert logp == pytest.approx(naive, abs=1e-12)
 

@@ -53,7 +53,7 @@ class Game:
         return self._text.batches(draw)[0].to(self.device)
 
     def fake(self, real_BT: Tensor, *draw: str | int) -> Tensor:
-        """ids_BT: the same prompts, continued by the generator at temperature 1, unfiltered: from its own distribution."""
+        """ids_BT: the same prompts, continued by the generator from its own distribution (temperature 1, no filter)."""
         prompts_BP = real_BT[:, : self.params.prompt_length]
         with one_thread():
             return generate(

@@ -1,4 +1,4 @@
-"""What a discriminator minimises and what a generator is rewarded with: GAN, WGAN and WGAN-GP as values of one interface.
+"""What a discriminator minimises and a generator is rewarded with: GAN, WGAN and WGAN-GP as values of one interface.
 
 Shapes: B sequences, T tokens, D width of an embedding. A score is raw (no sigmoid); higher means more like real text.
 """
@@ -54,7 +54,7 @@ class GAN:
 
 @dataclass(frozen=True)
 class WGAN:
-    """Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1: a critic made Lipschitz by clipping every weight to +-clip."""
+    """Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1: a critic kept Lipschitz by clipping its weights."""
 
     clip: float
 
@@ -76,7 +76,7 @@ class WGAN:
 
 @dataclass(frozen=True)
 class WGANGP:
-    """Gulrajani et al. 2017 (arXiv:1704.00028), algorithm 1: the critic's gradient between real and fake is held near 1.
+    """Gulrajani et al. 2017 (arXiv:1704.00028), algorithm 1: a critic whose slope is held near 1.
 
     Tokens are discrete, so the sequences are interpolated as embeddings, with one epsilon per sequence. The penalty
     measures the slope per unit of embedding, so a critic that may scale its embedding widens the gap at no cost.
@@ -111,7 +111,8 @@ def gradient_penalty(score: Score, real_BTD: Tensor, fake_BTD: Tensor, rng: torc
     with torch.backends.cudnn.flags(enabled=False):  # cuDNN's LSTM has no double backward (pytorch issue 5261)
         score_B = score(between_BTD)
     (slope_BTD,) = torch.autograd.grad(score_B.sum(), between_BTD, create_graph=True)
-    return ((slope_BTD.flatten(1).norm(dim=1) - 1) ** 2).mean()
+    penalty: Tensor = ((slope_BTD.flatten(1).norm(dim=1) - 1) ** 2).mean()
+    return penalty
 
 
 def objective_from(params: AdversarialParams) -> Objective:

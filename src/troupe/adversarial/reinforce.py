@@ -53,7 +53,8 @@ def generator_loss(
 ) -> GeneratorLoss:
     """Score sampled sequences again, now with gradient, and compare the model with the one it started from.
 
-    `kl` is KL(model || start), exact over the vocabulary at each sampled prefix; its gradient takes the prefixes as given.
+    `kl` is KL(model || start), exact over the vocabulary at each sampled prefix; its gradient takes
+    the prefixes as given.
     """
     logp_BSV = continuation_log_probs(model, ids_BT, prompt_length)
     with torch.no_grad():

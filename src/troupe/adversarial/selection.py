@@ -44,8 +44,8 @@ class Look:
 
 def auc(real_B: Tensor, fake_B: Tensor) -> float:
     """The probability that a real sequence scores above a generated one, ties counting half (Mann & Whitney 1947)."""
-    difference_BB = real_B.unsqueeze(1) - fake_B
-    return (difference_BB.sign().double().mean().item() + 1) / 2
+    difference_BB = (real_B.unsqueeze(1) - fake_B).double()
+    return torch.heaviside(difference_BB, difference_BB.new_tensor(0.5)).mean().item()
 
 
 def distinct_2(ids_BS: Tensor) -> float:
@@ -54,7 +54,7 @@ def distinct_2(ids_BS: Tensor) -> float:
     It falls as sequences are added, so compare equal amounts only.
     """
     pairs_N2 = torch.stack([ids_BS[:, :-1], ids_BS[:, 1:]], dim=-1).flatten(0, 1)
-    return len(pairs_N2.unique(dim=0)) / max(1, len(pairs_N2))
+    return len(torch.unique(pairs_N2, dim=0)) / max(1, len(pairs_N2))
 
 
 def fault(look: Look, start: Look, params: AdversarialParams) -> str | None:

@@ -1,4 +1,4 @@
-"""Stage adversarial: tokens, artifacts/moe -> artifacts/adversarial, the expert model refined against a discriminator."""
+"""Stage adversarial: tokens, artifacts/moe -> artifacts/adversarial, that model refined against a discriminator."""
 
 import time
 from collections.abc import Mapping

@@ -1,0 +1,186 @@
+"""The game teaches its players, is a function of its seed, resumes to the byte, and refuses a collapse."""
+
+import copy
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from troupe.adversarial.game import Game, one_thread
+from troupe.adversarial.loop import Outcome, refine, update_critic, update_generator
+from troupe.adversarial.objectives import GAN
+from troupe.decoding import evaluating
+from troupe.errors import TroupeError
+from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.params import load_params
+from troupe.seeding import generator
+from troupe.training.checkpoint import Checkpoint
+from troupe.training.validation import validate
+
+ROOT = Path(__file__).parents[2]
+VOCAB = 8
+TEXT = np.arange(4000, dtype=np.uint16) % VOCAB  # 0, 1, ... 7 over and over
+SMALL = (
+    "steps=6 batch_size=8 prompt_length=2 sequence_length=6 n_critic=2 warmup_critic=3 critic_embd=8 critic_hidden=8 "
+    "learning_rate=1e-3 critic_learning_rate=1e-2 eval_interval=2 checkpoint_interval=2 max_bpb_rise=10 min_distinct=0"
+)
+
+
+def new_game(changes: str = "", seed: int = 0) -> Game:
+    gpt = GPT(GPTConfig(vocab_size=VOCAB, block_size=16, n_layer=1, n_head=2, n_embd=16, dropout=0.5))
+    init_gpt2(gpt, generator(seed, "test", "init"))
+    overrides = [f"adversarial.{change}" for change in f"{SMALL} {changes}".split()]
+    return Game(gpt, TEXT, TEXT[:1000], load_params(ROOT / "params.yaml", overrides).adversarial, seed)
+
+
+def bits_per_byte(model: GPT) -> float:
+    with evaluating(model):
+        return validate(model, TEXT[:1000], 1000, nullcontext)["val/bpb"]
+
+
+class Run:
+    """One game with everything that it handed out."""
+
+    def __init__(self, changes: str = "", seed: int = 0) -> None:
+        self.game = new_game(changes, seed)
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.saved: list[Checkpoint] = []
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self.logged.append((step, dict(values)))
+
+    def play(self, resume: Checkpoint | None = None) -> Outcome:
+        keep = lambda checkpoint: self.saved.append(copy.deepcopy(checkpoint))  # noqa: E731
+        return refine(self.game, bits_per_byte, self.log, keep, resume)
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        return list(self.game.generator.state_dict().values())
+
+
+def same(a: Run, b: Run) -> bool:
+    return all(x.equal(y) for x, y in zip(a.weights, b.weights, strict=True))
+
+
+@pytest.mark.parametrize("objective", ["gan", "wgan", "wgan-gp"])
+def test_the_discriminator_learns_to_tell_counting_from_noise(objective: str) -> None:
+    """The text counts, an untrained generator does not: on held-out text most pairs are ranked right."""
+    outcome = Run(f"objective={objective} warmup_critic=120 steps=1 clip=0.5").play()
+    assert outcome.start.auc > 0.9
+    assert outcome.start.gap > 0
+
+
+def test_the_generator_moves_towards_what_is_rewarded() -> None:
+    """With a critic that likes nothing but token 3, the generator comes to write it; the prompts stay real."""
+    game = new_game("kl_weight=0 learning_rate=1e-2 batch_size=32")
+    with torch.no_grad():
+        game.critic.embedding.weight.zero_()
+        game.critic.embedding.weight[3] = 1
+    game.critic.score = lambda x_BTD: x_BTD.mean((1, 2))  # type: ignore[method-assign]
+    share = [(game.fake(game.real(draw), draw)[:, 2:] == 3).double().mean().item() for draw in (0, 1)]
+    rewards = [update_generator(game, draw)["reward/mean"] for draw in range(40)]
+    assert max(share) < 0.3
+    assert rewards[-1] > 3 * rewards[0]
+    written = game.fake(game.real(0), "after")
+    assert written[:, :2].equal(game.real(0)[:, :2])
+    assert (written[:, 2:] == 3).double().mean() > 0.8
+
+
+def test_a_generator_update_leaves_the_discriminator_alone_and_the_other_way_round() -> None:
+    game = new_game()
+    players = {"generator": game.generator, "critic": game.critic, "start": game.start}
+    before = {name: copy.deepcopy(player.state_dict()) for name, player in players.items()}
+    changed = lambda: {n for n, p in players.items() for k, w in p.state_dict().items() if not w.equal(before[n][k])}  # noqa: E731
+    update_critic(game, 0)
+    assert changed() == {"critic"}
+    before["critic"] = copy.deepcopy(game.critic.state_dict())
+    update_generator(game, 1)
+    assert changed() == {"generator"}
+
+
+def test_a_strong_pull_keeps_the_generator_near_the_start() -> None:
+    free, held = Run("steps=20 kl_weight=0 learning_rate=1e-2"), Run("steps=20 kl_weight=10 learning_rate=1e-2")
+    free.play()
+    held.play()
+    assert held.logged[-1][1]["generator/kl"] < 0.1 * free.logged[-1][1]["generator/kl"]
+
+
+def test_every_step_is_logged_and_looks_say_more() -> None:
+    run = Run()
+    run.play()
+    looks = {"val/bpb", "val/distinct_2", "critic/auc", "critic/gap"}
+    updates = {"critic/loss", "reward/mean", "generator/kl", "generator/entropy", "generator/grad_norm"}
+    assert [step for step, _ in run.logged] == [0, 1, 2, 3, 4, 5, 6]
+    assert [set(values) for _, values in run.logged] == [looks, *[updates, updates | looks] * 3]
+    assert run.logged[1][1]["generator/kl"] == 0  # scored before the first update: still the model it started from
+    assert run.logged[1][1]["generator/entropy"] == pytest.approx(math.log(VOCAB), abs=0.02)  # nothing learned yet
+
+
+def test_two_games_of_one_seed_are_the_same_to_the_bit_and_of_two_seeds_are_not() -> None:
+    first, second, other = Run(), Run(), Run(seed=1)
+    for run in (first, second, other):
+        run.play()
+        torch.rand(3)  # the global random state is not used
+    assert same(first, second)
+    assert first.logged == second.logged
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize("objective", ["gan", "wgan", "wgan-gp"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_resumed_from_any_checkpoint_it_ends_the_same(objective: str, which: int) -> None:
+    straight, resumed = Run(f"objective={objective}"), Run(f"objective={objective}")
+    outcome = straight.play()
+    assert resumed.play(straight.saved[which]) == outcome
+    assert same(straight, resumed)
+    assert resumed.logged == straight.logged[2 * (which + 1) + 1 :]
+
+
+def test_a_collapse_stops_the_game_and_the_generator_before_it_is_kept() -> None:
+    """A rate this high wrecks the generator at once: what is kept is the start, to the bit, and the reason is given."""
+    run = Run("learning_rate=1 kl_weight=0 max_bpb_rise=0.01")
+    outcome = run.play()
+    assert outcome.fault is not None
+    assert outcome.fault.startswith("val/bpb is")
+    assert outcome.kept == outcome.start
+    assert all(x.equal(y) for x, y in zip(run.weights, run.game.start.state_dict().values(), strict=True))
+    assert run.logged[-1][0] == 2  # the first look
+
+
+def test_of_several_good_looks_the_last_is_kept() -> None:
+    outcome = Run("steps=5").play()
+    assert outcome.fault is None
+    assert outcome.kept.step == 5  # the end is always looked at
+
+
+class NoReward(GAN):
+    def reward(self, score_B: torch.Tensor) -> torch.Tensor:
+        return score_B * math.nan
+
+
+def test_a_gradient_that_is_not_finite_stops_the_game() -> None:
+    run = Run()
+    run.game.objective = NoReward()
+    outcome = run.play()
+    assert outcome.fault == "the generator's gradient is not finite at step 1"
+    assert outcome.kept == outcome.start
+    assert all(weight.isfinite().all() for weight in run.weights)
+
+
+def test_a_discriminator_that_diverges_in_its_warm_up_names_its_rate() -> None:
+    run = Run()
+    with torch.no_grad():
+        run.game.critic.head.bias.fill_(math.nan)
+    with pytest.raises(TroupeError, match=r"adversarial\.critic_learning_rate"):
+        run.play()
+
+
+def test_one_thread_gives_the_threads_back() -> None:
+    before = torch.get_num_threads()
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
