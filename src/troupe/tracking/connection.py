@@ -14,14 +14,15 @@ from troupe.errors import RegistryError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+VARIABLE = "MLFLOW_TRACKING_URI"
 EXPERIMENT = "troupe"
 DATABASE = Path("mlflow.db")  # the embedded store, in the workspace
 ARTIFACT_ROOT = Path("mlartifacts")
 
 
 def tracking_uri() -> str:
-    """Where MLflow is: MLFLOW_TRACKING_URI, or the embedded database of this workspace."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.absolute()}"
+    """Where MLflow is: $MLFLOW_TRACKING_URI, or the embedded database of this workspace."""
+    return os.environ.get(VARIABLE) or f"sqlite:///{DATABASE.absolute()}"
 
 
 def reachable(uri: str, timeout: float = 2.0) -> bool:
@@ -45,14 +46,33 @@ def connection() -> Iterator["MlflowClient"]:
     lost = f"MLflow unreachable at {uri}; metrics are kept in {layout.RUNS} and will be sent by the next run"
     if not reachable(uri):
         raise RegistryError(lost)
-    from mlflow import MlflowClient  # two seconds, and only after environment.prepare()
-    from mlflow.exceptions import MlflowException
+    import mlflow  # takes seconds, and only after environment.prepare()
 
     try:
-        yield MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except (MlflowException, ConnectionError) as error:
+        with _the_store_of_mlflow(uri):
+            yield mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except (mlflow.MlflowException, ConnectionError) as error:
         reason = f"MLflow at {uri}: {str(error).strip().partition(chr(10))[0]}"
         raise RegistryError(reason if reachable(uri) else lost) from error
+
+
+@contextmanager
+def _the_store_of_mlflow(uri: str) -> Iterator[None]:
+    """Make a store the one that mlflow's inner workings look into: a client's own is not passed on everywhere.
+
+    mlflow also writes it to the environment, where it would hold for another workspace, too; that is undone.
+    """
+    import mlflow
+
+    before = os.environ.get(VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE, None)
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def experiment(client: "MlflowClient") -> str:

@@ -1,0 +1,126 @@
+"""Put a stage's model into the registry: once for each result, whoever made it, whenever the registry was lost."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
+from mlflow.models import Model
+
+import troupe
+from troupe import layout, serving
+from troupe.data.corpus import read_manifest
+from troupe.errors import ArtifactError
+from troupe.files import read_json, sha256_file
+from troupe.gate import Figures
+from troupe.models.bundle import CONFIG, TOKENIZER, WEIGHTS
+from troupe.params import Params, load_params
+from troupe.registry import fetch
+from troupe.registry.versions import Version, create, model_name, of
+from troupe.tracking.connection import connection, experiment
+from troupe.tracking.mirror import stage_run
+from troupe.tracking.records import read_record
+
+REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "tiktoken", "tokenizers")  # what generating text imports
+
+
+@dataclass(frozen=True)
+class Result:
+    """The identity of what a stage has made: equal results are one version."""
+
+    weights_sha256: str
+    data_sha256: str
+    params_sha256: str  # of the parameters that shape it: its own section and those before it in params.yaml
+
+
+def register(stage: str, run_dir: Path) -> Version:
+    """The registered version of what lies in artifacts/<stage>; made if there is none, with its figures up to date.
+
+    The model is attached to the MLflow run that made it, or to the run recorded in `run_dir`. Raises ArtifactError if
+    the model is missing or corrupted, RegistryError if MLflow cannot be reached.
+    """
+    result = result_of(stage)
+    with connection() as client:
+        tags = asdict(result) | _figures(stage, result) | _parent(client, stage)
+        found = find(client, stage, result) or _create(client, stage, result, run_dir)
+        for key, value in tags.items():
+            if found.tags.get(key) != value:
+                client.set_model_version_tag(found.name, found.number, key, value)
+        return of(client.get_model_version(found.name, found.number))
+
+
+def result_of(stage: str) -> Result:
+    """Digest what lies in the workspace. Raises ArtifactError if the weights are not those that the stage wrote."""
+    folder = layout.model_dir(stage)
+    digest = sha256_file(folder / WEIGHTS)
+    if digest != read_json(folder / CONFIG).get("weights_sha256"):
+        raise ArtifactError(f"{folder / WEIGHTS}: not the weights that {CONFIG} describes; run `make pipeline`")
+    sections = list(Params.model_fields)
+    shaping = set(sections[: sections.index(stage) + 1])
+    params = load_params(layout.EFFECTIVE_PARAMS).model_dump(include=shaping)
+    text = json.dumps(params, sort_keys=True)
+    return Result(digest, read_manifest(layout.CORPUS)["sha256"], hashlib.sha256(text.encode()).hexdigest())
+
+
+def find(client: MlflowClient, stage: str, result: Result) -> Version | None:
+    """The first version with this result whose files are still there."""
+    same = f"name = '{model_name(stage)}' and tags.weights_sha256 = '{result.weights_sha256}'"
+    for version in map(of, client.search_model_versions(same, order_by=["version_number ASC"])):
+        if asdict(result).items() <= dict(version.tags).items() and fetch.is_whole(version):
+            return version
+    return None
+
+
+def _create(client: MlflowClient, stage: str, result: Result, run_dir: Path) -> Version:
+    run_id = stage_run(run_dir, stage, result.weights_sha256)
+    record = read_record(run_dir)
+    tags = {"run_id": record["run_id"], "git_commit": record["git"]["commit"] or "none", **asdict(result)}
+    return create(client, model_name(stage), _log_model(client, stage, result, run_id), run_id, tags)
+
+
+def _log_model(client: MlflowClient, stage: str, result: Result, run_id: str) -> str:
+    """Store a stage's model under its MLflow run, with the code that reads it; return its models:/ address."""
+    logged = client.create_logged_model(experiment(client), stage, source_run_id=run_id, model_type="text-generator")
+    with TemporaryDirectory() as temporary:
+        bundle, folder = Path(temporary, "bundle"), Path(temporary, "model")
+        bundle.mkdir()
+        for name in (WEIGHTS, CONFIG, TOKENIZER):
+            shutil.copy(layout.model_dir(stage) / name, bundle)
+        mlflow.pyfunc.save_model(
+            folder,
+            mlflow_model=Model(run_id=run_id, model_id=logged.model_id),
+            python_model=serving.__file__,
+            artifacts={"bundle": str(bundle)},
+            code_paths=[str(Path(troupe.__file__).parent)],  # so that it loads where troupe is not installed
+            pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in REQUIREMENTS],
+            input_example=(serving.EXAMPLE_PROMPTS, serving.EXAMPLE_PARAMS),
+            model_config={"weights_sha256": result.weights_sha256},
+        )
+        client.log_model_artifacts(logged.model_id, str(folder))
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    client.finalize_logged_model(logged.model_id, "READY")
+    return f"models:/{logged.model_id}"
+
+
+def _figures(stage: str, result: Result) -> dict[str, str]:
+    """What the report measured of exactly these weights."""
+    if not layout.METRICS.exists():
+        return {}
+    figures = Figures.from_report(read_json(layout.METRICS), stage)
+    return figures.tags() if figures.weights_sha256 == result.weights_sha256 else {}
+
+
+def _parent(client: MlflowClient, stage: str) -> dict[str, str]:
+    """The version that this stage's model grew from."""
+    position = layout.MODEL_STAGES.index(stage)
+    if position == 0:
+        return {}
+    before = layout.MODEL_STAGES[position - 1]
+    found = find(client, before, result_of(before))
+    return {"parent": found.uri} if found else {}

@@ -1,0 +1,107 @@
+"""The release line: promote the candidate if the gate lets it pass, or go back to the champion before."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow import MlflowClient
+
+from troupe import layout
+from troupe.errors import RegistryError
+from troupe.files import read_json, write_json
+from troupe.gate import Figures, Verdict, decide
+from troupe.params import PromoteParams
+from troupe.registry import fetch
+from troupe.registry.registration import find, result_of
+from troupe.registry.versions import CHAMPION, PREVIOUS, RELEASE, Version, aliased, create
+from troupe.tracking.connection import connection
+
+VERDICT = layout.STATE / "verdict.json"  # what the gate said last, for the report
+
+
+@dataclass(frozen=True)
+class Decision:
+    stage: str
+    candidate: Version
+    champion: Version | None  # before the decision
+    released: Version | None  # the candidate in the release line, if it was promoted
+    verdict: Verdict
+
+
+def promote(rule: PromoteParams) -> Decision:
+    """Put the candidate that reports/metrics.json names through the gate; make it champion if it passes.
+
+    The verdict is recorded in the tags of the candidate's version and in .troupe/verdict.json, whatever it is. Raises
+    ArtifactError if there is no report, RegistryError if the candidate is not registered.
+    """
+    report = read_json(layout.METRICS)
+    stage = report.get("candidate", {}).get("stage")
+    if stage not in layout.MODEL_STAGES:
+        raise RegistryError(
+            f"{layout.METRICS}: candidate.stage is {stage!r}, not one of {', '.join(layout.MODEL_STAGES)}"
+        )
+    with connection() as client:
+        candidate = find(client, stage, result_of(stage))
+        if not candidate:
+            raise RegistryError(f"the candidate in {layout.model_dir(stage)} is not registered; run `make pipeline`")
+        champion = aliased(client, RELEASE, CHAMPION)
+        to_beat = Figures.from_tags(champion.tags) if champion else None
+        verdict = decide(_measured(report, stage, candidate), to_beat, rule)
+        if verdict.outcome != "unchanged":  # the verdict that made it champion stands
+            _tag(client, candidate, verdict)
+        released = _release(client, candidate, champion, verdict) if verdict.outcome == "promoted" else None
+    decision = Decision(stage, candidate, champion, released, verdict)
+    write_json(VERDICT, _plain(decision, rule))
+    return decision
+
+
+def rollback() -> tuple[Version, Version]:
+    """Swap champion and previous; return the new champion and the one that was.
+
+    Raises RegistryError if there is no previous champion or its weights are not the registered ones.
+    """
+    with connection() as client:
+        champion, previous = aliased(client, RELEASE, CHAMPION), aliased(client, RELEASE, PREVIOUS)
+        if not champion or not previous or champion.number == previous.number:
+            raise RegistryError("nothing to go back to: there has been no champion before this one")
+        fetch.verify(previous.uri)
+        client.set_registered_model_alias(RELEASE, CHAMPION, previous.number)
+        client.set_registered_model_alias(RELEASE, PREVIOUS, champion.number)
+        return previous, champion
+
+
+def _measured(report: dict[str, Any], stage: str, candidate: Version) -> Figures:
+    """The report's figures, if they are of the weights that would be released; else none."""
+    figures = Figures.from_report(report, stage)
+    return figures if figures.weights_sha256 == candidate.tags["weights_sha256"] else Figures()
+
+
+def _release(client: MlflowClient, candidate: Version, champion: Version | None, verdict: Verdict) -> Version:
+    """Copy the candidate's version into the release line and move the aliases; `previous` first, for a kill between."""
+    fetch.verify(candidate.uri)
+    tags = dict(candidate.tags) | _tags(verdict) | {"released_from": candidate.uri}
+    released = create(client, RELEASE, candidate.uri, candidate.run_id, tags)
+    if champion:
+        client.set_registered_model_alias(RELEASE, PREVIOUS, champion.number)
+    client.set_registered_model_alias(RELEASE, CHAMPION, released.number)
+    return released
+
+
+def _tag(client: MlflowClient, version: Version, verdict: Verdict) -> None:
+    for key, value in _tags(verdict).items():
+        client.set_model_version_tag(version.name, version.number, key, value)
+
+
+def _tags(verdict: Verdict) -> dict[str, str]:
+    return {"verdict": verdict.outcome, "verdict_reasons": "\n".join(verdict.reasons)}
+
+
+def _plain(decision: Decision, rule: PromoteParams) -> dict[str, Any]:
+    return {
+        "outcome": decision.verdict.outcome,
+        "reasons": list(decision.verdict.reasons),
+        "stage": decision.stage,
+        "candidate": decision.candidate.uri,
+        "champion_before": decision.champion and decision.champion.uri,
+        "released": decision.released and decision.released.uri,
+        "rule": rule.model_dump(),
+    }

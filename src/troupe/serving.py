@@ -1,0 +1,63 @@
+"""The registered model as a text generator. MLflow runs this file from the folder of the model (models from code)."""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from troupe.decoding import Decoding, generate
+from troupe.errors import ArtifactError, ParamsError
+from troupe.models.bundle import load_bundle
+from troupe.seeding import generator
+
+# MLflow reads the names, types and defaults of a request's params from this example; it has no "unset".
+EXAMPLE_PROMPTS = ["The ", "Once upon"]
+EXAMPLE_PARAMS = {"max_new_tokens": 8, "temperature": 0.8, "top_k": 50, "top_p": 0.95, "seed": -1}
+FRESH = -1  # the seed that stands for a new one in each request
+MOST_TOKENS = 4096  # of one request: it holds a worker until it is done
+
+
+class TextGenerator(PythonModel):
+    """Texts that continue prompts.
+
+    `predict(["prompt", ...], params={...})` returns one string per prompt: the prompt and `max_new_tokens` tokens after
+    it, drawn with `temperature`, `top_k` (0: all) and `top_p`. One `seed` gives one answer; -1, the default, a fresh
+    one. A prompt longer than the model's context is continued from its end.
+    """
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the bundle. Raises ArtifactError if its weights are not the ones that were registered."""
+        self.bundle = load_bundle(Path(context.artifacts["bundle"]))
+        registered = context.model_config["weights_sha256"]
+        if self.bundle.sha256 != registered:
+            raise ArtifactError(f"weights have sha256 {self.bundle.sha256[:12]}, not {registered[:12]} as registered")
+
+    def predict(
+        self, context: PythonModelContext, model_input: list[str], params: dict[str, Any] | None = None
+    ) -> list[str]:
+        """See the class. A value out of range or an empty prompt is a bad request, named in the answer."""
+        chosen = EXAMPLE_PARAMS | (params or {})
+        try:
+            decoding = Decoding(temperature=chosen["temperature"], top_k=chosen["top_k"] or None, top_p=chosen["top_p"])
+            return [self._continue(prompt, number, chosen, decoding) for number, prompt in enumerate(model_input)]
+        except ParamsError as error:
+            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from None
+
+    def _continue(self, prompt: str, number: int, chosen: dict[str, Any], decoding: Decoding) -> str:
+        n_new, seed = int(chosen["max_new_tokens"]), int(chosen["seed"])
+        if not prompt:
+            raise ParamsError("the prompt is empty; give at least one character")
+        if not 1 <= n_new <= MOST_TOKENS:
+            raise ParamsError(f"max_new_tokens must be from 1 to {MOST_TOKENS}, got {n_new}")
+        ids_BT = torch.tensor([self.bundle.tokenizer.encode(prompt)])
+        rng = generator(secrets.randbits(63) if seed == FRESH else seed, "serve", number)
+        made_BT = generate(self.bundle.model, ids_BT, n_new, decoding, rng)[:, ids_BT.size(1) :]
+        return prompt + self.bundle.tokenizer.decode(made_BT[0].tolist())
+
+
+set_model(TextGenerator())  # how MLflow finds the model in this file; the one thing it does when it is imported
