@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import tiktoken
+from tiktoken_ext.openai_public import r50k_pat_str as gpt2_pieces  # type: ignore[import-untyped]
 
 from troupe.data import bpe
 from troupe.errors import ArtifactError
 from troupe.files import read_json, write_json
 
 Kind = Literal["bytes", "chars", "bpe", "gpt2"]
-# How GPT-2 cuts text into pieces before merging (words with their leading space, numbers, punctuation, white space), in
-# tiktoken's wording. Hugging Face's ByteLevel pre-tokenizer, which learns the merges, cuts in the same places.
-PIECES = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 GPT2_SPECIAL = {"<|endoftext|>": 50_256}
 
 
@@ -89,12 +87,13 @@ class BytePairTokenizer:
     """An id is a byte or a merge of bytes, learned from the training text (`bpe`) or GPT-2's own (`gpt2`)."""
 
     def __init__(self, kind: Literal["bpe", "gpt2"], tokens: list[bytes]) -> None:
+        # The library that learns the merges cuts text into the same pieces, so that both give the same ids.
         ranks = {token: i for i, token in enumerate(tokens)}
         if len(ranks) < len(tokens) or not all(bytes([byte]) in ranks for byte in range(256)):
             raise ValueError("tokens must be distinct and include every single byte")
         self.kind, self.tokens = kind, tokens
         special = GPT2_SPECIAL if kind == "gpt2" else {}
-        self._encoding = tiktoken.Encoding(kind, pat_str=PIECES, mergeable_ranks=ranks, special_tokens=special)
+        self._encoding = tiktoken.Encoding(kind, pat_str=gpt2_pieces, mergeable_ranks=ranks, special_tokens=special)
 
     @property
     def vocab_size(self) -> int:
