@@ -1,0 +1,112 @@
+"""`python -m pipelines run | serve | ui`: behind `make pipeline` and `make ui`."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from pipelines import servers
+from pipelines.repro import changed_stages
+from pipelines.supervisor import started, terminable
+from pipelines.workspace import claim
+from troupe import environment
+from troupe.errors import TroupeError, WorkspaceBusy
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+Set = Annotated[str, typer.Option("--set", help='Parameters for this run, e.g. "pretrain.steps=500 run.seed=7".')]
+Cron = Annotated[str, typer.Option(help='Also run on a schedule, e.g. "0 3 * * *" for three every night.')]
+
+
+@app.command()
+def run(overrides: Set = "") -> None:
+    """Bring everything up to date: data, models, judgement, registry, report."""
+    with _entry():
+        servers.use_announced()
+        if "PREFECT_API_URL" not in os.environ and _up_to_date(overrides):
+            return
+        servers.ensure_prefect_api()
+        from pipelines.train import train  # Prefect reads its settings when it is imported
+
+        train(overrides)
+
+
+@app.command()
+def serve(cron: Cron = "") -> None:
+    """Offer the deployment `train` on the Prefect server that PREFECT_API_URL or `make ui` names."""
+    with _entry():
+        servers.use_announced()
+        if "PREFECT_API_URL" not in os.environ:
+            raise TroupeError("no Prefect server; start one with `make ui`, or name one in PREFECT_API_URL")
+        servers.ensure_prefect_api()
+        from pipelines.deployment import serve_train
+
+        serve_train(cron or None)
+
+
+@app.command()
+def ui(
+    prefect_port: Annotated[int, typer.Option(help="Another is taken when this one is in use.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Another is taken when this one is in use.")] = 5000,
+    cron: Cron = "",
+) -> None:
+    """Start Prefect and MLflow on loopback, with `train` to start and schedule; Ctrl-C stops them."""
+    with _entry(), ExitStack() as stack:
+        if servers.announcement():
+            raise WorkspaceBusy("`make ui` is running in this workspace already; stop that one first")
+        prefect = servers.prefect_server(servers.free_port(prefect_port))
+        mlflow = servers.mlflow_server(servers.free_port(mlflow_port))
+        print("Starting Prefect and MLflow, about ten seconds ...", flush=True)
+        os.environ |= {prefect.variable: prefect.api, mlflow.variable: mlflow.api}
+        children = [
+            stack.enter_context(servers.starting(prefect, servers.prefect_command(prefect, ui=True))),
+            stack.enter_context(servers.starting(mlflow, servers.mlflow_command(mlflow))),
+        ]
+        for server, child in zip((prefect, mlflow), children, strict=True):
+            servers.wait_for(server, child)
+        children.append(stack.enter_context(started([sys.executable, "-m", "pipelines", "serve", "--cron", cron])))
+        stack.enter_context(servers.announced(prefect, mlflow))
+        print(f"Prefect  {prefect.url}   runs, schedules, the deployment `train`")
+        print(f"MLflow   {mlflow.url}   curves, registered models, the report")
+        print("`make pipeline` in this workspace now reports to both. Ctrl-C stops them.", flush=True)
+        while all(child.poll() is None for child in children):
+            time.sleep(0.5)
+        raise TroupeError("a server has stopped; see .troupe/logs")
+
+
+def _up_to_date(overrides: str) -> bool:
+    """Whether nothing has changed; then nobody needs a Prefect server, which takes ten seconds to start."""
+    # Importing mlflow takes as long as all that DVC has to say; both at once saves half.
+    threading.Thread(target=import_module, args=("pipelines.publish",), daemon=True).start()
+    with claim(overrides) as current:
+        if changed_stages(current):
+            return False
+        from pipelines.publish import catch_up
+        from pipelines.summary import summary
+
+        print(summary(catch_up(current)))
+        return True
+
+
+@contextmanager
+def _entry() -> Iterator[None]:
+    """One line and an exit status for what goes wrong; quiet switches for everything that is started."""
+    environment.prepare()
+    servers.quiet_prefect()
+    try:
+        with terminable():
+            yield
+    except TroupeError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,168 @@
+"""The Prefect and MLflow servers of a workspace: started on loopback, asked for their health, announced to runs."""
+
+import atexit
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from pipelines.supervisor import started
+from troupe.errors import TroupeError
+from troupe.files import write_json
+from troupe.layout import STATE
+
+HOST = "127.0.0.1"  # the servers ask for no password, so only this machine may talk to them
+ANNOUNCEMENT = STATE / "servers.json"
+PREFECT_HOME = STATE / "prefect"
+START_SECONDS = 180.0
+ANSWER_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Server:
+    name: str
+    url: str  # for a person
+    api: str  # for a program, in `variable`
+    variable: str
+    health: str
+
+
+def prefect_server(port: int) -> Server:
+    url = f"http://{HOST}:{port}"
+    return Server("Prefect", url, f"{url}/api", "PREFECT_API_URL", f"{url}/api/health")
+
+
+def mlflow_server(port: int) -> Server:
+    url = f"http://{HOST}:{port}"
+    return Server("MLflow", url, url, "MLFLOW_TRACKING_URI", f"{url}/health")
+
+
+def prefect_command(server: Server, ui: bool) -> list[str]:
+    port = server.url.rpartition(":")[2]
+    return [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        HOST,
+        "--port",
+        port,
+        *([] if ui else ["--no-ui"]),
+    ]
+
+
+def mlflow_command(server: Server) -> list[str]:
+    """The server reads the same files as a run without it: runs made before and after stand in one list."""
+    port = server.url.rpartition(":")[2]
+    store = ["--backend-store-uri", "sqlite:///mlflow.db"]
+    artifacts = ["--no-serve-artifacts", "--default-artifact-root", str(Path("mlartifacts").resolve())]
+    return [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", port, *store, *artifacts]
+
+
+@contextmanager
+def starting(server: Server, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a server, which need not answer yet; it stops at the end of the block, or when this process dies."""
+    _log(server).parent.mkdir(parents=True, exist_ok=True)
+    with _log(server).open("w", encoding="utf-8") as file, started(command, file) as child:
+        yield child
+
+
+def wait_for(server: Server, child: subprocess.Popen[bytes]) -> None:
+    """Wait until a server answers. Raises TroupeError, naming its log, if it does not."""
+    deadline = time.monotonic() + START_SECONDS
+    while not answers(server.health):
+        if child.poll() is not None:
+            raise TroupeError(f"{server.name} stopped while starting; see {_log(server)}")
+        if time.monotonic() > deadline:
+            raise TroupeError(f"{server.name} did not answer within {START_SECONDS:.0f} s; see {_log(server)}")
+        time.sleep(0.2)
+
+
+@contextmanager
+def announced(*servers: Server) -> Iterator[None]:
+    """Let pipelines that are started in this workspace report to these servers."""
+    ours = {server.variable: {"api": server.api, "health": server.health} for server in servers}
+    write_json(ANNOUNCEMENT, {"pid": os.getpid(), "created": psutil.Process().create_time(), "servers": ours})
+    try:
+        yield
+    finally:
+        ANNOUNCEMENT.unlink(missing_ok=True)
+
+
+def use_announced() -> None:
+    """Point the environment at the servers that `make ui` started here, unless the user has pointed it elsewhere.
+
+    What a killed `make ui` left behind is ignored.
+    """
+    for variable, server in announcement().items():
+        if variable not in os.environ and answers(server["health"]):
+            os.environ[variable] = server["api"]
+
+
+def ensure_prefect_api() -> None:
+    """Have a Prefect API: the one that PREFECT_API_URL names, or else a server of our own until this process ends.
+
+    Prefect's own ephemeral server would survive a kill -9 of the flow; ours does not. To be called before prefect is
+    imported: what is registered first is stopped last, after Prefect has sent its last log lines.
+    """
+    if url := os.environ.get("PREFECT_API_URL"):
+        if not answers(f"{url.rstrip('/')}/health"):
+            raise TroupeError(f"PREFECT_API_URL: no Prefect server answers at {url}; start it, or unset the variable")
+        return
+    server = prefect_server(free_port())
+    stack = ExitStack()
+    atexit.register(stack.close)
+    wait_for(server, stack.enter_context(starting(server, prefect_command(server, ui=False))))
+    os.environ[server.variable] = server.api
+
+
+def quiet_prefect(console_level: str = "CRITICAL") -> None:
+    """Keep Prefect's state in the workspace and its log off the console, where stages speak for themselves."""
+    os.environ.setdefault("PREFECT_HOME", str(PREFECT_HOME.resolve()))
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", console_level)
+
+
+def answers(health: str) -> bool:
+    """Whether a GET of this address is answered with success, soon."""
+    try:
+        with urllib.request.urlopen(health, timeout=ANSWER_SECONDS) as response:
+            return bool(response.status == 200)
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+
+
+def free_port(wanted: int = 0) -> int:
+    """A port of loopback that nobody listens on: `wanted`, or any if that is 0 or taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, wanted))
+        except OSError:
+            probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def announcement() -> Mapping[str, Mapping[str, str]]:
+    """{variable: {"api", "health"}} of the `make ui` that is running in this workspace; empty if there is none."""
+    try:
+        note = json.loads(ANNOUNCEMENT.read_text(encoding="utf-8"))
+        alive = psutil.Process(note["pid"]).create_time() == note["created"]  # not another process of that number
+        return note["servers"] if alive else {}
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return {}
+
+
+def _log(server: Server) -> Path:
+    return STATE / "logs" / f"{server.name.lower()}.log"

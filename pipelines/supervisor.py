@@ -1,0 +1,149 @@
+"""The one way in which a child process is started: in its own process group, watched, and never left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+GUARD = Path(__file__).with_name("guard.py")
+SAMPLE_SECONDS = 2.0
+GRACE_SECONDS = 10.0
+
+
+def supervise(
+    command: Sequence[str],
+    on_line: Callable[[str], None],
+    log: Path,
+    system_log: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """Run a command to its end and return its exit status.
+
+    Every line of its output, standard error too, goes to `log` and to `on_line` as it comes. `system_log` receives JSON
+    lines {"step" and "time" in seconds, "system/cpu_percent" (100 is one core), "system/memory_megabytes"} of the
+    command and its children. An exception, a signal that raises one included, ends the whole group: SIGTERM first,
+    SIGKILL after GRACE_SECONDS.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with started(command, subprocess.PIPE, environment) as child, log.open("a", encoding="utf-8") as file:
+        watcher = threading.Thread(target=_watch, args=(child, system_log), daemon=True)
+        watcher.start()
+        for line in _lines(child):
+            file.write(line + "\n")
+            file.flush()
+            on_line(line)
+        watcher.join()
+        return child.wait()
+
+
+@contextmanager
+def started(
+    command: Sequence[str], output: IO[str] | int | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a command running behind a guard (guard.py); its whole process group ends with this block or this process.
+
+    SIGTERM first, SIGKILL for what is left after GRACE_SECONDS. `environment` adds to our own.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(GUARD), *command],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT if output else None,
+        env={**os.environ, "PATH": _path(), "PYTHONUNBUFFERED": "1", **(environment or {})},
+        start_new_session=True,
+    )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            _signal_group(child, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE_SECONDS)
+        _signal_group(child, signal.SIGKILL)
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            if pipe:
+                pipe.close()
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit(143) in here, so that `finally` runs and children are stopped, as with Ctrl-C."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _lines(child: subprocess.Popen[bytes]) -> Iterator[str]:
+    assert child.stdout
+    for line in child.stdout:
+        yield line.decode("utf-8", errors="replace").rstrip("\r\n")
+
+
+def _path() -> str:
+    """PATH with this interpreter's folder first: `python` in dvc.yaml is the one that runs the pipeline."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # the whole group has ended
+        os.killpg(child.pid, number)
+
+
+def _watch(child: subprocess.Popen[bytes], system_log: Path | None) -> None:
+    """Sample until the command ends; then end what it left in its group, such as a stage whose dvc was killed."""
+    began, usage = time.time(), _Usage(child.pid)
+    while True:
+        try:
+            child.wait(SAMPLE_SECONDS)
+        except subprocess.TimeoutExpired:
+            if system_log:
+                now = time.time()
+                record = {"step": round(now - began), "time": round(now, 3), **usage.sample()}
+                with system_log.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(record) + "\n")
+        else:
+            return _signal_group(child, signal.SIGKILL)
+
+
+class _Usage:
+    """CPU and memory of a process and its descendants."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._cpu, self._time = pid, 0.0, time.monotonic()
+
+    def sample(self) -> dict[str, float]:
+        cpu, memory = 0.0, 0
+        for process in self._tree():
+            try:
+                times = process.cpu_times()
+                cpu += times.user + times.system
+                memory += process.memory_info().rss
+            except psutil.Error:
+                continue  # ended meanwhile
+        now = time.monotonic()
+        percent = 100 * max(0.0, cpu - self._cpu) / (now - self._time)  # below zero when a child has ended
+        self._cpu, self._time = cpu, now
+        return {"system/cpu_percent": round(percent, 1), "system/memory_megabytes": round(memory / 1e6, 1)}
+
+    def _tree(self) -> list[psutil.Process]:
+        try:
+            process = psutil.Process(self._pid)
+            return [process, *process.children(recursive=True)]
+        except psutil.Error:
+            return []

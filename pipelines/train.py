@@ -1,0 +1,87 @@
+"""The Prefect flow `train`: what `make pipeline`, a click in the UI and a schedule run alike."""
+
+import time
+from collections.abc import Callable
+from logging import Logger, LoggerAdapter
+from typing import Any
+from uuid import UUID
+
+from prefect import Task, flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+
+from pipelines.publish import mirrored, publish
+from pipelines.repro import StageFailed, changed_stages, run_stage
+from pipelines.summary import markdown, summary
+from pipelines.workspace import Run, claim
+
+SECONDS_BETWEEN_LINES = 1.0  # what Prefect logs it also stores: 20,000 lines took 38 s
+
+
+@flow(name="train", persist_result=False, validate_parameters=False)
+def train(overrides: str = "") -> None:
+    """Text in; pretrained, expert and adversarial models out: judged, registered, the best promoted.
+
+    Only the stages that something has changed for are run; everything else is reused.
+
+    Args:
+        overrides: parameters for this run only, e.g. pretrain.steps=500 data.source=tiny-shakespeare
+    """
+    with claim(overrides) as run, mirrored(run), run.recorded():
+        _name_flow_run(run, UUID(flow_run.get_id()))
+        for stage in changed_stages(run):
+            _task(stage)(stage, run)
+        publication = publish(run)
+        create_markdown_artifact(key="figures", markdown=markdown(publication), description=f"Run {run.id}")
+        print(summary(publication), flush=True)
+
+
+def _task(stage: str) -> Task[[str, Run], None]:
+    return _run_stage.with_options(name=stage, task_run_name=stage)
+
+
+def _can_help(task: Task[..., Any], run: Any, state: State[Any]) -> bool:
+    """Another attempt, which resumes from the checkpoint of a killed one, cannot mend what the user has to mend."""
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, StageFailed) or error.again
+
+
+@task(
+    retries=1,
+    retry_delay_seconds=2,
+    retry_condition_fn=_can_help,
+    cache_policy=NO_CACHE,  # DVC decides what is up to date
+    persist_result=False,
+)
+def _run_stage(stage: str, run: Run) -> None:
+    logger = get_run_logger()
+    log = _at_most_one_a_second(logger)
+
+    def heard(line: str) -> None:
+        print(line, flush=True)
+        log(line)
+
+    logger.info(f"{stage}: {run_stage(stage, run, heard)}")
+
+
+def _at_most_one_a_second(logger: Logger | LoggerAdapter[Logger]) -> Callable[[str], None]:
+    logged = 0.0
+
+    def log(line: str) -> None:
+        nonlocal logged
+        if time.monotonic() - logged >= SECONDS_BETWEEN_LINES:
+            logged = time.monotonic()
+            logger.info(line)
+
+    return log
+
+
+def _name_flow_run(run: Run, flow_run_id: UUID) -> None:
+    """Show our run's id in Prefect, and Prefect's in our record."""
+    run.record["prefect_flow_run"] = str(flow_run_id)
+    run.save()
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run_id, name=f"train {run.id}", tags=["troupe", *run.overrides.split()])

@@ -1,0 +1,198 @@
+"""One pipeline at a time in a workspace (the current folder), and a record of each under .troupe/runs/<id>/."""
+
+import json
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from filelock import FileLock, Timeout
+from ruamel.yaml import YAML
+
+from troupe.errors import WorkspaceBusy
+from troupe.files import sha256_file, write_json
+from troupe.layout import EFFECTIVE_PARAMS, RUNS, STATE
+from troupe.stages.common import SET_VARIABLE
+
+Outcome = Literal["ran", "cached", "restored", "failed"]  # restored: from DVC's cache, without running
+DVC_RWLOCK = Path(".dvc/tmp/rwlock")
+DVC_LOCK = Path("dvc.lock")
+
+
+class Run:
+    """A pipeline run and its record, run.json, which is rewritten whole at every change."""
+
+    def __init__(self, overrides: str) -> None:
+        self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        self.folder = RUNS / self.id
+        self.overrides = overrides
+        self.record: dict[str, Any] = {
+            "run_id": self.id,
+            "started": _now(),
+            "finished": None,
+            "outcome": "running",
+            "overrides": overrides,
+            "git": _git(),
+            "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "versions": {"python": platform.python_version(), "torch": _version("torch")},
+            "stages": {},
+        }
+        self.save()
+
+    def environment(self) -> dict[str, str]:
+        """What every child of this run finds in its environment."""
+        return {"TROUPE_RUN_ID": self.id, SET_VARIABLE: self.overrides}
+
+    def note_params(self) -> None:
+        """Record the parameters that this run works with, overrides laid over them."""
+        if EFFECTIVE_PARAMS.exists():
+            self.record["params"] = YAML(typ="safe").load(EFFECTIVE_PARAMS.read_text(encoding="utf-8"))
+            self.record["params_sha256"] = sha256_file(EFFECTIVE_PARAMS)
+            self.save()
+
+    @contextmanager
+    def attempt(self, stage: str) -> Iterator[Callable[[Outcome], None]]:
+        """Record an attempt at a stage, which failed unless the function that this gives is told otherwise."""
+        before = self.record["stages"].get(stage, {"started": _now(), "seconds": 0.0, "attempts": 0})
+        began, state = time.monotonic(), {**before, "outcome": "running", "attempts": before["attempts"] + 1}
+        self.record["stages"][stage] = state
+        self.save()
+        outcome: Outcome = "failed"
+
+        def ended(how: Outcome) -> None:
+            nonlocal outcome
+            outcome = how
+
+        try:
+            yield ended
+        finally:
+            seconds = round(before["seconds"] + time.monotonic() - began, 1)
+            self.record["stages"][stage] = {**state, "outcome": outcome, "finished": _now(), "seconds": seconds}
+            self.save()
+
+    def note_cached(self, stage: str) -> None:
+        """Record that nothing has changed for a stage."""
+        self.record["stages"][stage] = {"outcome": "cached", "seconds": 0.0, "attempts": 0}
+        self.save()
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record how the run ends."""
+        outcome = "interrupted"
+        try:
+            yield
+            outcome = "completed"
+        except Exception:
+            outcome = "failed"
+            raise
+        finally:
+            self.record |= {"outcome": outcome, "finished": _now()}
+            if DVC_LOCK.exists():
+                self.record["dvc_lock_sha256"] = sha256_file(DVC_LOCK)
+            self.save()
+
+    def save(self) -> None:
+        write_json(self.folder / "run.json", self.record)
+
+
+@contextmanager
+def claim(overrides: str = "") -> Iterator[Run]:
+    """Have the workspace to oneself for one run. A run whose end is not recorded (`Run.recorded`) leaves no record.
+
+    Raises WorkspaceBusy when another pipeline has it, or when a `dvc` started by hand is at work in it.
+    """
+    with _locked():
+        _clear_dvc_lock()
+        run = Run(overrides)
+        try:
+            yield run
+        finally:
+            if run.record["finished"] is None:
+                shutil.rmtree(run.folder)
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    holder = STATE / "holder.json"  # beside the lock, for the message of whoever finds it taken
+    STATE.mkdir(exist_ok=True)
+    try:
+        with FileLock(STATE / "lock", timeout=0):  # the system lets go of it when the process dies
+            write_json(holder, {"pid": os.getpid(), "started": _now()})
+            try:
+                yield
+            finally:
+                holder.unlink(missing_ok=True)
+    except Timeout:
+        raise WorkspaceBusy(f"{Path.cwd()}: {_described(holder)} is running here; wait for it or stop it") from None
+
+
+def _described(holder: Path) -> str:
+    try:
+        who = json.loads(holder.read_text(encoding="utf-8"))
+        return f"another pipeline (process {who['pid']}, since {who['started']})"
+    except (OSError, ValueError, KeyError):
+        return "another pipeline"
+
+
+def _clear_dvc_lock() -> None:
+    """Remove DVC's own lock if it names only processes that are gone.
+
+    DVC does so itself, unless the number lives on in another process (in a container it is always 1) or the file was
+    cut short by a kill; then it would wait for ever or fail.
+    """
+    try:
+        text = DVC_RWLOCK.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    if pid := next(filter(_is_dvc, _pids(text)), None):
+        raise WorkspaceBusy(f"{Path.cwd()}: `dvc` (process {pid}) is running here; wait for it or stop it")
+    DVC_RWLOCK.unlink(missing_ok=True)
+
+
+def _pids(rwlock: str) -> set[int]:
+    """The processes that {"write": {path: holder}, "read": {path: [holder, ...]}} names."""
+    try:
+        tree = json.loads(rwlock)
+        writers, readers = tree.get("write", {}).values(), tree.get("read", {}).values()
+        return {int(holder["pid"]) for holder in [*writers, *(one for many in readers for one in many)]}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return set()
+
+
+def _is_dvc(pid: int) -> bool:
+    try:
+        return pid != os.getpid() and any("dvc" in word for word in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+
+
+def _git() -> dict[str, Any]:
+    """The commit that this workspace stands at, and whether tracked files differ from it."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+        changes = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return {"commit": None, "dirty": None}
+    if commit.returncode:
+        return {"commit": None, "dirty": None}
+    return {"commit": commit.stdout.strip(), "dirty": bool(changes.stdout.strip())}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
