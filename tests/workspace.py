@@ -1,0 +1,54 @@
+"""A throw-away workspace: what a clone holds, and parameters small enough for seconds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CLONED = ("params.yaml", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore", "pipelines", "src")
+
+TINY = (
+    "run.threads=1 tokens.vocab_size=300 model.block_size=32 model.n_layer=2 model.n_head=2 model.n_embd=32 "
+    "pretrain.steps=30 pretrain.batch_size=8 pretrain.warmup_steps=2 pretrain.eval_interval=15 "
+    "pretrain.checkpoint_interval=10 moe.steps=6 moe.batch_size=8 moe.warmup_steps=1 moe.eval_interval=3 "
+    "adversarial.steps=2 adversarial.batch_size=4 adversarial.sequence_length=12 adversarial.prompt_length=8 "
+    "adversarial.n_critic=1 adversarial.warmup_critic=2 adversarial.critic_embd=16 adversarial.critic_hidden=16 "
+    "adversarial.eval_interval=1 evaluate.stride=16 evaluate.ngram_max_order=5 evaluate.sample_tokens=20 "
+    "evaluate.judge_seeds=2 evaluate.judge_texts=100"
+)
+
+
+def clone(folder: Path) -> Path:
+    """Copy the working tree's tracked part to `folder` and commit it there, as a user's clone would be."""
+    for name in CLONED:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(source, target)
+    git = ["git", "-c", "user.name=tester", "-c", "user.email=tester@localhost"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "A clone"]):
+        subprocess.run([*git, *command], cwd=folder, check=True)
+    return folder
+
+
+def run(folder: Path, *command: str, seconds: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python COMMAND...` in a workspace with one thread and no tracking server of the outer world."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "TROUPE_"))}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**inherited, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def pipeline(folder: Path, overrides: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """`make pipeline SET="..."` at tiny scale."""
+    return run(folder, "-m", "pipelines", "run", "--set", f"{TINY} {overrides}".strip(), **environment)
