@@ -1,0 +1,91 @@
+"""Have the worker of the stack train, then ask MLflow and Prefect what they remember. Standard library only.
+
+`python3 check.py OVERRIDES`, where both servers are published on loopback at MLFLOW_PORT and PREFECT_PORT. Exits
+non-zero, saying why, if anything is not as it should be.
+"""
+
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+MLFLOW = f"http://127.0.0.1:{os.environ['MLFLOW_PORT']}"
+PREFECT = f"http://127.0.0.1:{os.environ['PREFECT_PORT']}/api"
+MODEL_VERSIONS = "/api/2.0/mlflow/model-versions/search"
+WORKER_SECONDS = 120.0
+TRAIN_SECONDS = 900.0
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+REGISTERED = ("troupe-pretrain", "troupe-moe", "troupe-adversarial")
+
+
+def main(overrides: str) -> None:
+    refuses_strangers()
+    run = train(deployment(), overrides)
+    if run["state"]["type"] != "COMPLETED":
+        sys.exit(f"the flow run ended {run['state']['type']}: {run['state']['message']}")
+    versions = registered()
+    if missing := [name for name in REGISTERED if not versions.get(name)]:
+        sys.exit(f"MLflow has no version of {', '.join(missing)}")
+    print(f"Prefect: flow run {run['name']!r} completed in {run['total_run_time']:.0f} s")
+    print("MLflow:  " + ", ".join(f"{name} {versions[name]}" for name in sorted(versions)))
+
+
+def refuses_strangers() -> None:
+    """MLflow answers this machine and the stack, and no page that a browser was lured to."""
+    for host, expected in (("mlflow:5000", 200), ("stranger.example", 403)):
+        request = urllib.request.Request(f"{MLFLOW}{MODEL_VERSIONS}", headers={"Host": host})
+        if (status := status_of(request)) != expected:
+            sys.exit(f"MLflow answers Host {host} with {status}, expected {expected}")
+
+
+def status_of(request: urllib.request.Request) -> int:
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def deployment() -> str:
+    """The id of the deployment `train`, once the worker has offered it."""
+    deadline = time.monotonic() + WORKER_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            return str(ask(f"{PREFECT}/deployments/name/train/train")["id"])
+        except urllib.error.HTTPError:
+            time.sleep(1)
+    sys.exit(f"the worker did not offer the deployment train/train within {WORKER_SECONDS:.0f} s")
+
+
+def train(deployment: str, overrides: str) -> Any:
+    """The finished flow run that Prefect records for this deployment, started as its UI would start it."""
+    parameters = {"parameters": {"overrides": overrides}}
+    run = ask(f"{PREFECT}/deployments/{deployment}/create_flow_run", parameters)
+    deadline = time.monotonic() + TRAIN_SECONDS
+    while run["state"]["type"] not in FINAL and time.monotonic() < deadline:
+        time.sleep(2)
+        run = ask(f"{PREFECT}/flow_runs/{run['id']}")
+    return run
+
+
+def registered() -> dict[str, list[str]]:
+    """The versions that MLflow's registry holds of each model."""
+    versions: dict[str, list[str]] = {}
+    for version in ask(f"{MLFLOW}{MODEL_VERSIONS}").get("model_versions", []):
+        versions.setdefault(version["name"], []).append(version["version"])
+    return versions
+
+
+def ask(url: str, body: object = None) -> Any:
+    """The JSON that a GET, or with a body a POST, is answered with."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

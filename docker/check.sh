@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Prove the containers: build the CPU images, bring the stack up, let its worker train a tiny pipeline, ask both servers
+# what they remember (check.py), and take everything down. Needs git, python3 and an engine:
+#   docker/check.sh                   Docker with its compose plugin
+#   ENGINE=podman docker/check.sh     podman as root, with docker-compose: for a machine without a Docker daemon
+# BUILD_FLAGS is added to every build, e.g. BUILD_FLAGS="--no-cache --build-arg TORCH_INDEX=".
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+ENGINE=${ENGINE:-docker}
+PROJECT=troupe-check
+OVERRIDES="run.threads=1 model.block_size=64 model.n_layer=2 model.n_embd=64 pretrain.steps=20 moe.steps=4
+    adversarial.steps=2 adversarial.warmup_critic=2 adversarial.sequence_length=16 adversarial.prompt_length=8
+    evaluate.stride=32 evaluate.ngram_max_order=3 evaluate.sample_tokens=8 evaluate.judge_seeds=1 evaluate.judge_texts=20"
+SCRATCH=$(mktemp -d)
+export TROUPE_WORKSPACE=$SCRATCH/workspace MLFLOW_PORT=${MLFLOW_PORT:-15000} PREFECT_PORT=${PREFECT_PORT:-14200}
+TROUPE_UID=$(id -u) TROUPE_GID=$(id -g)
+if [ "$TROUPE_UID" = 0 ]; then TROUPE_UID=1000 TROUPE_GID=1000; fi
+
+if [ "$ENGINE" = podman ]; then
+    BUILD_FLAGS="--format docker ${BUILD_FLAGS:-}" # the default, OCI, has no place for HEALTHCHECK
+    COMPOSE=docker-compose
+    export DOCKER_HOST=unix://$SCRATCH/podman.sock
+else
+    COMPOSE="docker compose"
+fi
+helpers=()
+
+main() {
+    trap finish EXIT
+    for target in mlflow prefect trainer-cpu; do build "$target"; done
+    copy_workspace
+    if [ "$ENGINE" = podman ]; then stand_in_for_a_daemon; fi
+    compose up --detach --no-build
+    say "the servers are healthy, the worker is started"
+    python3 docker/check.py "$OVERRIDES"
+    say "trained through the worker"
+    compose run --rm -T trainer-cpu python -m pipelines run --set "$OVERRIDES"
+    say "run again by hand in a container of its own"
+}
+
+build() {
+    # shellcheck disable=SC2086  # BUILD_FLAGS is several words
+    "$ENGINE" build ${BUILD_FLAGS:-} --file docker/Dockerfile --target "$1" --tag "troupe-$1" \
+        --build-arg "TROUPE_UID=$TROUPE_UID" --build-arg "TROUPE_GID=$TROUPE_GID" . >"$SCRATCH/build.log" 2>&1 ||
+        { tail -n 30 "$SCRATCH/build.log" && return 1; }
+    say "built troupe-$1, $(($("$ENGINE" image inspect --format '{{.Size}}' "troupe-$1") / 1000000)) MB"
+}
+
+copy_workspace() { # the files that git knows or would take, without history, owned by the user of the image
+    mkdir -p "$TROUPE_WORKSPACE/.dvc/tmp"
+    git ls-files -z --cached --others --exclude-standard |
+        tar --create --null --files-from=- | tar --extract --directory "$TROUPE_WORKSPACE"
+    # What a dvc leaves whose container was killed: it must not hold the next one up.
+    echo '{"write": {"/workspace/artifacts/corpus": {"pid": 1, "cmd": "dvc repro"}}}' >"$TROUPE_WORKSPACE/.dvc/tmp/rwlock"
+    if [ "$(id -u)" = 0 ]; then chown -R "$TROUPE_UID:$TROUPE_GID" "$TROUPE_WORKSPACE"; fi
+    chmod 755 "$SCRATCH"
+}
+
+stand_in_for_a_daemon() { # what docker-compose talks to, and what makes health checks happen where there is no systemd
+    podman system service --time=0 "$DOCKER_HOST" 2>"$SCRATCH/service.log" &
+    helpers+=($!)
+    while sleep 2; do
+        podman ps --quiet --filter "label=com.docker.compose.project=$PROJECT" |
+            xargs --no-run-if-empty --max-args=1 podman healthcheck run || true # "not yet" is no reason to stop
+    done >"$SCRATCH/health.log" 2>&1 &
+    helpers+=($!)
+    until [ -S "${DOCKER_HOST#unix://}" ]; do sleep 0.2; done
+}
+
+compose() { $COMPOSE --project-name "$PROJECT" --file docker/compose.yaml --profile cpu "$@"; }
+
+finish() {
+    status=$?
+    if [ $status != 0 ]; then compose logs --tail 60 || true; fi
+    compose down --volumes --timeout 5 >/dev/null 2>&1 || true
+    if [ ${#helpers[@]} != 0 ]; then kill "${helpers[@]}" 2>/dev/null || true; fi
+    rm -rf "$SCRATCH"
+    if [ $status = 0 ]; then say "passed"; else say "FAILED"; fi
+}
+
+say() { printf '%4d s  %s\n' "$SECONDS" "$*"; }
+
+main

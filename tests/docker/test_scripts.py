@@ -1,0 +1,72 @@
+"""The scripts that run inside the images and around them, run here without an engine."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+DOCKER = Path(__file__).parents[2] / "docker"
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+def enter(workspace: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    entry = ["sh", str(DOCKER / "entrypoint.sh"), *command]
+    return subprocess.run(entry, cwd=workspace, env={**os.environ, "PATH": PATH}, capture_output=True, text=True)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").touch()
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    return tmp_path
+
+
+def test_dvc_is_told_of_a_workspace_without_history(workspace: Path) -> None:
+    assert enter(workspace, "true").returncode == 0
+    assert "no_scm = true" in (workspace / ".dvc/config.local").read_text()
+
+
+def test_a_workspace_with_history_is_left_as_it_is_and_the_command_replaces_the_shell(workspace: Path) -> None:
+    (workspace / ".git").touch()  # a file, as in a worktree
+    assert enter(workspace, "sh", "-c", "exit 7").returncode == 7
+    assert not (workspace / ".dvc/config.local").exists()
+
+
+class Server(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health" else 503)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("path", "healthy"), [("/health", True), ("/starting", False)])
+def test_health_is_the_status_of_the_answer(address: str, path: str, healthy: bool) -> None:
+    command = [sys.executable, str(DOCKER / "health.py"), address + path]
+    assert (subprocess.run(command, capture_output=True).returncode == 0) is healthy
+
+
+def test_nobody_there_is_not_healthy() -> None:
+    command = [sys.executable, str(DOCKER / "health.py"), "http://127.0.0.1:9/health"]
+    assert subprocess.run(command, capture_output=True).returncode == 1
+
+
+@pytest.mark.parametrize("script", ["check.sh", "entrypoint.sh"])
+def test_scripts_are_valid_shell(script: str) -> None:
+    shell = (DOCKER / script).read_text(encoding="utf-8").splitlines()[0].rpartition("/")[2].split()[-1]
+    subprocess.run([shell, "-n", str(DOCKER / script)], check=True)
