@@ -1,0 +1,197 @@
+"""The command `troupe`: generate text, look at and change what is registered, check parameters.
+
+What takes seconds to import (torch, mlflow) is imported by the commands that need it, so that `troupe --help` is quick.
+"""
+
+import codecs
+import io
+import os
+import secrets
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from troupe import environment, layout
+from troupe.errors import ArtifactError, ParamsError, TroupeError
+
+if TYPE_CHECKING:
+    from troupe.decoding import Decoding
+    from troupe.models.bundle import Bundle
+    from troupe.params import Params
+    from troupe.registry.versions import Version
+
+REFUSED = 3  # exit status of a promotion that the gate has refused
+CHAMPION = "models:/troupe@champion"
+
+app = typer.Typer(
+    help="Use and look after the models that `make pipeline` makes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[str, typer.Option(help=f"A stage (pretrain, moe, adversarial), a folder, or e.g. {CHAMPION}.")]
+Set = Annotated[str, typer.Option("--set", help='Parameters over params.yaml, e.g. "pretrain.steps=500 run.seed=7".')]
+
+
+def main() -> None:
+    """The entry point: one line on standard error and an exit status for what a user can mend."""
+    environment.prepare()
+    try:
+        app()
+    except TroupeError as error:
+        print(f"troupe: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Option(help="What the text begins with.")],
+    model: Model = CHAMPION,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.")] = 200,
+    temperature: Annotated[float, typer.Option(help="Below 1 sharper, above 1 wilder.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Draw from the k likeliest tokens; 0: from all.")] = 50,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest that have this probability together.")] = 0.95,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: tokens seen before become less likely.")] = 1.0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token instead of drawing.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same text; without one, a fresh one.")
+    ] = None,
+) -> None:
+    """Continue a prompt, token by token as the model makes them.
+
+    A prompt longer than the model's context is continued from its end, and standard error says so.
+    """
+    if not prompt:
+        raise ParamsError("--prompt is empty; give at least one character")
+    if max_new_tokens < 1:
+        raise ParamsError(f"--max-new-tokens must be at least 1, got {max_new_tokens}")
+    from troupe.decoding import Decoding
+
+    decoding = Decoding(repetition_penalty, temperature, top_k or None, top_p, greedy)
+    _continue(_open(model), prompt, max_new_tokens, decoding, secrets.randbits(63) if seed is None else seed)
+
+
+@app.command()
+def promote(overrides: Set = "") -> None:
+    """Put the candidate in reports/metrics.json through the gate; exit status 3 if it is refused."""
+    rule = _params(overrides).promote
+    from troupe.registry import release
+
+    decision = release.promote(rule)
+    what = f"{decision.stage} ({decision.candidate.uri})"
+    if decision.released:
+        what += f", now champion as {decision.released.uri}"
+    refused = decision.verdict.outcome == "refused"
+    out = sys.stderr if refused else sys.stdout
+    print(f"{decision.verdict.outcome}: {what}", *decision.verdict.reasons, sep="\n  ", file=out)
+    if refused:
+        raise SystemExit(REFUSED)
+
+
+@app.command()
+def rollback() -> None:
+    """Make the previous champion the champion again; a second rollback undoes the first."""
+    from troupe.registry import release
+
+    now, before = release.rollback()
+    print(f"champion is {now.uri} again, previous is {before.uri}")
+
+
+@app.command()
+def versions() -> None:
+    """List what is registered: versions, aliases, figures on test text, verdicts."""
+    from troupe.registry.versions import table
+
+    rows = [_row(version) for version in table()]
+    header = ("model", "version", "alias", "bits/byte", "judge", "verdict", "weights", "commit", "run")
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@app.command()
+def verify(model: Annotated[str, typer.Argument(help=f"A stage, a folder, or e.g. {CHAMPION}.")]) -> None:
+    """Check that a model's weights are the ones that were written or registered."""
+    print(f"{model}: whole, weights have sha256 {_open(model).sha256}")
+
+
+@app.command()
+def params(overrides: Set = "") -> None:
+    """Check params.yaml and print it, with overrides laid over it."""
+    from ruamel.yaml import YAML
+
+    YAML().dump(_params(overrides).model_dump(), sys.stdout)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Option(help="A registered model.")] = CHAMPION,
+    host: Annotated[str, typer.Option(help="It asks for no password: leave it on this machine.")] = "127.0.0.1",
+    port: int = 5001,
+) -> None:
+    """Answer requests over HTTP: POST /invocations {"inputs": ["The "], "params": {"max_new_tokens": 50}}."""
+    from troupe.registry import fetch
+    from troupe.tracking.connection import VARIABLE, tracking_uri
+
+    fetch.verify(model)
+    os.environ[VARIABLE] = tracking_uri()
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    print(f"{model} answers on http://{host}:{port}/invocations; Ctrl-C stops it", flush=True)
+    mlflow = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model, "--env-manager", "local"]
+    os.execv(sys.executable, [*mlflow, "--host", host, "--port", str(port)])
+
+
+def _params(overrides: str) -> "Params":
+    from troupe.params import load_params
+    from troupe.stages.common import overrides_from_environment
+
+    return load_params(layout.PARAMS, [*overrides_from_environment(), *shlex.split(overrides)])
+
+
+def _open(model: str) -> "Bundle":
+    """The model of a stage, in a folder or in the registry; its weights are checked on the way."""
+    if model.startswith("models:"):
+        from troupe.registry import fetch
+
+        return fetch.load(model)
+    folder = layout.model_dir(model) if model in layout.MODEL_STAGES else Path(model)
+    if not folder.is_dir():
+        known = ", ".join(layout.MODEL_STAGES)
+        raise ArtifactError(
+            f"{model}: no such model; name a stage ({known}; `make pipeline` makes them), a folder or {CHAMPION}"
+        )
+    from troupe.models.bundle import load_bundle
+
+    return load_bundle(folder)
+
+
+def _continue(bundle: "Bundle", prompt: str, n_new: int, decoding: "Decoding", seed: int) -> None:
+    """Print the prompt and what follows, at every token; a character that two tokens share waits for the second."""
+    import torch
+
+    from troupe.decoding import stream
+    from troupe.seeding import generator
+
+    ids, block_size = bundle.tokenizer.encode(prompt), bundle.model.config.block_size
+    if len(ids) > block_size:
+        print(f"troupe: the prompt has {len(ids)} tokens; the model sees the last {block_size}", file=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # for a terminal that does not speak UTF-8
+    sys.stdout.write(bundle.tokenizer.decode(ids))
+    characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for next_B in stream(bundle.model, torch.tensor([ids]), n_new, decoding, generator(seed, "generate")):
+        sys.stdout.write(characters.decode(bundle.tokenizer.decode_bytes(next_B.tolist())))
+        sys.stdout.flush()
+    sys.stdout.write(characters.decode(b"", final=True) + "\n")
+
+
+def _row(version: "Version") -> tuple[str, ...]:
+    tags = version.tags
+    figures = [f"{float(tags[name]):.4f}" if name in tags else "" for name in ("test_bpb", "judge_accuracy")]
+    short = [tags.get(name, "")[:12] for name in ("weights_sha256", "git_commit")]
+    aliases = " ".join(version.aliases)
+    return (version.name, version.number, aliases, *figures, tags.get("verdict", ""), *short, tags.get("run_id", ""))
