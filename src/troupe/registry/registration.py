@@ -81,11 +81,12 @@ def _create(client: MlflowClient, stage: str, result: Result, run_dir: Path) -> 
     run_id = stage_run(run_dir, stage, result.weights_sha256)
     record = read_record(run_dir)
     tags = {"run_id": record["run_id"], "git_commit": record["git"]["commit"] or "none", **asdict(result)}
-    return create(client, model_name(stage), _log_model(client, stage, result, run_id), run_id, tags)
+    model_id = _log_model(client, stage, result, run_id)
+    return create(client, model_name(stage), f"models:/{model_id}", run_id, tags, model_id)
 
 
 def _log_model(client: MlflowClient, stage: str, result: Result, run_id: str) -> str:
-    """Store a stage's model under its MLflow run, with the code that reads it; return its models:/ address."""
+    """Store a stage's model under its MLflow run, with the code that reads it; return its id."""
     logged = client.create_logged_model(experiment(client), stage, source_run_id=run_id, model_type="text-generator")
     with TemporaryDirectory() as temporary:
         bundle, folder = Path(temporary, "bundle"), Path(temporary, "model")
@@ -105,7 +106,7 @@ def _log_model(client: MlflowClient, stage: str, result: Result, run_id: str) ->
         client.log_model_artifacts(logged.model_id, str(folder))
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     client.finalize_logged_model(logged.model_id, "READY")
-    return f"models:/{logged.model_id}"
+    return str(logged.model_id)
 
 
 def _figures(stage: str, result: Result) -> dict[str, str]:

@@ -56,14 +56,16 @@ def aliased(client: MlflowClient, name: str, alias: str) -> Version | None:
         return None
 
 
-def create(client: MlflowClient, name: str, source: str, run_id: str | None, tags: dict[str, str]) -> Version:
+def create(
+    client: MlflowClient, name: str, source: str, run_id: str | None, tags: dict[str, str], model_id: str | None = None
+) -> Version:
     """A new version of a registered model, which is made if need be, of what `source` (models:/...) holds."""
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return of(client.create_model_version(name, source, run_id, tags))
+    return of(client.create_model_version(name, source, run_id, tags, model_id=model_id))
 
 
 def of(version: ModelVersion) -> Version:

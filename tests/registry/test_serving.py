@@ -1,0 +1,180 @@
+"""The registered model answers as promised: in a process, over HTTP, and from a store that a server shares."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+
+from troupe.layout import MODEL_STAGES
+from troupe.params import PromoteParams
+from troupe.registry import fetch
+from troupe.registry.registration import register
+from troupe.registry.release import promote
+from troupe.registry.versions import table
+from troupe.tracking import mirror
+from troupe.tracking.connection import connection, reachable
+
+Evaluated = Callable[..., Path]
+RULE = PromoteParams(bpb_margin=0.01, confidence=0.95)
+
+
+@contextmanager
+def started(words: list[str], health: str, **environment: str) -> Iterator[str]:
+    """Run `python -m mlflow WORDS --port PORT` until the end of the block; its address, once `health` answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with Path("server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, *words, "--host", "127.0.0.1", "--port", port],
+            env=os.environ | {"PATH": path} | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not _answers(f"http://127.0.0.1:{port}{health}"):
+                assert server.poll() is None, Path("server.log").read_text()
+                assert time.monotonic() < deadline, Path("server.log").read_text()
+                time.sleep(0.3)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, 15)
+            server.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def ask(url: str, **body: Any) -> Any:
+    request = urllib.request.Request(
+        f"{url}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.slow
+def test_predicts_as_the_signature_says_and_names_bad_requests(evaluated: Evaluated) -> None:
+    version = register("pretrain", evaluated())
+    with connection():
+        model = mlflow.pyfunc.load_model(version.uri)
+    one = model.predict(["ab", "ab"], params={"max_new_tokens": 12, "seed": 3})
+    assert one == model.predict(["ab", "ab"], params={"max_new_tokens": 12, "seed": 3})
+    assert one[0] != one[1], "two prompts draw from two streams"
+    assert all(text.startswith("ab") for text in one)
+    assert model.predict(["ab"]) != model.predict(["ab"]), "without a seed every request is fresh"
+    assert model.predict(["x" * 99], params={"max_new_tokens": 1})[0].startswith("x" * 99)
+    for params in (
+        {"temperature": 0.0},
+        {"top_p": 2.0},
+        {"top_k": -3},
+        {"max_new_tokens": 0},
+        {"max_new_tokens": 9999},
+    ):
+        with pytest.raises(MlflowException, match=next(iter(params))):
+            model.predict(["ab"], params=params)
+    with pytest.raises(MlflowException, match="prompt is empty"):
+        model.predict([""])
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+def test_mlflow_serves_the_champion_without_this_project_installed(evaluated: Evaluated, workspace: Path) -> None:
+    run_dir = evaluated()
+    for stage in MODEL_STAGES:
+        register(stage, run_dir)
+    promote(RULE)
+    words = ["-m", "mlflow", "models", "serve", "--model-uri", "models:/troupe@champion", "--env-manager", "local"]
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{workspace}/mlflow.db"}
+    with started(words, "/ping", **store, PYTHONPATH=str(_without_troupe(workspace))) as url:
+        params = {"max_new_tokens": 5, "seed": 1}
+        first = ask(url, inputs=["The "], params=params)
+        assert first == ask(url, inputs=["The "], params=params)
+        assert first["predictions"][0].startswith("The ")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(url, inputs=["The "], params={"temperature": -1.0})
+        assert refused.value.code == 400
+        assert "temperature must be above 0" in refused.value.read().decode()
+        refused.value.close()
+
+
+def _without_troupe(workspace: Path) -> Path:
+    """A folder whose sitecustomize hides the installed troupe: the model must bring its own."""
+    folder = workspace / "hidden"
+    folder.mkdir()
+    source = str(Path(mirror.__file__).parents[2])
+    (folder / "sitecustomize.py").write_text(f"import sys; sys.path = [p for p in sys.path if p != {source!r}]\n")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+def test_one_store_with_and_without_a_server(
+    evaluated: Evaluated, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run wrote straight into the database is readable and writable through a server on it, and back."""
+    first = evaluated(seed=1)
+    mirror.mirror_run(first)
+    for stage in MODEL_STAGES:
+        register(stage, first)
+    promote(RULE)
+    words = ["-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db"]
+    words += ["--no-serve-artifacts", "--default-artifact-root", str(workspace / "mlartifacts")]
+    with started(words, "/health") as url:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        assert reachable(url)
+        fetch.verify("models:/troupe@champion")
+        second = evaluated(seed=2, accuracy=0.6)
+        mirror.mirror_pending()
+        versions = [register(stage, second) for stage in MODEL_STAGES]
+        assert [v.number for v in versions] == ["2", "2", "2"]
+        assert [register(stage, second) for stage in MODEL_STAGES] == versions
+        assert promote(RULE).verdict.outcome == "promoted"
+        fetch.verify("models:/troupe@champion")
+        fetch.verify("models:/troupe@previous")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert {v.number: v.aliases for v in table() if v.name == "troupe"} == {"2": ("champion",), "1": ("previous",)}
+    assert fetch.load("models:/troupe@champion").sha256 == versions[2].tags["weights_sha256"]
+    assert register("moe", second) == versions[1]
+    assert {path.name for path in workspace.iterdir()}.isdisjoint({"mlruns"})
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+def test_a_store_that_a_server_made_and_keeps_to_itself(
+    evaluated: Evaluated, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A remote server: artifacts travel over HTTP, as between containers."""
+    words = ["-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db"]
+    words += ["--artifacts-destination", str(workspace / "far away")]
+    with started(words, "/health") as url:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        run_dir = evaluated()
+        mirror.mirror_run(run_dir)
+        for stage in MODEL_STAGES:
+            register(stage, run_dir)
+        assert register("moe", run_dir).number == "1"
+        assert promote(RULE).verdict.outcome == "promoted"
+        assert fetch.load("models:/troupe@champion").config["architecture"] == "gpt2"
+    assert (workspace / "far away").exists()
+    assert not (workspace / "mlartifacts").exists()
