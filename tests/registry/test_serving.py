@@ -138,7 +138,7 @@ def test_one_store_with_and_without_a_server(
     for stage in MODEL_STAGES:
         register(stage, first)
     promote(RULE)
-    words = ["-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db"]
+    words = ["-m", "mlflow", "server", "--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db"]
     words += ["--no-serve-artifacts", "--default-artifact-root", str(workspace / "mlartifacts")]
     with started(words, "/health") as url:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
@@ -165,7 +165,7 @@ def test_a_store_that_a_server_made_and_keeps_to_itself(
     evaluated: Evaluated, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A remote server: artifacts travel over HTTP, as between containers."""
-    words = ["-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db"]
+    words = ["-m", "mlflow", "server", "--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db"]
     words += ["--artifacts-destination", str(workspace / "far away")]
     with started(words, "/health") as url:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)

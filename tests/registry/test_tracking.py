@@ -107,15 +107,15 @@ def test_a_deleted_store_is_filled_again_and_a_full_one_left_alone(
 
 @pytest.mark.slow
 def test_follows_a_stage_at_work_through_a_kill_and_a_resumed_attempt(workspace: Path, write_run: WriteRun) -> None:
-    run_dir = write_run("running", stages={})
+    run_dir = write_run("running", stages={"pretrain": "running"})
     path = write_curve(range(1, 21))
     with path.open("a") as file:
         file.write('{"step": 21, "ti')  # a record half written
-    mirror.mirror_run(run_dir, running="pretrain")
+    mirror.mirror_run(run_dir)
     assert len(curve(runs()[f"{RUN_ID}/pretrain"])) == 20
 
     write_curve(range(1, 11))  # resumed from step 10: later lines are gone for now
-    mirror.mirror_run(run_dir, running="pretrain")
+    mirror.mirror_run(run_dir)
     write_curve(range(1, 31))
     write_run("completed")
     records.keep(run_dir, "pretrain")
@@ -152,8 +152,7 @@ def test_a_call_that_was_cut_short_is_repeated_without_doubles(
 
 @pytest.mark.slow
 def test_killed_runs_are_closed_by_the_next_but_the_current_is_not(workspace: Path, write_run: WriteRun) -> None:
-    write_run("running", stages={"corpus": "ran"}, run_id="dead")
-    mirror.mirror_run(Path(".troupe/runs/dead"), running="pretrain")
+    mirror.mirror_run(write_run("running", stages={"corpus": "ran", "pretrain": "running"}, run_id="dead"))
     write_run("running", stages={}, run_id="alive")
     mirror.mirror_pending(current="alive")
     assert {key: run.info.status for key, run in runs().items()} == {
@@ -161,6 +160,15 @@ def test_killed_runs_are_closed_by_the_next_but_the_current_is_not(workspace: Pa
         "dead/corpus": "FINISHED",
         "dead/pretrain": "KILLED",
     }
+
+
+@pytest.mark.slow
+def test_deleting_the_experiment_in_the_ui_does_not_stop_the_mirror(workspace: Path, write_run: WriteRun) -> None:
+    mirror.mirror_run(write_run(run_id="one"))
+    with connection.connection() as client:
+        client.delete_experiment(connection.experiment(client))
+    mirror.mirror_run(write_run(run_id="two"))
+    assert runs().keys() >= {"two/", "two/pretrain"}
 
 
 @pytest.mark.slow

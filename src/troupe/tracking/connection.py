@@ -76,8 +76,10 @@ def _the_store_of_mlflow(uri: str) -> Iterator[None]:
 
 
 def experiment(client: "MlflowClient") -> str:
-    """The id of the experiment that holds all runs, made if it is missing."""
+    """The id of the experiment that holds all runs; it is made if it is missing, restored if someone deleted it."""
     if found := client.get_experiment_by_name(EXPERIMENT):
+        if found.lifecycle_stage == "deleted":  # its name stays taken
+            client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
     # A server chooses its own place. In the embedded store an absolute one serves every later server on it, too.
     embedded = tracking_uri().startswith("sqlite:")

@@ -35,8 +35,8 @@ def mirror_pending(current: str | None = None) -> None:
             mirror_run(path.parent, killed=True)
 
 
-def mirror_run(run_dir: Path, running: str | None = None, killed: bool = False) -> None:
-    """Send what MLflow does not have yet of one run; `running` names the stage that is at work now.
+def mirror_run(run_dir: Path, killed: bool = False) -> None:
+    """Send what MLflow does not have yet of one run, while it is at work and afterwards.
 
     Call it as often as you like, from one place at a time. `killed` says that a run without an end has ended all the
     same. Raises RegistryError if MLflow cannot be reached; what is unsent goes with the next call.
@@ -45,8 +45,7 @@ def mirror_run(run_dir: Path, running: str | None = None, killed: bool = False) 
     over = killed or record["finished"] is not None
     with connection() as client:
         parent, children = _runs(client, record)
-        worked = [name for name, state in record["stages"].items() if state["outcome"] != "cached"]
-        for stage in dict.fromkeys([*worked, *children, *([running] if running else [])]):
+        for stage in (name for name, state in record["stages"].items() if state["outcome"] != "cached"):
             child = children.get(stage) or _create(client, record, parent, stage)
             _send_stage(client, run_dir, record, stage, child, over)
         if over and parent.info.status == "RUNNING":
@@ -95,7 +94,7 @@ def _create(client: MlflowClient, record: Record, parent: Run | None = None, sta
     tags["mlflow.source.git.commit"] = record["git"]["commit"] or "none"
     if parent:
         tags |= {"troupe.stage": stage, "mlflow.parentRunId": parent.info.run_id}
-    started = record["stages"].get(stage, {}).get("started", record["started"])
+    started = record["stages"].get(stage, {}).get("started", record["started"])  # what is cached did not start
     run = client.create_run(experiment(client), unix_milliseconds(started), tags, stage or record["run_id"])
     if stage in record.get("params", {}):
         client.log_batch(run.info.run_id, params=_params({stage: record["params"][stage]}))
@@ -107,7 +106,7 @@ def _send_stage(client: MlflowClient, run_dir: Path, record: Record, stage: str,
         return
     _send_points(client, run, "metrics", records.curves(run_dir, record, stage))
     _send_points(client, run, "system", run_dir / f"{stage}.system.jsonl")
-    state = record["stages"].get(stage, {"outcome": "running"})
+    state = record["stages"][stage]
     if over or state["outcome"] not in ("running", "failed"):  # what failed may be tried again
         _send_summary(client, run_dir, stage, run)
         _end(client, run, state["outcome"], state.get("finished"))
