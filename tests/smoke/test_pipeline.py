@@ -1,0 +1,143 @@
+"""The promise, at tiny scale, every part real: one command turns text into a judged, registered, promoted model."""
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from tests.workspace import clone, pipeline, run
+from troupe.files import sha256_file
+
+STAGES = ("pretrain", "moe", "adversarial")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which the pipeline has run once."""
+    folder = clone(tmp_path_factory.mktemp("clone"))
+    succeed(pipeline(folder))
+    return folder
+
+
+def test_a_first_run_leaves_models_figures_and_a_page(workspace: Path) -> None:
+    for stage in STAGES:
+        weights = workspace / "artifacts" / stage / "model.safetensors"
+        config = json.loads((weights.parent / "config.json").read_text())
+        assert config["weights_sha256"] == sha256_file(weights)
+        assert (weights.parent / "metrics.jsonl").read_text().count("\n") > 1
+        assert (weights.parent / "summary.json").exists()
+    metrics = json.loads((workspace / "reports/metrics.json").read_text())
+    assert {name: model["weights_sha256"] for name, model in metrics["models"].items()} == digests(workspace)
+    page = (workspace / "reports/report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")  # self-contained: nothing is loaded from elsewhere
+    assert "https://" not in page.replace("https://www.w3.org", "")
+
+
+def test_every_model_is_registered_and_the_verdict_is_told(workspace: Path) -> None:
+    assert registered(workspace) == {f"troupe-{stage}": 1 for stage in STAGES} | {"troupe": 1}
+    assert aliases(workspace) == {"champion": "1"}
+
+
+def test_an_up_to_date_run_recomputes_nothing(workspace: Path) -> None:
+    before = stamps(workspace)
+    succeed(pipeline(workspace))
+    assert stamps(workspace) == before
+    assert registered(workspace)["troupe-pretrain"] == 1
+
+
+def test_one_changed_number_reruns_only_what_depends_on_it(workspace: Path) -> None:
+    before, params = stamps(workspace), (workspace / "params.yaml").read_bytes()
+    succeed(pipeline(workspace, "evaluate.top_k=7"))
+    assert stamps(workspace) == before  # no model depends on it
+    assert "top_k: 7" in (workspace / "artifacts/params.yaml").read_text()
+    assert "7" in json.dumps(json.loads((workspace / "reports/samples.json").read_text()))
+    assert (workspace / "params.yaml").read_bytes() == params
+    succeed(pipeline(workspace))
+
+
+def test_a_lost_registry_is_filled_again_without_training(workspace: Path) -> None:
+    before = stamps(workspace)
+    for lost in workspace.glob("mlflow.db*"):
+        lost.unlink()
+    shutil.rmtree(workspace / "mlartifacts")
+    succeed(pipeline(workspace))
+    assert stamps(workspace) == before
+    assert registered(workspace) == {f"troupe-{stage}": 1 for stage in STAGES} | {"troupe": 1}
+    assert aliases(workspace) == {"champion": "1"}
+
+
+def test_a_lost_workspace_comes_back_from_the_cache(workspace: Path) -> None:
+    before = digests(workspace)
+    shutil.rmtree(workspace / "artifacts")
+    shutil.rmtree(workspace / "reports")
+    result = succeed(pipeline(workspace))
+    assert digests(workspace) == before
+    assert "pretrain  " not in result.stdout  # no line of training progress
+    assert (workspace / "reports/report.html").exists()
+
+
+def test_another_clone_gives_the_same_bytes(workspace: Path, tmp_path: Path) -> None:
+    other = clone(tmp_path / "other")
+    succeed(pipeline(other))
+    assert digests(other) == digests(workspace)
+    ours, theirs = (json.loads((f / "reports/metrics.json").read_text()) for f in (workspace, other))
+    assert ours["models"] == theirs["models"]  # the seed reaches samples and judge as well
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ("pretrain.stepps=3", "override: pretrain.stepps: unknown parameter"),
+        ("model.n_head=3", "n_embd (32) must be divisible by n_head (3)"),
+        ("data.source=nowhere/*.txt", "nowhere/*.txt"),
+    ],
+)
+def test_bad_input_is_one_line_and_deletes_nothing(workspace: Path, overrides: str, says: str) -> None:
+    before = stamps(workspace)
+    result = pipeline(workspace, overrides)
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    assert stamps(workspace) == before
+
+
+def test_the_champion_speaks(workspace: Path) -> None:
+    words = ("-m", "troupe.cli", "generate", "--prompt", "The ", "--max-new-tokens", "20")
+    for model in ("adversarial", "artifacts/moe", "models:/troupe@champion"):
+        result = succeed(run(workspace, *words, "--model", model))
+        assert result.stdout.startswith("The ")
+        assert len(result.stdout) > len("The ") + 5
+
+
+def succeed(result: CompletedProcess[str]) -> CompletedProcess[str]:
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def digests(workspace: Path) -> dict[str, str]:
+    return {stage: sha256_file(workspace / "artifacts" / stage / "model.safetensors") for stage in STAGES}
+
+
+def stamps(workspace: Path) -> dict[str, int]:
+    """When each model was written: a stage that ran again writes its model again."""
+    return {stage: (workspace / "artifacts" / stage / "model.safetensors").stat().st_mtime_ns for stage in STAGES}
+
+
+def registered(workspace: Path) -> dict[str, int]:
+    """How many versions each registered model has, read from the store itself."""
+    with sqlite3.connect(workspace / "mlflow.db") as store:
+        return dict(store.execute("select name, count(*) from model_versions group by name"))
+
+
+def aliases(workspace: Path) -> dict[str, str]:
+    with sqlite3.connect(workspace / "mlflow.db") as store:
+        return {
+            alias: str(version)
+            for alias, version in store.execute(
+                "select alias, version from registered_model_aliases where name = 'troupe'"
+            )
+        }
