@@ -113,8 +113,7 @@ def judge_gain(candidate: Figures, champion: Figures) -> tuple[float, float]:
 
     The test is one-sided and normal: better with confidence c when gain > z(c) * error. Accuracies below one half
     count as one half, for no judge does worse than guess. The judge's standard errors are taken as given, but never
-    below that of `correct` of `n` with one success and one failure added (in the manner of Agresti and Coull 1998):
-    always right in n texts is not certainty.
+    below the binomial one at Laplace's (correct + 1) / (n + 2): always right in n texts is not certainty.
     """
     gain = max(champion.judge_accuracy, 0.5) - max(candidate.judge_accuracy, 0.5)
     return gain, math.hypot(_standard_error(candidate), _standard_error(champion))

@@ -1,6 +1,7 @@
 """The release line: promote the candidate if the gate lets it pass, or go back to the champion before."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from mlflow import MlflowClient
@@ -25,6 +26,18 @@ class Decision:
     champion: Version | None  # before the decision
     released: Version | None  # the candidate in the release line, if it was promoted
     verdict: Verdict
+    time: str  # ISO 8601
+
+    def plain(self) -> dict[str, Any]:
+        """The decision in the words of the report and of .troupe/verdict.json."""
+        return {
+            "outcome": self.verdict.outcome,
+            "reasons": list(self.verdict.reasons),
+            "stage": self.stage,
+            "version": (self.released or self.candidate).uri,
+            "champion_before": self.champion.uri if self.champion else None,
+            "time": self.time,
+        }
 
 
 def promote(rule: PromoteParams) -> Decision:
@@ -49,8 +62,9 @@ def promote(rule: PromoteParams) -> Decision:
         if verdict.outcome != "unchanged":  # the verdict that made it champion stands
             _tag(client, candidate, verdict)
         released = _release(client, candidate, champion, verdict) if verdict.outcome == "promoted" else None
-    decision = Decision(stage, candidate, champion, released, verdict)
-    write_json(VERDICT, _plain(decision, rule))
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    decision = Decision(stage, candidate, champion, released, verdict, now)
+    write_json(VERDICT, decision.plain())
     return decision
 
 
@@ -93,15 +107,3 @@ def _tag(client: MlflowClient, version: Version, verdict: Verdict) -> None:
 
 def _tags(verdict: Verdict) -> dict[str, str]:
     return {"verdict": verdict.outcome, "verdict_reasons": "\n".join(verdict.reasons)}
-
-
-def _plain(decision: Decision, rule: PromoteParams) -> dict[str, Any]:
-    return {
-        "outcome": decision.verdict.outcome,
-        "reasons": list(decision.verdict.reasons),
-        "stage": decision.stage,
-        "candidate": decision.candidate.uri,
-        "champion_before": decision.champion and decision.champion.uri,
-        "released": decision.released and decision.released.uri,
-        "rule": rule.model_dump(),
-    }
