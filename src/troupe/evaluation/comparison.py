@@ -1,0 +1,143 @@
+"""Every model and every competitor on the same held-out text: the figures of reports/metrics.json."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from troupe.data.batches import Ids
+from troupe.errors import ArtifactError
+from troupe.evaluation import diversity
+from troupe.evaluation.likelihood import bits_per_byte, nats
+from troupe.evaluation.ngram import kneser_ney
+from troupe.evaluation.realism import Known, Ruling, Windows, known_ngrams, paired, real_against_real, trial, verdict
+from troupe.evaluation.windows import Places, continuations, markov
+from troupe.models.gpt2 import GPT
+from troupe.params import EvaluateParams
+from troupe.seeding import generator
+
+Figures = dict[str, Any]
+MakeWindows = Callable[[str, int], Windows]  # split, repetition -> fresh windows to judge
+Heard = tuple[dict[str, Ruling], list[str]]  # of one repetition: the ruling by split, and the texts written for test
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A split as every competitor meets it."""
+
+    content: bytes
+    ids: Ids
+    places: Places
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One evaluation: on which text, how, and whom to tell of each part's figures when it is done."""
+
+    train: str
+    held_out: Mapping[str, HeldOut]  # validation and test
+    params: EvaluateParams
+    seed: int
+    tick: Callable[[Figures], None]
+
+    def likelihood(self, name: str, model: GPT) -> dict[str, float]:
+        """Bits per byte by split. Raises ArtifactError if one is not finite."""
+        bpb = {}
+        for split, text in self.held_out.items():
+            total = nats(model, text.ids, self.params.stride)
+            if not math.isfinite(total):
+                raise ArtifactError(f"{name}: its model gives the {split} text {total} nats; its training diverged")
+            bpb[split] = bits_per_byte(total, len(text.content))
+            self.tick({"bpb": bpb[split]})
+        return bpb
+
+    def ngram(self) -> Figures:
+        """Kneser-Ney models of bytes: {"order_chosen_on_validation", split: {order: bits per byte}}."""
+        smoothed = kneser_ney(self.train.encode(), self.params.ngram_max_order)
+        bpb = {split: smoothed.bits_per_byte(text.content) for split, text in self.held_out.items()}
+        by_order = {split: {str(n): value for n, value in enumerate(values, 1)} for split, values in bpb.items()}
+        chosen = min(range(len(bpb["validation"])), key=bpb["validation"].__getitem__) + 1
+        return {"order_chosen_on_validation": chosen, **by_order}
+
+    def judge(self, models: Mapping[str, GPT]) -> dict[str, Figures]:
+        """{writer: {"judge": {split: verdict}, "diversity"}} of models, "known_bad" and "real_against_real".
+
+        Repetitions run side by side on one thread each: generating gains little from more, and the figures do not
+        depend on how many threads there are.
+        """
+        train, repetitions = self.train.encode(), range(self.params.judge_seeds)
+        makers: dict[str, MakeWindows] = {
+            name: partial(self._written, name, partial(continuations, model), next(model.parameters()).device)
+            for name, model in models.items()
+        }
+        makers["known_bad"] = partial(self._written, "known_bad", partial(markov, train), torch.device("cpu"))
+        makers["real_against_real"] = self._real
+        hear = partial(_hear, known_ngrams(self.train))
+        with _workers() as pool:
+            pending = {name: [pool.submit(hear, make, r) for r in repetitions] for name, make in makers.items()}
+            heard = {name: [self._finished(future) for future in futures] for name, futures in pending.items()}
+        return {
+            name: {
+                "judge": {split: verdict([rulings[split] for rulings, _ in trials]) for split in self.held_out},
+                "diversity": diversity.summary([texts for _, texts in trials], train),
+            }
+            for name, trials in heard.items()
+        }
+
+    def _finished(self, trial: Future[Heard]) -> Heard:
+        heard = trial.result()
+        self.tick({"judge": float(heard[0]["test"].correct.mean())})
+        return heard
+
+    def real_diversity(self) -> dict[str, float]:
+        """The diversity of the real text at the test places: what every writer's is held against."""
+        samples = [self._places("test", repetition).real() for repetition in range(self.params.judge_seeds)]
+        return diversity.summary(samples, self.train.encode())
+
+    def _places(self, split: str, repetition: int) -> Places:
+        """At most `judge_texts` places of a split, drawn anew in every repetition, the same for every writer."""
+        places = self.held_out[split].places
+        rng = generator(self.seed, "evaluate", "places", split, repetition)
+        drawn = torch.randperm(len(places.starts), generator=rng)[: self.params.judge_texts]
+        return places.take(drawn.sort().values.numpy())
+
+    def _written(
+        self,
+        name: str,
+        write: Callable[[Places, torch.Generator], list[str]],
+        device: torch.device,
+        split: str,
+        repetition: int,
+    ) -> Windows:
+        places = self._places(split, repetition)
+        rng = generator(self.seed, "evaluate", name, split, repetition, device=device)
+        return paired(places.real(), write(places, rng), places.starts)
+
+    def _real(self, split: str, repetition: int) -> Windows:
+        places = self._places(split, repetition)
+        rng = generator(self.seed, "evaluate", "real_against_real", split, repetition)
+        return real_against_real(places.real(), places.starts, rng)
+
+
+def _hear(known: Known, make: MakeWindows, repetition: int) -> Heard:
+    validation, test = make("validation", repetition), make("test", repetition)
+    written = [text for text, generated in zip(test.texts, test.generated, strict=True) if generated]
+    return trial(validation, test, known), written
+
+
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """As many threads as torch has, each computing alone; what has not begun when one fails never does."""
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads)
+    torch.set_num_threads(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)

@@ -1,0 +1,49 @@
+"""How varied generated texts are, and how much of them was copied from the training text.
+
+Every figure is also taken of held-out real text of the same length: near that figure is good, neither high nor low is.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+
+WORD = re.compile(r"\w+|[^\w\s]")
+SPAN = 50  # bytes; about eight English words: chance and grammar alone seldom repeat so much
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Distinct word n-grams / all word n-grams of the texts together (Li et al. 2016, "A Diversity-Promoting Objective
+    Function", section 5); it falls as the texts grow, so compare equal amounts only. 1 if there are no n-grams."""
+    grams = [gram for text in texts for gram in _grams(text, n)]
+    return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def repetition(texts: Sequence[str], n: int = 3) -> float:
+    """The share of word n-grams that the same text held before; 0 if there are no n-grams."""
+    per_text = [list(_grams(text, n)) for text in texts]
+    total = sum(map(len, per_text))
+    return 1 - sum(len(set(grams)) for grams in per_text) / total if total else 0.0
+
+
+def memorisation(texts: Sequence[str], train: bytes, span: int = SPAN) -> float:
+    """The share of 50-byte spans of the texts that occur verbatim in the training split; 0 if there are no spans."""
+    spans = [text for encoded in map(str.encode, texts) for text in _spans(encoded, span)]
+    wanted = set(spans)
+    known = {text for text in _spans(train, span) if text in wanted}
+    return sum(text in known for text in spans) / len(spans) if spans else 0.0
+
+
+def summary(samples: Sequence[Sequence[str]], train: bytes) -> dict[str, float]:
+    """Every figure of this module: a mean over samples of equally many texts, or of all texts together."""
+    figures = {f"distinct_{n}": fmean(distinct(texts, n) for texts in samples) for n in (1, 2, 4)}
+    texts = [text for sample in samples for text in sample]
+    return figures | {"repetition": repetition(texts), "memorisation": memorisation(texts, train)}
+
+
+def _grams(text: str, n: int) -> Iterator[tuple[str, ...]]:
+    words = WORD.findall(text)
+    return zip(*(words[i:] for i in range(n)), strict=False)
+
+
+def _spans(text: bytes, span: int) -> Iterator[bytes]:
+    return (text[i : i + span] for i in range(len(text) - span + 1))

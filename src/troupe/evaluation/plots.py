@@ -1,0 +1,138 @@
+"""The pictures of the report, as SVG files that follow the reader's light or dark colour scheme.
+
+matplotlib draws without pyplot, hence without global state; equal figures give equal bytes.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from troupe.files import write_atomic
+
+Records = Sequence[Mapping[str, Any]]
+INK = "#0a0b0c"  # stands for the reader's text colour: replaced by currentColor
+INK_RULE = "<style>svg{color:#2b2f36}@media(prefers-color-scheme:dark){svg{color:#d3d8e0}}</style>"
+GREY = "#8b919c"
+COLOURS = {"pretrain": "#2f7fd0", "moe": "#d9822b", "adversarial": "#1f9e89"}  # apart for any eyes, on both grounds
+SIZE = (4.6, 2.7)  # inches: small, so that pictures stand side by side on a desk and below each other on a phone
+SMOOTHED_OVER = 50  # a curve is drawn over this many stretches of its steps, each at its mean
+PANELS = {  # what is drawn of a stage's log, where it has it
+    "train/loss": "training loss, nats per token",
+    "val/bpb": "validation, bits per byte",
+    "critic/loss": "critic loss",
+    "reward/mean": "mean reward",
+}
+STYLE: Any = {  # of matplotlib
+    "svg.fonttype": "none",
+    "svg.hashsalt": "troupe",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["system-ui", "Helvetica Neue", "Arial", "DejaVu Sans"],
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.linewidth": 0.7,
+    "legend.frameon": False,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+}
+
+
+def draw_all(folder: Path, metrics: Mapping[str, Any], logs: Mapping[str, Records]) -> None:
+    """Write bits-per-byte.svg, judge.svg and, for every stage and curve, e.g. pretrain-train-loss.svg.
+
+    `metrics` is reports/metrics.json, `logs` the metric records of every stage, by name.
+    """
+    with matplotlib.rc_context(STYLE):
+        _write(folder / "bits-per-byte.svg", bits_per_byte(metrics))
+        _write(folder / "judge.svg", judge(metrics))
+        for stage, records in logs.items():
+            for name, title in PANELS.items():
+                if points := series(records, name):
+                    path = folder / f"{stage}-{name.replace('/', '-')}.svg"
+                    _write(path, curve(points, f"{stage} · {title}", COLOURS.get(stage, GREY)))
+
+
+def series(records: Records, name: str) -> list[tuple[float, float]]:
+    """(step, value) of every record that holds the figure; "nan" and "inf" are logged as text and left out."""
+    return [(record["step"], record[name]) for record in records if isinstance(record.get(name), int | float)]
+
+
+def curve(points: Sequence[tuple[float, float]], title: str, colour: str) -> Figure:
+    """A figure over the steps of a stage; long ones as a line through the means of stretches, over the raw points."""
+    figure, axes = _figure(title)
+    steps, values = ([point[axis] for point in points] for axis in (0, 1))
+    width = len(points) // SMOOTHED_OVER
+    if width > 1:
+        axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.3)
+        whole = range(0, len(points) - width + 1, width)
+        steps, values = ([sum(axis[i : i + width]) / width for i in whole] for axis in (steps, values))
+    axes.plot(steps, values, color=colour, linewidth=1.8, marker="o" if len(steps) < 30 else "", markersize=3)
+    axes.set_xlabel("step")
+    axes.margins(x=0.02)
+    return figure
+
+
+def bits_per_byte(metrics: Mapping[str, Any]) -> Figure:
+    """Bars: every model and every n-gram order on test text; shorter is better."""
+    ngram = metrics["ngram"]["test"]
+    rows = [(name, model["test"]["bpb"], COLOURS.get(name, GREY)) for name, model in metrics["models"].items()]
+    if control := metrics["controls"].get("dense_continued"):
+        rows.append(("dense, continued", control["test"]["bpb"], GREY))
+    rows += [(f"Kneser-Ney {order}", ngram[order], GREY) for order in sorted(ngram, key=int) if int(order) > 1]
+    figure, axes = _figure("Bits per byte of test text (shorter is better)", height=0.9 + 0.24 * len(rows))
+    names, values, colours = zip(*rows, strict=True)
+    bars = axes.barh(names, values, color=colours, height=0.68)
+    axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=8.5)
+    axes.invert_yaxis()
+    _bare(axes)
+    axes.set_xlim(0, 1.12 * max(values))
+    return figure
+
+
+def judge(metrics: Mapping[str, Any]) -> Figure:
+    """The judge's accuracy on test text with its 95 % interval, between the controls; 0.5 cannot be told from real."""
+    controls = metrics["controls"]
+    rows = [("real text", controls["real_against_real"], GREY)]
+    rows += [(name, model["test"]["judge"], COLOURS.get(name, GREY)) for name, model in metrics["models"].items()]
+    rows.append(("known bad", controls["known_bad"], GREY))
+    figure, axes = _figure("Judge accuracy on test text (towards 0.5 is better)", height=0.9 + 0.32 * len(rows))
+    for y, (_, ruling, colour) in enumerate(rows):
+        axes.plot([ruling["low"], ruling["high"]], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
+        axes.plot(ruling["accuracy"], y, "o", color=colour, markersize=6.5)
+        axes.text(ruling["accuracy"], y - 0.2, f"{ruling['accuracy']:.3f}", ha="center", va="bottom", fontsize=8.5)
+    axes.axvline(0.5, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.7)
+    axes.set_xlim(min(0.45, *(ruling["low"] for _, ruling, _ in rows)) - 0.02, 1.03)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def _figure(title: str, height: float = SIZE[1]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+    axes = figure.add_subplot(title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    return figure, axes
+
+
+def _bare(axes: Axes) -> None:
+    """Bars that carry their figures need no scale."""
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xticks([])
+
+
+def _write(path: Path, figure: Figure) -> None:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue().replace(INK, "currentColor").replace("<defs>", INK_RULE + "<defs>", 1)
+    write_atomic(path, svg.encode())

@@ -1,0 +1,49 @@
+"""What was trained on what: the facts above the figures of the report, gathered from the files of a finished run."""
+
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from troupe.data.corpus import read_manifest
+from troupe.errors import ArtifactError
+from troupe.files import read_json
+from troupe.layout import CORPUS, EFFECTIVE_PARAMS, MODEL_STAGES, PARAMS, TOKENS, model_dir
+from troupe.params import load_params
+
+
+def gather_provenance(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """{"corpus", "tokens", "stages": {stage: summary}, "params", "overrides", "git_commit"}.
+
+    `overrides` are this run's, e.g. ["pretrain.steps=500"]; they are in "params" already. Raises ArtifactError if the
+    corpus or the tokens are missing; a stage without a summary is left out.
+    """
+    effective = EFFECTIVE_PARAMS if EFFECTIVE_PARAMS.exists() else PARAMS
+    return {
+        "corpus": {key: value for key, value in read_manifest(CORPUS).items() if key != "blocks"},
+        "tokens": read_json(TOKENS / "meta.json"),
+        "stages": {stage: summary for stage in MODEL_STAGES if (summary := _summary(stage))},
+        "params": load_params(effective).model_dump(),
+        "overrides": list(overrides),
+        "git_commit": git_commit(),
+    }
+
+
+def git_commit() -> str:
+    """The commit checked out here, "+" after it if tracked files differ; "unknown" outside a repository."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _summary(stage: str) -> dict[str, Any] | None:
+    try:
+        summary: dict[str, Any] = read_json(model_dir(stage) / "summary.json")
+        return summary
+    except ArtifactError:
+        return None

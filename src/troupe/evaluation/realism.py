@@ -1,0 +1,181 @@
+"""The independent judge: how often a fresh classifier tells generated text from real text. 0.5 is indistinguishable.
+
+It sees which character n-grams a text holds and what share of them the training text never held, so it shares no
+weights, no tokens and no architecture with the models or with the discriminator that one of them was trained against.
+A classifier two-sample test: Lopez-Paz and Oquab 2017, "Revisiting Classifier Two-Sample Tests".
+
+Shapes: N places in the held-out text, M windows that are judged (half of them generated), G groups of them.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from troupe.params import EvaluateParams
+
+NAME = "logistic regression on character n-grams: TF-IDF, and the share unknown to the training text"
+VERSION = 1  # raise it with any change that can change a figure: the gate compares only figures of one judge
+PROMPT_SHARE = 8  # a prompt fills an eighth of the context
+FEATURES = {"analyzer": "char", "ngram_range": (1, 3), "min_df": 2, "sublinear_tf": True, "lowercase": False}
+ORDERS = (3, 5, 8)  # of the n-grams that may be unknown: letters, words, phrases
+KNOWN_TEXT = 2**21  # characters of training text that count as known: bounds the memory for a large corpus
+INVERSE_PENALTY = 1.0  # C of the logistic regression
+Known = Mapping[int, set[str]]  # the n-grams of the training text, by order
+
+
+@dataclass(frozen=True)
+class Windows:
+    """M labelled texts, as many real ones as generated ones."""
+
+    texts: list[str]
+    generated: np.ndarray  # (M,) bool
+    place: np.ndarray  # (M,) where in the held-out text: what stands at one place is correlated
+
+    def where(self, mask_M: np.ndarray) -> "Windows":
+        return Windows([self.texts[i] for i in np.flatnonzero(mask_M)], self.generated[mask_M], self.place[mask_M])
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What one judge said about M windows that it had not seen before."""
+
+    correct: np.ndarray  # (M,) bool
+    place: np.ndarray  # (M,)
+    auc: float
+
+
+def paired(real: list[str], generated: list[str], place_N: np.ndarray) -> Windows:
+    """A real and a generated window for every place."""
+    return Windows(real + generated, np.repeat([False, True], len(place_N)), np.tile(place_N, 2))
+
+
+def real_against_real(real: list[str], place_N: np.ndarray, rng: torch.Generator) -> Windows:
+    """The floor: of every two neighbouring real windows one, drawn by lot, is called generated."""
+    first_drawn = torch.randint(2, (len(real) // 2,), generator=rng, dtype=torch.bool).numpy()
+    generated_M = np.stack([first_drawn, ~first_drawn], axis=1).flatten()
+    return Windows(real[: len(generated_M)], generated_M, place_N[: len(generated_M)])
+
+
+def known_ngrams(train_text: str) -> Known:
+    """What a judge takes for known."""
+    text = train_text[:KNOWN_TEXT]
+    return {n: set(_ngrams(text, n)) for n in ORDERS}
+
+
+def unknown_share(texts: Sequence[str], known: Known) -> np.ndarray:
+    """(texts, orders): the share of each text's n-grams that are not known; 0 for a text too short to have one."""
+    return np.array([[_share(text, n, known[n]) for n in known] for text in texts])
+
+
+def _share(text: str, n: int, known: set[str]) -> float:
+    grams = _ngrams(text, n)
+    return sum(gram not in known for gram in grams) / max(1, len(grams))
+
+
+def _ngrams(text: str, n: int) -> list[str]:
+    return [text[i : i + n] for i in range(len(text) - n + 1)]
+
+
+def new_judge(known: Known) -> Pipeline:
+    unknown = make_pipeline(FunctionTransformer(unknown_share, kw_args={"known": known}), StandardScaler())
+    features = make_union(TfidfVectorizer(**FEATURES), unknown)
+    return make_pipeline(features, LogisticRegression(C=INVERSE_PENALTY, max_iter=2000))
+
+
+def judged(train: Windows, test: Windows, known: Known) -> Ruling:
+    """Train a fresh judge on some windows and hear it on others."""
+    judge = new_judge(known).fit(train.texts, train.generated)
+    score_M = judge.decision_function(test.texts)
+    return Ruling((score_M > 0) == test.generated, test.place, float(roc_auc_score(test.generated, score_M)))
+
+
+def cross_judged(windows: Windows, known: Known) -> Ruling:
+    """Train on the first half of the text and hear on the second, then the other way round: no place is in both."""
+    first_M = windows.place < np.median(windows.place)
+    one, other = windows.where(first_M), windows.where(~first_M)
+    rulings = judged(one, other, known), judged(other, one, known)
+    return Ruling(
+        np.concatenate([ruling.correct for ruling in rulings]),
+        np.concatenate([ruling.place for ruling in rulings]),
+        float(np.mean([ruling.auc for ruling in rulings])),
+    )
+
+
+def trial(validation: Windows, test: Windows, known: Known) -> dict[str, Ruling]:
+    """One repetition, on fresh text: {"validation": ruling, "test": ruling}.
+
+    For the test figure the judge is trained on validation windows; for the validation figure, by which a model may be
+    chosen, on one half of the validation windows and heard on the other.
+    """
+    return {"validation": cross_judged(validation, known), "test": judged(validation, test, known)}
+
+
+def verdict(rulings: Sequence[Ruling]) -> dict[str, float]:
+    """Accuracy over all repetitions, with a 95 % interval that holds for new text *and* for a new judge.
+
+    The repetitions share the real text, so their windows are not independent. The variance is that between places
+    (which holds the binomial error) plus that between repetitions, each with its own degrees of freedom, joined as
+    Welch and Satterthwaite do; it is never below that of a binomial. One repetition knows nothing of the second part.
+    """
+    correct_M = np.concatenate([r.correct for r in rulings]).astype(float)
+    n, accuracy = len(correct_M), float(correct_M.mean())
+    repetition_M = np.repeat(np.arange(len(rulings)), [len(r.correct) for r in rulings])
+    parts = [
+        _clustered_variance(correct_M - accuracy, group_M)
+        for group_M in (np.concatenate([r.place for r in rulings]), repetition_M)
+    ]
+    smoothed = (correct_M.sum() + 1) / (n + 2)  # Laplace: no mistake in n is not certainty
+    variance = max(sum(v for v, _ in parts), smoothed * (1 - smoothed) / n)
+    freedom = variance**2 / max(sum(v**2 / df for v, df in parts if df), 1e-300)
+    standard_error = math.sqrt(variance)
+    reach = float(stats.t.ppf(0.975, max(freedom, 1.0))) * standard_error
+    return {
+        "accuracy": accuracy,
+        "low": max(0.0, accuracy - reach),
+        "high": min(1.0, accuracy + reach),
+        "auc": float(np.mean([r.auc for r in rulings])),
+        "correct": int(correct_M.sum()),
+        "n": n,
+        "standard_error": standard_error,
+    }
+
+
+def _clustered_variance(residual_M: np.ndarray, group_M: np.ndarray) -> tuple[float, int]:
+    """The variance of a mean whose terms are correlated within groups (Liang and Zeger 1986), and G - 1."""
+    _, index_M = np.unique(group_M, return_inverse=True)
+    sum_G = np.bincount(index_M, weights=residual_M)
+    groups = len(sum_G)
+    if groups == 1:
+        return 0.0, 0
+    return float(groups / (groups - 1) * (sum_G**2).sum() / len(residual_M) ** 2), groups - 1
+
+
+def prompt_length(block_size: int) -> int:
+    """Tokens of real text that a model continues: few, so that most of what it writes follows its own words."""
+    return max(1, block_size // PROMPT_SHARE)
+
+
+def description(params: EvaluateParams) -> dict[str, str | int]:
+    """What the judge is, with a digest: figures of judges with different digests cannot be compared."""
+    setting = {"seeds": params.judge_seeds, "window_bytes": params.judge_window, "texts": params.judge_texts}
+    whole = {
+        "version": VERSION,
+        "features": FEATURES,
+        "unknown": [ORDERS, KNOWN_TEXT],
+        "C": INVERSE_PENALTY,
+        "prompt": PROMPT_SHARE,
+        **setting,
+    }
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    return {"name": NAME, **setting, "digest": digest}

@@ -1,0 +1,86 @@
+"""reports/report.html: one page that needs nothing else, made from reports/metrics.json, samples.json and plots/."""
+
+import base64
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from troupe.files import read_json, write_atomic
+from troupe.layout import METRICS, MODEL_STAGES, REPORT
+
+TEMPLATE = "report.html.j2"
+UNDECIDED = {"outcome": "undecided", "reasons": ["not yet decided: run make promote"]}
+VERDICT_KEYS = ("outcome", "stage", "version", "reasons", "champion_before", "time")
+
+
+def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenance: Mapping[str, Any]) -> Path:
+    """Write the page and return its path.
+
+    `verdict` is {"outcome": "promoted" | "refused" | "unchanged", "stage", "version", "reasons": [line],
+    "champion_before", "time" (ISO 8601)}, or None before the gate has spoken; `provenance` is of `gather_provenance`.
+    Raises ArtifactError if metrics.json or samples.json is missing.
+    """
+    metrics = read_json(reports_dir / METRICS.name)
+    template = _environment().get_template(TEMPLATE)
+    page = template.render(
+        verdict=dict.fromkeys(VERDICT_KEYS) | dict(verdict or UNDECIDED),
+        rendered=time.strftime("%Y-%m-%d %H:%M"),
+        metrics=metrics,
+        rows=rows(metrics),
+        samples=read_json(reports_dir / "samples.json"),
+        plots={path.stem: _data_uri(path) for path in sorted((reports_dir / "plots").glob("*.svg"))},
+        stages={stage: provenance["stages"].get(stage, {}) for stage in MODEL_STAGES},
+        corpus=provenance["corpus"],
+        tokens=provenance["tokens"],
+        params=provenance["params"],
+        overrides=provenance["overrides"],
+        changed={override.partition("=")[0] for override in provenance["overrides"]},
+        git_commit=provenance["git_commit"],
+    )
+    path = reports_dir / REPORT.name
+    write_atomic(path, page.encode())
+    return path
+
+
+def rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The comparison table: models, control, real text and competitors; a figure that a row has not is absent."""
+    controls, ngram = metrics["controls"], metrics["ngram"]
+    table = [
+        {
+            "name": name,
+            "model": True,
+            "candidate": name == metrics["candidate"]["stage"],
+            "parameters": model["parameters"],
+            "bpb": model["test"]["bpb"],
+            "judge": model["test"]["judge"],
+            "diversity": model["diversity"],
+        }
+        for name, model in metrics["models"].items()
+    ]
+    if control := controls.get("dense_continued"):
+        table.append({"name": "dense, continued", "parameters": control["parameters"], "bpb": control["test"]["bpb"]})
+    best = str(ngram["order_chosen_on_validation"])
+    for order in sorted({"5", best} & set(ngram["test"]), key=int):
+        note = "chosen on validation" if order == best else ""
+        table.append({"name": f"Kneser-Ney, order {order}", "note": note, "bpb": ngram["test"][order]})
+    table.append({"name": "real text", "judge": controls["real_against_real"], **controls["real_text"]})
+    table.append({"name": "known bad", "note": "byte Markov chain", "judge": controls["known_bad"]})
+    return table
+
+
+def _environment() -> Environment:
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u202f")  # narrow space
+    environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
+    environment.tests["startswith"] = str.startswith
+    return environment
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()

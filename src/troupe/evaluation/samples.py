@@ -1,0 +1,51 @@
+"""The same prompt continued by every model under every decoding, to be read side by side."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from troupe.decoding import Decoding, generate
+from troupe.models.bundle import Bundle
+from troupe.params import EvaluateParams
+from troupe.seeding import generator
+
+
+def decodings(params: EvaluateParams) -> dict[str, Decoding]:
+    """The four ways to choose the next token, by name."""
+    t = params.temperature
+    return {
+        "greedy": Decoding(greedy=True),
+        "temperature": Decoding(temperature=t),
+        "top-k": Decoding(temperature=t, top_k=params.top_k),
+        "top-p": Decoding(temperature=t, top_p=params.top_p),
+    }
+
+
+def write_samples(models: Mapping[str, Bundle], params: EvaluateParams, seed: int) -> dict[str, Any]:
+    """{"prompt", "tokens", "settings": {decoding: words}, "texts": {model: {decoding: text after the prompt}}}.
+
+    Under one decoding all models draw from the same stream of random numbers.
+    """
+    return {
+        "prompt": params.prompt,
+        "tokens": params.sample_tokens,
+        "settings": {
+            "greedy": "the likeliest token",
+            "temperature": f"temperature {params.temperature:g}",
+            "top-k": f"temperature {params.temperature:g}, of the {params.top_k} likeliest tokens",
+            "top-p": f"temperature {params.temperature:g}, of the likeliest tokens that hold {params.top_p:.0%}",
+        },
+        "texts": {
+            name: {way: _continue(bundle, params, decoding, seed, way) for way, decoding in decodings(params).items()}
+            for name, bundle in models.items()
+        },
+    }
+
+
+def _continue(bundle: Bundle, params: EvaluateParams, decoding: Decoding, seed: int, way: str) -> str:
+    device = next(bundle.model.parameters()).device
+    prompt_1T = torch.tensor([bundle.tokenizer.encode(params.prompt)], device=device)
+    rng = generator(seed, "evaluate", "sample", way, device=device)
+    ids_1T = generate(bundle.model, prompt_1T, params.sample_tokens, decoding, rng)
+    return bundle.tokenizer.decode(ids_1T[0, prompt_1T.shape[1] :].tolist())

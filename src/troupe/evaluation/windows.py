@@ -1,0 +1,117 @@
+"""Real and generated texts of equal length from the same places of a held-out text: what the judge compares.
+
+Shapes: N windows, P tokens of prompt, T tokens.
+"""
+
+import codecs
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from troupe.data.tokenizer import Tokenizer
+from troupe.decoding import Decoding, generate
+from troupe.errors import CorpusError
+from troupe.models.gpt2 import GPT
+
+CACHE_FLOATS = 2**28  # 1 GB of keys and values: bounds how many texts are generated at a time
+FEWEST = 8  # windows; with fewer no judge can be trained on one half and tested on the other
+CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes that stand inside a UTF-8 character, never at its beginning
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where windows of `width` bytes begin in a held-out text: each at a token with `prompt` tokens before it."""
+
+    ids: np.ndarray  # of the whole text
+    starts: np.ndarray  # (N,) the first token of every window; windows do not overlap
+    prompt: int
+    width: int
+    tokenizer: Tokenizer
+
+    def take(self, chosen: np.ndarray) -> "Places":
+        """Some of the places."""
+        return replace(self, starts=self.starts[chosen])
+
+    def prompts(self) -> Tensor:
+        """ids_NP: the real tokens before every window."""
+        return torch.from_numpy(np.stack([self.ids[i - self.prompt : i] for i in self.starts]).astype(np.int64))
+
+    def real(self) -> list[str]:
+        """The real text of every window; as a token holds at least a byte, `width` tokens are enough."""
+        return [self.text(self.ids[i : i + self.width].tolist()) for i in self.starts]
+
+    def text(self, ids_T: list[int]) -> str:
+        return clip(self.tokenizer.decode_bytes(ids_T), self.width)
+
+
+def find_places(split: str, ids: np.ndarray, tokenizer: Tokenizer, width: int, prompt: int) -> Places:
+    """Every window of `width` bytes that fits into a split, one after the other.
+
+    Raises CorpusError if fewer than eight fit.
+    """
+    ends = np.cumsum(token_bytes(tokenizer)[ids])  # ends[i]: bytes up to and with token i
+    starts, start = [], prompt
+    while start < len(ids) and ends[start - 1] + width <= ends[-1]:
+        starts.append(start)
+        start = int(np.searchsorted(ends, ends[start - 1] + width)) + 1
+    if len(starts) < FEWEST:
+        raise CorpusError(
+            f"{split} split: too short for the judge, which needs {FEWEST} windows of evaluate.judge_window "
+            f"({width}) bytes and finds {len(starts)}; bring more text or lower evaluate.judge_window"
+        )
+    return Places(ids, np.array(starts), prompt, width, tokenizer)
+
+
+def continuations(model: GPT, places: Places, rng: torch.Generator) -> list[str]:
+    """What the model writes at every place after the real tokens before it; the prompt is not part of the text.
+
+    Drawn from the model's own distribution: temperature 1, no filter. Texts that are still too short when typical ones
+    are long enough are continued, so that long tokens are not preferred.
+    """
+    config, device = model.config, next(model.parameters()).device
+    batch = max(1, CACHE_FLOATS // (2 * config.n_layer * config.block_size * config.n_embd))
+    mean_bytes = token_bytes(places.tokenizer)[places.ids].mean()
+    enough = int(1.2 * places.width / mean_bytes) + 1
+    ids_NP = places.prompts().to(device)
+    batches = [ids_NP[i : i + batch] for i in range(0, len(ids_NP), batch)]
+    return [text for ids_BP in batches for text in _write(model, ids_BP, enough, places, rng)]
+
+
+def _write(model: GPT, ids_BT: Tensor, n_new: int, places: Places, rng: torch.Generator) -> list[str]:
+    texts, rows = [b""] * len(ids_BT), list(range(len(ids_BT)))
+    while rows:
+        ids_BT = generate(model, ids_BT, n_new, Decoding(), rng)
+        for row, ids_T in zip(rows, ids_BT[:, places.prompt :].tolist(), strict=True):
+            texts[row] = places.tokenizer.decode_bytes(ids_T)
+        short = [i for i, row in enumerate(rows) if len(texts[row]) < places.width]
+        rows, ids_BT, n_new = [rows[i] for i in short], ids_BT[short], max(1, n_new // 4)
+    return [clip(text, places.width) for text in texts]
+
+
+def markov(train: bytes, places: Places, rng: torch.Generator) -> list[str]:
+    """A known-bad writer at the same places: every byte drawn given only the one before it, as counted in `train`."""
+    data = np.frombuffer(train, dtype=np.uint8).astype(np.int64)
+    counts = np.bincount(data[:-1] * 256 + data[1:], minlength=256 * 256).reshape(256, 256)
+    weights = torch.from_numpy(counts + 1e-9)  # a byte that nothing follows in `train` may be followed by any
+    last = [places.tokenizer.decode_bytes([int(places.ids[start - 1])])[-1] for start in places.starts]
+    text_NT = torch.tensor(last).unsqueeze(1)
+    for _ in range(places.width):
+        text_NT = torch.cat([text_NT, torch.multinomial(weights[text_NT[:, -1]], 1, generator=rng)], dim=1)
+    return [clip(bytes(row), places.width) for row in text_NT[:, 1:].tolist()]
+
+
+def clip(text: bytes, width: int) -> str:
+    """The first `width` bytes, less half a character at either end, which would betray where the text was cut.
+
+    Bytes inside that are not UTF-8 are a fault of their writer: the judge sees U+FFFD.
+    """
+    cut = text[:width]
+    whole = cut[:3].lstrip(CONTINUATION) + cut[3:]
+    return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(whole)
+
+
+def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
+    """Bytes of every token, by id."""
+    return np.array([len(tokenizer.decode_bytes([token])) for token in range(tokenizer.vocab_size)])
