@@ -1,19 +1,20 @@
 """For every test: one thread; many torch threads on a busy machine are slower by orders of magnitude."""
 
 import os
-
-os.environ["OMP_NUM_THREADS"] = "1"  # also for the processes that tests start
-
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from troupe import environment
 from troupe.params import Params, load_params
 from troupe.stages.corpus import corpus
 from troupe.stages.inputs import inputs
 from troupe.stages.tokens import tokens
+
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start; _one_thread is for this one
+environment.prepare()  # before any test imports mlflow, which decides on telemetry then
 
 ROOT = Path(__file__).parents[1]
 

@@ -76,12 +76,17 @@ def generate(
 
 
 @app.command()
-def promote(overrides: Set = "") -> None:
+def promote(
+    overrides: Set = "",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="As if there were no champion: for text or a judge that has changed.")
+    ] = False,
+) -> None:
     """Put the candidate in reports/metrics.json through the gate; exit status 3 if it is refused."""
     rule = _params(overrides).promote
     from troupe.registry import release
 
-    decision = release.promote(rule)
+    decision = release.promote(rule, fresh)
     what = f"{decision.stage} ({decision.candidate.uri})"
     if decision.released:
         what += f", now champion as {decision.released.uri}"

@@ -10,6 +10,7 @@ from troupe.params import PromoteParams
 
 KNOWN_BAD_ACCURACY = 0.75  # half-way between guessing and certainty: a judge below it is blind
 REAL_TOLERANCE = 0.05  # how far from guessing real against real may lie, or three standard errors if that is more
+START_AFRESH = "if this change is meant to last: `troupe promote --fresh`"
 MISSING = math.nan  # a figure that is absent or unreadable is not a number
 
 
@@ -121,9 +122,9 @@ def judge_gain(candidate: Figures, champion: Figures) -> tuple[float, float]:
 
 def _comparison(candidate: Figures, champion: Figures, rule: PromoteParams) -> Iterator[str]:
     if candidate.test_sha256 != champion.test_sha256:
-        yield "measured on another test text than the champion: the figures cannot be compared"
+        yield f"measured on another test text than the champion: the figures cannot be compared; {START_AFRESH}"
     if candidate.judge_digest != champion.judge_digest:
-        yield "measured by another judge than the champion: the figures cannot be compared"
+        yield f"measured by another judge than the champion: the figures cannot be compared; {START_AFRESH}"
     if candidate.test_bpb > champion.test_bpb + rule.bpb_margin:
         yield (
             f"test bits per byte {candidate.test_bpb:.4f} against the champion's {champion.test_bpb:.4f}: "

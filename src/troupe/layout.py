@@ -14,6 +14,7 @@ REPORT = REPORTS / "report.html"
 STATE = Path(".troupe")  # locks, checkpoints, run records: this machine's, never versioned
 CHECKPOINTS = STATE / "checkpoints"
 RUNS = STATE / "runs"
+VERDICT = STATE / "verdict.json"  # what the gate said last, for the report
 MODEL_STAGES = (
     "pretrain",
     "moe",

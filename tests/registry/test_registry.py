@@ -121,6 +121,10 @@ def test_promotion_follows_the_gate_and_rollback_undoes_it(evaluated: Evaluated)
 
     now, before = rollback()
     assert (now.number, before.number, champion().number) == ("1", "2", "1")
+    again = promote(RULE)  # as the next scheduled run would
+    assert again.verdict.outcome == "refused"
+    assert "make rollback" in again.verdict.reasons[0]
+    assert champion().number == "1"
     rollback()
     assert champion().number == "2"
 
@@ -132,6 +136,10 @@ def test_another_test_text_is_refused(evaluated: Evaluated) -> None:
     decision = promote(RULE)
     assert decision.verdict.outcome == "refused"
     assert "another test text" in decision.verdict.reasons[0]
+    assert promote(RULE, fresh=True).verdict.outcome == "promoted"
+    assert champion().number == "2"
+    rollback()
+    assert champion().number == "1"
 
 
 def test_a_report_of_other_weights_is_refused(evaluated: Evaluated) -> None:

@@ -16,7 +16,7 @@ from troupe.registry.registration import find, result_of
 from troupe.registry.versions import CHAMPION, PREVIOUS, RELEASE, Version, aliased, create
 from troupe.tracking.connection import connection
 
-VERDICT = layout.STATE / "verdict.json"  # what the gate said last, for the report
+WANTED_AFTER_ALL = "if it is wanted after all: `make rollback`"
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,12 @@ class Decision:
         }
 
 
-def promote(rule: PromoteParams) -> Decision:
+def promote(rule: PromoteParams, fresh: bool = False) -> Decision:
     """Put the candidate that reports/metrics.json names through the gate; make it champion if it passes.
+
+    `fresh` asks of it what is asked of a first champion, for when the text itself has changed and the champion's
+    figures mean nothing any more. Otherwise a model that was rolled back is not promoted again: a schedule would
+    undo overnight what a person decided.
 
     The verdict is recorded in the tags of the candidate's version and in .troupe/verdict.json, whatever it is. Raises
     ArtifactError if there is no report, RegistryError if the candidate is not registered.
@@ -56,15 +60,18 @@ def promote(rule: PromoteParams) -> Decision:
         candidate = find(client, stage, result_of(stage))
         if not candidate:
             raise RegistryError(f"the candidate in {layout.model_dir(stage)} is not registered; run `make pipeline`")
-        champion = aliased(client, RELEASE, CHAMPION)
-        to_beat = Figures.from_tags(champion.tags) if champion else None
-        verdict = decide(_measured(report, stage, candidate), to_beat, rule)
+        champion, previous = aliased(client, RELEASE, CHAMPION), aliased(client, RELEASE, PREVIOUS)
+        if not fresh and _was_replaced(candidate, champion, previous):
+            verdict = Verdict("refused", (f"the champion replaced a model with these weights; {WANTED_AFTER_ALL}",))
+        else:
+            to_beat = Figures.from_tags(champion.tags) if champion and not fresh else None
+            verdict = decide(_measured(report, stage, candidate), to_beat, rule)
         if verdict.outcome != "unchanged":  # the verdict that made it champion stands
             _tag(client, candidate, verdict)
         released = _release(client, candidate, champion, verdict) if verdict.outcome == "promoted" else None
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     decision = Decision(stage, candidate, champion, released, verdict, now)
-    write_json(VERDICT, decision.plain())
+    write_json(layout.VERDICT, decision.plain())
     return decision
 
 
@@ -81,6 +88,12 @@ def rollback() -> tuple[Version, Version]:
         client.set_registered_model_alias(RELEASE, CHAMPION, previous.number)
         client.set_registered_model_alias(RELEASE, PREVIOUS, champion.number)
         return previous, champion
+
+
+def _was_replaced(candidate: Version, champion: Version | None, previous: Version | None) -> bool:
+    """Whether the candidate is the champion that a promotion, or a person with `rollback`, has set aside."""
+    weights, *others = (version and version.tags.get("weights_sha256") for version in (candidate, champion, previous))
+    return weights == others[1] != others[0]
 
 
 def _measured(report: dict[str, Any], stage: str, candidate: Version) -> Figures:
