@@ -82,7 +82,7 @@ def ui(
 def _up_to_date(overrides: str) -> bool:
     """Whether nothing has changed; then nobody needs a Prefect server, which takes ten seconds to start."""
     # Importing mlflow takes as long as all that DVC has to say; both at once saves half.
-    threading.Thread(target=import_module, args=("pipelines.publish",), daemon=True).start()
+    threading.Thread(target=lambda: import_module("pipelines.publish").warm_up(), daemon=True).start()
     with claim(overrides) as current:
         if changed_stages(current):
             return False

@@ -1,22 +1,24 @@
 """What follows the cached graph: the mirror in MLflow, the registry, the gate, and the report with its verdict."""
 
-import sys
+import shlex
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.graph import stage_names
-from pipelines.workspace import Run
+from pipelines.workspace import Run, now
 from troupe.errors import RegistryError
+from troupe.evaluation.provenance import gather_provenance
+from troupe.evaluation.report import render_report
 from troupe.files import read_json
-from troupe.layout import EFFECTIVE_PARAMS, METRICS, MODEL_STAGES
+from troupe.layout import EFFECTIVE_PARAMS, METRICS, MODEL_STAGES, REPORT, REPORTS
 from troupe.params import load_params
-from troupe.registry.registration import register
-from troupe.registry.release import Decision, promote
 from troupe.tracking import records
 from troupe.tracking.mirror import mirror_pending, mirror_run
+
+if TYPE_CHECKING:
+    from troupe.registry.release import Decision
 
 SECONDS_BETWEEN_SENDINGS = 15.0
 
@@ -25,7 +27,7 @@ SECONDS_BETWEEN_SENDINGS = 15.0
 class Publication:
     run: Run
     metrics: dict[str, Any] | None  # reports/metrics.json
-    decision: Decision | None
+    decision: "Decision | None"
     problem: str | None = None  # why MLflow does not have everything
 
 
@@ -53,7 +55,13 @@ def mirrored(run: Run) -> Iterator[None]:
             mirror_run(run.folder)
 
 
-def publish(run: Run) -> Publication:
+def warm_up() -> None:
+    """Import what `publish` needs in a finished workspace: seconds that pass unnoticed beside other work."""
+    if METRICS.exists():
+        import troupe.registry.release  # noqa: F401
+
+
+def publish(run: Run, changed: bool = True) -> Publication:
     """Send earlier runs that MLflow lacks, register every stage's model, put the candidate through the gate, report.
 
     Does nothing a second time. MLflow out of reach is no error: the publication says so, and the next run makes up.
@@ -61,20 +69,39 @@ def publish(run: Run) -> Publication:
     metrics = read_json(METRICS) if METRICS.exists() else None
     try:
         mirror_pending(current=run.id)
-        for stage in stage_names():
-            if stage in MODEL_STAGES:
-                register(stage, run.folder)
-        decision = promote(load_params(EFFECTIVE_PARAMS).promote) if metrics else None
+        decision = _register_and_promote(run) if metrics else None
     except RegistryError as error:
-        print(error, file=sys.stderr)
         return Publication(run, metrics, None, str(error))
+    if decision and (changed or decision.released or not REPORT.exists()):
+        render_report(REPORTS, _verdict(decision), gather_provenance(shlex.split(run.overrides)))
     records.keep_report(run.folder)
     return Publication(run, metrics, decision)
 
 
+def _register_and_promote(run: Run) -> "Decision":
+    from troupe.registry.registration import register  # torch comes with it, three seconds
+    from troupe.registry.release import promote
+
+    for stage in MODEL_STAGES:
+        register(stage, run.folder)
+    return promote(load_params(EFFECTIVE_PARAMS).promote)
+
+
+def _verdict(decision: "Decision") -> dict[str, Any]:
+    """What the gate said, in the words of the report."""
+    return {
+        "outcome": decision.verdict.outcome,
+        "stage": decision.stage,
+        "version": (decision.released or decision.candidate).uri,
+        "reasons": list(decision.verdict.reasons),
+        "champion_before": decision.champion and decision.champion.uri,
+        "time": now(),
+    }
+
+
 def catch_up(run: Run) -> Publication:
     """Publish when no stage had to run: nothing is done unless the store or the registry lacks something."""
-    publication = publish(run)
+    publication = publish(run, changed=False)
     if any(run.folder.glob("*.summary.json")):  # models that no earlier run accounts for are registered with this one
         with mirrored(run), run.recorded():
             pass

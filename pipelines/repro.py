@@ -21,9 +21,7 @@ INPUTS = "inputs"  # the stage that always runs: it checks the parameters before
 USER_ERRORS = (2, 75)  # exit statuses of TroupeError: trying again would end the same way
 EXIT_STATUS = re.compile(r"exited with (-?\d+)$")
 # What DVC says to someone who uses it by hand; it stays in the log.
-CHATTER = re.compile(
-    r"(Updating|Generating) lock|Use `dvc push`|To (track|enable)|\t|> |ERROR: failed to reproduce|\s*$"
-)
+CHATTER = re.compile(r"(Updating|Generating) lock|Use `dvc push`|To (track|enable)|\t|> |ERROR: failed to rep|\s*$")
 
 
 class StageFailed(TroupeError):

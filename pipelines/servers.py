@@ -68,7 +68,7 @@ def mlflow_command(server: Server) -> list[str]:
     port = server.url.rpartition(":")[2]
     store = ["--backend-store-uri", "sqlite:///mlflow.db"]
     artifacts = ["--no-serve-artifacts", "--default-artifact-root", str(Path("mlartifacts").resolve())]
-    return [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", port, *store, *artifacts]
+    return [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", HOST, "--port", port, *store, *artifacts]
 
 
 @contextmanager

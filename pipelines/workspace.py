@@ -37,7 +37,7 @@ class Run:
         self.overrides = overrides
         self.record: dict[str, Any] = {
             "run_id": self.id,
-            "started": _now(),
+            "started": now(),
             "finished": None,
             "outcome": "running",
             "overrides": overrides,
@@ -62,7 +62,7 @@ class Run:
     @contextmanager
     def attempt(self, stage: str) -> Iterator[Callable[[Outcome], None]]:
         """Record an attempt at a stage, which failed unless the function that this gives is told otherwise."""
-        before = self.record["stages"].get(stage, {"started": _now(), "seconds": 0.0, "attempts": 0})
+        before = self.record["stages"].get(stage, {"started": now(), "seconds": 0.0, "attempts": 0})
         began, state = time.monotonic(), {**before, "outcome": "running", "attempts": before["attempts"] + 1}
         self.record["stages"][stage] = state
         self.save()
@@ -76,7 +76,7 @@ class Run:
             yield ended
         finally:
             seconds = round(before["seconds"] + time.monotonic() - began, 1)
-            self.record["stages"][stage] = {**state, "outcome": outcome, "finished": _now(), "seconds": seconds}
+            self.record["stages"][stage] = {**state, "outcome": outcome, "finished": now(), "seconds": seconds}
             self.save()
 
     def note_cached(self, stage: str) -> None:
@@ -95,7 +95,7 @@ class Run:
             outcome = "failed"
             raise
         finally:
-            self.record |= {"outcome": outcome, "finished": _now()}
+            self.record |= {"outcome": outcome, "finished": now()}
             if DVC_LOCK.exists():
                 self.record["dvc_lock_sha256"] = sha256_file(DVC_LOCK)
             self.save()
@@ -126,7 +126,7 @@ def _locked() -> Iterator[None]:
     STATE.mkdir(exist_ok=True)
     try:
         with FileLock(STATE / "lock", timeout=0):  # the system lets go of it when the process dies
-            write_json(holder, {"pid": os.getpid(), "started": _now()})
+            write_json(holder, {"pid": os.getpid(), "started": now()})
             try:
                 yield
             finally:
@@ -194,5 +194,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _now() -> str:
+def now() -> str:
+    """The local time with its offset from UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,76 @@
+"""A real DVC workspace whose stages take no time, and the pipeline as a user starts it there."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+PYTHON = sys.executable
+# `inputs` refuses one override; `first` and `second` copy; what else `second` does is up to the test (work.sh).
+GRAPH = """
+stages:
+  second:
+    cmd: exec sh work.sh
+    deps: [first.txt, work.sh]
+    outs: [second.txt]
+  inputs:
+    cmd: exec sh check.sh
+    always_changed: true
+    outs:
+      - artifacts/params.yaml: {cache: false, persist: true}
+  first:
+    cmd: cat artifacts/params.yaml > first.txt
+    params:
+      - artifacts/params.yaml: [run]
+    outs: [first.txt]
+"""
+CHECK = """
+case "$TROUPE_SET" in bad*) echo 'inputs: override: run.seed: not a number' >&2; exit 2;; esac
+mkdir -p artifacts; echo "run: {seed: ${TROUPE_SET:-1}}" > artifacts/params.yaml
+"""
+WORK = "echo second at work; cat first.txt > second.txt\n"
+
+
+def make(folder: Path, work: str = WORK) -> Path:
+    """A workspace in `folder` whose last stage runs the shell script `work`."""
+    subprocess.run([PYTHON, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=folder, check=True)
+    for name, text in {"dvc.yaml": GRAPH, "check.sh": CHECK, "work.sh": work}.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def environment(**more: str) -> dict[str, str]:
+    """One thread, no server of the outer world, and this repository's code wherever the workspace is."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "TROUPE_"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
+
+
+def pipeline(folder: Path, overrides: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    """`make pipeline SET=overrides` in a workspace."""
+    command = [PYTHON, "-m", "pipelines", "run", "--set", overrides]
+    return subprocess.run(command, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=120)
+
+
+def eventually(holds: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until something holds; fail if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+def processes_in(folder: Path) -> list[str]:
+    """The command lines of processes, other than our own, that work in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found += [" ".join(process.cmdline())] if Path(process.cwd()) == folder else []
+        except psutil.Error:
+            continue
+    return found

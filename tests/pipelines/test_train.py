@@ -1,0 +1,58 @@
+"""`python -m pipelines run` on its own: Prefect, DVC and MLflow are real; each run brings its own Prefect server."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipelines.small import PYTHON, WORK, environment, eventually, make, pipeline, processes_in
+from troupe.layout import RUNS
+
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """The record of the last run."""
+    last = max((folder / RUNS).glob("*/run.json"), key=os.path.getmtime)
+    return dict(json.loads(last.read_text()))
+
+
+def test_killed_then_completed_then_up_to_date(tmp_path: Path) -> None:
+    folder = make(tmp_path, "touch began; exec sleep 60")
+    with subprocess.Popen([PYTHON, "-m", "pipelines", "run"], cwd=folder, env=environment()) as child:
+        eventually((folder / "began").exists, 90)
+        child.kill()
+    eventually(lambda: not processes_in(folder))  # its Prefect server is gone, too
+
+    (folder / "work.sh").write_text(WORK)
+    completed = pipeline(folder)
+    assert completed.returncode == 0, completed.stderr
+    assert "second at work" in completed.stdout
+    assert "nothing to promote" in completed.stdout, "this graph has no evaluation"
+    stages = record(folder)["stages"]
+    assert {name: stage["outcome"] for name, stage in stages.items()} == {
+        "inputs": "ran",
+        "first": "cached",
+        "second": "ran",
+    }
+    eventually(lambda: not processes_in(folder))
+
+    runs = sorted((folder / RUNS).iterdir())
+    again = pipeline(folder)
+    assert again.returncode == 0, again.stderr
+    assert "Running stage" not in again.stdout
+    assert sorted((folder / RUNS).iterdir()) == runs, "a run that had nothing to do leaves no record"
+
+
+def test_bad_input_is_one_line_before_any_server_starts(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    refused = pipeline(folder, "bad")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "inputs: override: run.seed: not a number\n"
+    silent = pipeline(folder, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert silent.returncode == 2
+    assert silent.stderr.startswith("PREFECT_API_URL: no Prefect server answers at http://127.0.0.1:9/api")
+    assert silent.stderr.count("\n") == 1
