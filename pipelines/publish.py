@@ -67,15 +67,17 @@ def publish(run: Run, changed: bool = True) -> Publication:
     Does nothing a second time. MLflow out of reach is no error: the publication says so, and the next run makes up.
     """
     metrics = read_json(METRICS) if METRICS.exists() else None
+    decision, problem = None, None
     try:
         mirror_pending(current=run.id)
         decision = _register_and_promote(run) if metrics else None
     except RegistryError as error:
-        return Publication(run, metrics, None, str(error))
-    if decision and (changed or decision.released or not REPORT.exists()):
-        render_report(REPORTS, _verdict(decision), gather_provenance(shlex.split(run.overrides)))
+        problem = str(error)
+    news = changed or (decision and decision.verdict.outcome != "unchanged")
+    if metrics and (news or not REPORT.exists()):
+        render_report(REPORTS, _verdict(decision) if decision else None, gather_provenance(shlex.split(run.overrides)))
     records.keep_report(run.folder)
-    return Publication(run, metrics, decision)
+    return Publication(run, metrics, decision, problem)
 
 
 def _register_and_promote(run: Run) -> "Decision":

@@ -66,9 +66,10 @@ def prefect_command(server: Server, ui: bool) -> list[str]:
 def mlflow_command(server: Server) -> list[str]:
     """The server reads the same files as a run without it: runs made before and after stand in one list."""
     port = server.url.rpartition(":")[2]
+    place = ["--host", HOST, "--port", port, "--workers", "1"]
     store = ["--backend-store-uri", "sqlite:///mlflow.db"]
     artifacts = ["--no-serve-artifacts", "--default-artifact-root", str(Path("mlartifacts").resolve())]
-    return [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", HOST, "--port", port, *store, *artifacts]
+    return [sys.executable, "-m", "mlflow", "server", *place, *store, *artifacts]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from logging import Logger, LoggerAdapter
 from typing import Any
 from uuid import UUID
@@ -9,9 +10,11 @@ from uuid import UUID
 from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
+from prefect.states import Crashed
 
 from pipelines.publish import mirrored, publish
 from pipelines.repro import StageFailed, changed_stages, run_stage
@@ -31,7 +34,9 @@ def train(overrides: str = "") -> None:
         overrides: parameters for this run only, e.g. pretrain.steps=500 data.source=tiny-shakespeare
     """
     with claim(overrides) as run, mirrored(run), run.recorded():
-        _name_flow_run(run, UUID(flow_run.get_id()))
+        with get_client(sync_client=True) as client:
+            _name_flow_run(client, run, UUID(flow_run.get_id()))
+            _bury_killed_runs(client, run)
         for stage in changed_stages(run):
             _task(stage)(stage, run)
         publication = publish(run)
@@ -79,9 +84,15 @@ def _at_most_one_a_second(logger: Logger | LoggerAdapter[Logger]) -> Callable[[s
     return log
 
 
-def _name_flow_run(run: Run, flow_run_id: UUID) -> None:
+def _name_flow_run(client: SyncPrefectClient, run: Run, flow_run_id: UUID) -> None:
     """Show our run's id in Prefect, and Prefect's in our record."""
     run.record["prefect_flow_run"] = str(flow_run_id)
     run.save()
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(flow_run_id, name=f"train {run.id}", tags=["troupe", *run.overrides.split()])
+    client.update_flow_run(flow_run_id, name=f"train {run.id}", tags=["troupe", *run.overrides.split()])
+
+
+def _bury_killed_runs(client: SyncPrefectClient, run: Run) -> None:
+    """Tell Prefect which runs of this workspace were killed: it would show them as running for ever."""
+    for flow_run_id in run.bury():
+        with suppress(ObjectNotFound):  # another server's
+            client.set_flow_run_state(UUID(flow_run_id), Crashed(message="killed"), force=True)

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from troupe.errors import WorkspaceBusy
-from troupe.files import sha256_file, write_json
+from troupe.files import read_json, sha256_file, write_json
 from troupe.layout import EFFECTIVE_PARAMS, RUNS, STATE
 from troupe.stages.common import SET_VARIABLE
 
@@ -99,6 +99,17 @@ class Run:
             if DVC_LOCK.exists():
                 self.record["dvc_lock_sha256"] = sha256_file(DVC_LOCK)
             self.save()
+
+    def bury(self) -> list[str]:
+        """Record earlier runs without an end as killed, each once, and name their runs in Prefect.
+
+        While this run has the workspace no other can be alive.
+        """
+        paths = [path for path in RUNS.glob("*/run.json") if path.parent != self.folder]
+        dead = {path: record for path in paths if (record := read_json(path))["outcome"] == "running"}
+        for path, record in dead.items():
+            write_json(path, record | {"outcome": "killed"})
+        return [record["prefect_flow_run"] for record in dead.values() if "prefect_flow_run" in record]
 
     def save(self) -> None:
         write_json(self.folder / "run.json", self.record)

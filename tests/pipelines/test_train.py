@@ -2,7 +2,9 @@
 
 import json
 import os
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,9 @@ def test_killed_then_completed_then_up_to_date(tmp_path: Path) -> None:
         "second": "ran",
     }
     eventually(lambda: not processes_in(folder))
+    with closing(sqlite3.connect(folder / ".troupe" / "prefect" / "prefect.db")) as database:
+        states = database.execute("SELECT state_type FROM flow_run ORDER BY start_time").fetchall()
+    assert states == [("CRASHED",), ("COMPLETED",)], "Prefect does not show the killed run as running for ever"
 
     runs = sorted((folder / RUNS).iterdir())
     again = pipeline(folder)

@@ -19,23 +19,19 @@ def _in_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def hold() -> subprocess.Popen[bytes]:
-    code = "import time; from pipelines.workspace import claim\nwith claim(): time.sleep(60)"
-    child = subprocess.Popen([sys.executable, "-c", code], env=environment())
-    eventually((STATE / "holder.json").exists)
-    return child
+HOLD = "import time; from pipelines.workspace import claim\nwith claim(): time.sleep(60)"
 
 
 def test_a_second_pipeline_is_refused_in_one_line_and_changes_nothing() -> None:
-    child = hold()
-    before = sorted(map(str, RUNS.iterdir()))
-    with pytest.raises(WorkspaceBusy) as caught, claim():
-        pass
+    with subprocess.Popen([sys.executable, "-c", HOLD], env=environment()) as child:
+        eventually(lambda: list(RUNS.glob("*/run.json")))
+        before = sorted(RUNS.iterdir())
+        with pytest.raises(WorkspaceBusy) as caught, claim():
+            pass
+        child.kill()
     assert str(child.pid) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert sorted(map(str, RUNS.iterdir())) == before
-    child.kill()
-    child.wait()
+    assert sorted(RUNS.iterdir()) == before
     with claim():
         pass  # a killed holder holds nothing
 
@@ -111,3 +107,16 @@ def test_a_run_that_found_nothing_to_do_leaves_no_record() -> None:
     with claim():
         pass
     assert not list(RUNS.iterdir())
+
+
+def test_killed_runs_are_buried_once() -> None:
+    with claim() as killed:
+        killed.record["prefect_flow_run"] = "id of the killed"
+        killed.save()
+        text = (killed.folder / "run.json").read_text()
+    killed.folder.mkdir()
+    (killed.folder / "run.json").write_text(text)  # what a kill leaves
+    with claim() as run:
+        assert run.bury() == ["id of the killed"]
+        assert json.loads((killed.folder / "run.json").read_text())["outcome"] == "killed"
+        assert run.bury() == []
