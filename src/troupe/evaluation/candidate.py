@@ -19,12 +19,9 @@ def choose(models: Mapping[str, Any], margin: float) -> dict[str, str]:
 
 def _reason(stage: str, near: list[str], bpb: Mapping[str, float], accuracy: Mapping[str, float], margin: float) -> str:
     if len(near) == 1:
-        return (
-            f"{bpb[stage]:.3f} bits per byte of validation text, "
-            f"the lowest, and no other stage is within {margin:g} of it"
-        )
+        return f"no other stage is within {margin:g} bits per byte of its {bpb[stage]:.3f} on validation text"
     others = ", ".join(f"{name} {accuracy[name]:.3f}" for name in near if name != stage)
     return (
-        f"of the stages within {margin:g} bits per byte of the lowest on validation text, "
-        f"the judge tells its text from real text least often: {accuracy[stage]:.3f} (others: {others})"
+        f"on validation text the judge catches it least often ({accuracy[stage]:.3f}; {others}) "
+        f"of the stages within {margin:g} bits per byte of the lowest"
     )

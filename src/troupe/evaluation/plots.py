@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from troupe.files import write_atomic
+from troupe.layout import MODEL_STAGES
 
 Records = Sequence[Mapping[str, Any]]
 INK = "#0a0b0c"  # stands for the reader's text colour: replaced by currentColor
@@ -74,18 +75,20 @@ def curve(points: Sequence[tuple[float, float]], title: str, colour: str) -> Fig
         whole = range(0, len(points) - width + 1, width)
         steps, values = ([sum(axis[i : i + width]) / width for i in whole] for axis in (steps, values))
     axes.plot(steps, values, color=colour, linewidth=1.8, marker="o" if len(steps) < 30 else "", markersize=3)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("step")
     axes.margins(x=0.02)
     return figure
 
 
 def bits_per_byte(metrics: Mapping[str, Any]) -> Figure:
-    """Bars: every model and every n-gram order on test text; shorter is better."""
+    """Bars: every model, and n-grams from order 3 up, on test text; shorter is better."""
     ngram = metrics["ngram"]["test"]
-    rows = [(name, model["test"]["bpb"], COLOURS.get(name, GREY)) for name, model in metrics["models"].items()]
+    rows = [(name, metrics["models"][name]["test"]["bpb"], COLOURS[name]) for name in MODEL_STAGES]
     if control := metrics["controls"].get("dense_continued"):
         rows.append(("dense, continued", control["test"]["bpb"], GREY))
-    rows += [(f"Kneser-Ney {order}", ngram[order], GREY) for order in sorted(ngram, key=int) if int(order) > 1]
+    rows += [(f"Kneser-Ney {order}", ngram[order], GREY) for order in sorted(ngram, key=int) if int(order) > 2]
     figure, axes = _figure("Bits per byte of test text (shorter is better)", height=0.9 + 0.24 * len(rows))
     names, values, colours = zip(*rows, strict=True)
     bars = axes.barh(names, values, color=colours, height=0.68)
@@ -100,7 +103,7 @@ def judge(metrics: Mapping[str, Any]) -> Figure:
     """The judge's accuracy on test text with its 95 % interval, between the controls; 0.5 cannot be told from real."""
     controls = metrics["controls"]
     rows = [("real text", controls["real_against_real"], GREY)]
-    rows += [(name, model["test"]["judge"], COLOURS.get(name, GREY)) for name, model in metrics["models"].items()]
+    rows += [(name, metrics["models"][name]["test"]["judge"], COLOURS[name]) for name in MODEL_STAGES]
     rows.append(("known bad", controls["known_bad"], GREY))
     figure, axes = _figure("Judge accuracy on test text (towards 0.5 is better)", height=0.9 + 0.32 * len(rows))
     for y, (_, ruling, colour) in enumerate(rows):
@@ -119,8 +122,6 @@ def judge(metrics: Mapping[str, Any]) -> Figure:
 def _figure(title: str, height: float = SIZE[1]) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(SIZE[0], height), layout="constrained")
     axes = figure.add_subplot(title=title)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
     return figure, axes
 
 

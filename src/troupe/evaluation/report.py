@@ -58,7 +58,7 @@ def rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             "judge": model["test"]["judge"],
             "diversity": model["diversity"],
         }
-        for name, model in metrics["models"].items()
+        for name, model in ((stage, metrics["models"][stage]) for stage in MODEL_STAGES)
     ]
     if control := controls.get("dense_continued"):
         table.append({"name": "dense, continued", "parameters": control["parameters"], "bpb": control["test"]["bpb"]})

@@ -42,7 +42,10 @@ def evaluate(params: Params) -> None:
     draw_all(REPORTS / "plots", metrics, logs)
     page = render_report(REPORTS, None, gather_provenance(overrides_from_environment()))
     Console().print(table(metrics))
-    print(f"candidate: {metrics['candidate']['stage']}: {metrics['candidate']['reason']}\nreport: {page}", flush=True)
+    print(
+        f"candidate: {metrics['candidate']['stage']}, because {metrics['candidate']['reason']}\nreport: {page}",
+        flush=True,
+    )
 
 
 def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -> Figures:
@@ -102,7 +105,8 @@ def read_held_out(window: int, block_size: int) -> dict[str, HeldOut]:
 def table(metrics: Figures) -> Table:
     """The main figures for a terminal, all on test text."""
     shown = Table("model", "bits per byte", "judge accuracy (95 %)", title="Test text: lower is better")
-    for name, model in metrics["models"].items():
+    for name in MODEL_STAGES:
+        model = metrics["models"][name]
         judge = model["test"]["judge"]
         accuracy = f"{judge['accuracy']:.3f}  ({judge['low']:.3f} to {judge['high']:.3f})"
         shown.add_row(name, f"{model['test']['bpb']:.3f}", accuracy)

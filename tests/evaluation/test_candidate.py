@@ -1,0 +1,39 @@
+"""Which stage is put forward: only validation counts."""
+
+from typing import Any
+
+from troupe.evaluation.candidate import choose
+
+
+def models(**figures: tuple[float, float]) -> dict[str, Any]:
+    """stage=(bits per byte, judge accuracy) on validation text; test figures would choose otherwise."""
+    return {
+        stage: {
+            "validation": {"bpb": bpb, "judge": {"accuracy": accuracy}},
+            "test": {"bpb": -bpb, "judge": {"accuracy": 1 - accuracy}},
+        }
+        for stage, (bpb, accuracy) in figures.items()
+    }
+
+
+def test_the_least_often_caught_of_those_near_the_lowest() -> None:
+    chosen = choose(models(pretrain=(1.40, 0.80), moe=(1.395, 0.70), adversarial=(1.41, 0.60)), margin=0.01)
+    assert chosen["stage"] == "moe"
+    assert "0.700; pretrain 0.800" in chosen["reason"]
+
+
+def test_the_margin_itself_is_near_enough() -> None:
+    assert choose(models(pretrain=(1.0, 0.8), moe=(1.5, 0.7)), margin=0.5)["stage"] == "moe"
+
+
+def test_with_no_other_near_prediction_decides_alone() -> None:
+    chosen = choose(models(pretrain=(1.40, 0.80), moe=(1.50, 0.70)), margin=0.01)
+    assert chosen == {
+        "stage": "pretrain",
+        "reason": "no other stage is within 0.01 bits per byte of its 1.400 on validation text",
+    }
+
+
+def test_ties_go_to_the_better_predictor_then_to_the_earlier_stage() -> None:
+    assert choose(models(pretrain=(1.405, 0.7), moe=(1.40, 0.7)), margin=0.01)["stage"] == "moe"
+    assert choose(models(pretrain=(1.40, 0.7), moe=(1.40, 0.7)), margin=0.01)["stage"] == "pretrain"

@@ -1,0 +1,161 @@
+"""The page and its pictures: self-contained, escaped, the same for the same figures."""
+
+import math
+import sys
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from troupe.errors import ArtifactError
+from troupe.evaluation.plots import PANELS, curve, draw_all, series
+from troupe.evaluation.report import render_report, rows
+from troupe.files import write_json
+from troupe.layout import MODEL_STAGES
+
+NASTY = "<script>alert('x')</script> & \"quotes\""
+
+
+def judged(accuracy: float) -> dict[str, float]:
+    return {"accuracy": accuracy, "low": accuracy - 0.02, "high": accuracy + 0.02, "auc": accuracy, "n": 100}
+
+
+def metrics() -> dict[str, Any]:
+    diversity = dict.fromkeys(("distinct_1", "distinct_2", "distinct_4", "repetition", "memorisation"), 0.5)
+    both = {split: {"bpb": 1.4, "judge": judged(0.7)} for split in ("validation", "test")}
+    model = {"weights_sha256": "ab" * 32, "parameters": 2_010_000, "diversity": diversity, **both}
+    ngram = {str(order): 3.0 / order for order in range(1, 7)}
+    return {
+        "test_sha256": "cd" * 32,
+        "judge": {"name": "judge", "seeds": 5, "window_bytes": 128, "texts": 400, "digest": "ef" * 32},
+        "models": dict.fromkeys(MODEL_STAGES, model),
+        "controls": {
+            "dense_continued": {"parameters": 2_000_000, "validation": {"bpb": 1.5}, "test": {"bpb": 1.5}},
+            "real_against_real": judged(0.5),
+            "real_text": {"diversity": diversity},
+            "known_bad": judged(0.98),
+        },
+        "ngram": {"order_chosen_on_validation": 6, "validation": ngram, "test": ngram},
+        "candidate": {"stage": "moe", "reason": "it is " + NASTY},
+    }
+
+
+def provenance() -> dict[str, Any]:
+    sizes = {split: {"bytes": 1000, "sha256": "00"} for split in ("train", "validation", "test")}
+    model = {"n_layer": 4, "n_head": 4, "n_embd": 192, "block_size": 128}
+    return {
+        "corpus": {"source": NASTY, "bytes": 3000, "sha256": "12" * 32, "licence": NASTY, "splits": sizes},
+        "tokens": {"vocab_size": 1024, "tokens": {"train": 1, "validation": 1, "test": 1}},
+        "stages": {"pretrain": {"steps": 1000, "seconds": 61.4}},
+        "params": {
+            "run": {"seed": 1},
+            "tokens": {"kind": "bpe"},
+            "model": model,
+            "moe": {"top_k": 2, "n_expert": 4},
+            "adversarial": {"objective": "wgan"},
+        },
+        "overrides": ["run.seed=1"],
+        "git_commit": "3" * 40,
+    }
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    samples = {
+        "prompt": "The ",
+        "tokens": 8,
+        "settings": {"greedy": "the likeliest token"},
+        "texts": {stage: {"greedy": NASTY} for stage in MODEL_STAGES},
+    }
+    write_json(tmp_path / "metrics.json", metrics())
+    write_json(tmp_path / "samples.json", samples)
+    logs = {stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES}
+    draw_all(tmp_path / "plots", metrics(), logs)
+    return tmp_path
+
+
+class Page(HTMLParser):
+    """Which elements there are, and which addresses they name."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "action")]
+
+
+def test_the_page_needs_nothing_else_and_escapes_all_text(reports: Path) -> None:
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    page = Page(text)
+    assert not {"script", "link", "iframe"} & set(page.elements)
+    assert page.elements.count("img") == 2 + len(MODEL_STAGES)
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert text.count("&lt;script&gt;alert") == 3 + len(MODEL_STAGES)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "before", "title"),
+    [
+        ("promoted", None, "moe is the new champion"),
+        ("refused", "models:/troupe/2", "The champion stays"),
+        ("refused", None, "No model was promoted"),
+        ("unchanged", "models:/troupe/2", "The champion stays as it is"),
+    ],
+)
+def test_the_headline_is_the_verdict(reports: Path, outcome: str, before: str | None, title: str) -> None:
+    verdict = {"outcome": outcome, "stage": "moe", "version": "models:/troupe/3", "reasons": ["worse by <0.1>"]}
+    text = render_report(reports, verdict | {"champion_before": before, "time": "now"}, provenance()).read_text()
+    assert f"<h1>{title}</h1>" in text
+    assert "<p>Worse by &lt;0.1&gt;</p>" in text
+
+
+def test_without_a_verdict_it_says_what_to_do(reports: Path) -> None:
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    assert "<h1>moe is the candidate</h1>" in text
+    assert "run make promote" in text
+
+
+def test_a_missing_figure_is_an_error_not_a_blank(reports: Path) -> None:
+    (reports / "metrics.json").unlink()
+    with pytest.raises(ArtifactError, match=r"metrics\.json"):
+        render_report(reports, None, provenance())
+
+
+def test_the_table_has_every_competitor_and_the_best_order() -> None:
+    assert [row["name"] for row in rows(metrics())] == [
+        *MODEL_STAGES, "dense, continued", "Kneser-Ney, order 5", "Kneser-Ney, order 6", "real text", "known bad",
+    ]  # fmt: skip
+
+
+def test_pictures_are_well_formed_and_the_same_for_the_same_figures(reports: Path) -> None:
+    before = {path.name: path.read_bytes() for path in (reports / "plots").iterdir()}
+    logs = {stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES}
+    draw_all(reports / "plots", metrics(), logs)
+    assert before == {path.name: path.read_bytes() for path in (reports / "plots").iterdir()}
+    for picture in before.values():
+        root = ElementTree.fromstring(picture)  # our own file
+        assert root.tag.endswith("svg")
+        assert b"prefers-color-scheme:dark" in picture
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_a_curve_keeps_the_range_of_its_figures() -> None:
+    """Smoothing takes means, so the thick line stays within the thin one and ends near its end."""
+    axes = curve([(step, float(step % 2)) for step in range(1000)], "zigzag", "blue").axes[0]
+    thin, thick = axes.lines
+    assert len(thin.get_xdata()) == 1000
+    assert set(thick.get_ydata()) == {0.5}
+
+
+def test_figures_that_are_not_numbers_are_left_out() -> None:
+    records = [{"step": 1, "train/loss": 2.0}, {"step": 2, "train/loss": "nan"}, {"step": 3}]
+    assert series(records, "train/loss") == [(1, 2.0)]
+    assert "train/loss" in PANELS

@@ -1,0 +1,119 @@
+"""The evaluate stage: files in, figures out, the same for the same seed, and no figure that is not a number."""
+
+import json
+import math
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from troupe.data.tokenizer import load_tokenizer
+from troupe.errors import ArtifactError
+from troupe.evaluation.provenance import gather_provenance, git_commit
+from troupe.files import read_json, write_json
+from troupe.layout import METRICS, MODEL_STAGES, REPORT, REPORTS, TOKENS, model_dir
+from troupe.models.bundle import save_bundle
+from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.params import Params
+from troupe.stages.evaluate import evaluate
+
+SMALL = {"judge_seeds": 2, "judge_texts": 10, "judge_window": 64, "sample_tokens": 8, "ngram_max_order": 6}
+
+
+def save_model(folder: Path, params: Params, seed: int, broken: bool = False) -> None:
+    tokenizer = load_tokenizer(TOKENS / "tokenizer.json")
+    model = GPT(GPTConfig(tokenizer.vocab_size, params.model.block_size, n_layer=1, n_head=2, n_embd=8, dropout=0.1))
+    init_gpt2(model, torch.Generator().manual_seed(seed))
+    if broken:
+        with torch.no_grad():
+            model.norm.bias.fill_(math.nan)
+    save_bundle(folder, model, tokenizer, {})
+
+
+@pytest.fixture
+def params(workspace: Params) -> Params:
+    for seed, stage in enumerate(MODEL_STAGES):
+        save_model(model_dir(stage), workspace, seed)
+        (model_dir(stage) / "metrics.jsonl").write_text('{"step": 1, "train/loss": 5.0}\n')
+        write_json(model_dir(stage) / "summary.json", {"steps": 1, "seconds": 0.1})
+    save_model(model_dir("moe") / "control", workspace, 3)
+    return workspace.model_copy(update={"evaluate": workspace.evaluate.model_copy(update=SMALL)})
+
+
+def numbers(node: Any) -> Iterator[float]:
+    if isinstance(node, dict):
+        for value in node.values():
+            yield from numbers(value)
+    elif isinstance(node, int | float):
+        yield node
+
+
+def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(params)
+    metrics = read_json(METRICS)
+    assert set(metrics) == {"test_sha256", "judge", "models", "controls", "ngram", "candidate"}
+    assert set(metrics["controls"]) == {"dense_continued", "real_against_real", "real_text", "known_bad"}
+    assert all(math.isfinite(number) for number in numbers(metrics))
+    assert list(metrics["ngram"]["test"]) == [str(order) for order in range(1, 7)]
+    for stage, model in metrics["models"].items():
+        assert model["weights_sha256"] == read_json(model_dir(stage) / "config.json")["weights_sha256"]
+        for split in ("validation", "test"):
+            assert model[split]["bpb"] > metrics["ngram"][split]["5"]  # an untrained model, against counting
+            assert model[split]["judge"]["low"] <= model[split]["judge"]["accuracy"] <= model[split]["judge"]["high"]
+    samples = read_json(REPORTS / "samples.json")
+    assert set(samples["texts"]) == set(MODEL_STAGES)
+    assert set(samples["texts"]["moe"]) == {"greedy", "temperature", "top-k", "top-p"}
+    assert "moe is the candidate" in REPORT.read_text() or metrics["candidate"]["stage"] != "moe"
+    assert f"candidate: {metrics['candidate']['stage']}, because" in capsys.readouterr().out
+
+
+def test_it_repeats_itself_with_any_number_of_threads(params: Params) -> None:
+    found = []
+    for threads in (1, 3):
+        evaluate(params.model_copy(update={"run": params.run.model_copy(update={"threads": threads})}))
+        judged = [(model["test"]["judge"], model["diversity"]) for model in read_json(METRICS)["models"].values()]
+        found.append((judged, (REPORTS / "samples.json").read_bytes()))
+    torch.set_num_threads(1)
+    assert found[0] == found[1]
+
+
+def test_another_seed_writes_other_texts(params: Params) -> None:
+    texts = []
+    for seed in (1, 2):
+        evaluate(params.model_copy(update={"run": params.run.model_copy(update={"seed": seed})}))
+        texts.append(read_json(REPORTS / "samples.json")["texts"]["pretrain"])
+    assert texts[0]["greedy"] == texts[1]["greedy"]
+    assert texts[0]["temperature"] != texts[1]["temperature"]
+
+
+def test_a_diverged_model_is_named_and_nothing_is_written(params: Params) -> None:
+    save_model(model_dir("moe"), params, 1, broken=True)
+    with pytest.raises(ArtifactError, match="moe: its model gives the validation text nan nats"):
+        evaluate(params)
+    assert not REPORTS.exists()
+
+
+def test_without_a_control_it_is_left_out(params: Params) -> None:
+    for file in (model_dir("moe") / "control").iterdir():
+        file.unlink()
+    (model_dir("moe") / "control").rmdir()
+    evaluate(params)
+    assert "dense_continued" not in read_json(METRICS)["controls"]
+
+
+def test_provenance_names_commit_and_overrides(params: Params) -> None:
+    assert git_commit() == "unknown"
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    for command in (["init", "-q"], ["add", "text.txt"], ["commit", "-qm", "text"]):
+        subprocess.run([*git, *command], check=True)
+    gathered = gather_provenance(["run.seed=1"])
+    assert len(gathered["git_commit"]) == 40
+    Path("text.txt").write_text("changed")
+    assert git_commit() == gathered["git_commit"] + "+"
+    assert gathered["overrides"] == ["run.seed=1"]
+    assert gathered["corpus"]["source"] == "text.txt"
+    assert gathered["stages"]["pretrain"]["steps"] == 1
+    json.dumps(gathered)
