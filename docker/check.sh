@@ -35,8 +35,8 @@ main() {
     say "the servers are healthy, the worker is started"
     python3 docker/check.py "$OVERRIDES"
     say "trained through the worker"
-    compose run --rm -T trainer-cpu python -m pipelines run --set "$OVERRIDES"
-    say "run again by hand in a container of its own"
+    compose exec -T trainer-cpu python -m pipelines run --set "$OVERRIDES"
+    say "ran again by hand: nothing to do"
 }
 
 build() {
@@ -72,7 +72,7 @@ compose() { $COMPOSE --project-name "$PROJECT" --file docker/compose.yaml --prof
 
 finish() {
     status=$?
-    if [ $status != 0 ]; then compose logs --tail 60 || true; fi
+    if [ $status != 0 ]; then compose logs --no-color --tail 40 || true; fi
     compose down --volumes --timeout 5 >/dev/null 2>&1 || true
     if [ ${#helpers[@]} != 0 ]; then kill "${helpers[@]}" 2>/dev/null || true; fi
     rm -rf "$SCRATCH"
