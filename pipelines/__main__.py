@@ -20,7 +20,9 @@ from troupe.errors import TroupeError, WorkspaceBusy
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 Set = Annotated[str, typer.Option("--set", help='Parameters for this run, e.g. "pretrain.steps=500 run.seed=7".')]
-Cron = Annotated[str, typer.Option(help='Also run on a schedule, e.g. "0 3 * * *" for three every night.')]
+Cron = Annotated[str, typer.Option(help='Add a schedule, e.g. "0 3 * * *" for three every night; it lasts.')]
+# Prefect's runner, asked to stop, forgets to await its own coroutine and would say so.
+RUNNER = [sys.executable, "-W", "ignore::RuntimeWarning:prefect.runner.runner", "-m", "pipelines", "serve"]
 
 
 @app.command()
@@ -69,7 +71,7 @@ def ui(
         ]
         for server, child in zip((prefect, mlflow), children, strict=True):
             servers.wait_for(server, child)
-        children.append(stack.enter_context(started([sys.executable, "-m", "pipelines", "serve", "--cron", cron])))
+        children.append(stack.enter_context(started([*RUNNER, "--cron", cron])))
         stack.enter_context(servers.announced(prefect, mlflow))
         print(f"Prefect  {prefect.url}   runs, schedules, the deployment `train`")
         print(f"MLflow   {mlflow.url}   curves, registered models, the report")

@@ -36,12 +36,19 @@ def train(overrides: str = "") -> None:
     with claim(overrides) as run, mirrored(run), run.recorded():
         with get_client(sync_client=True) as client:
             _name_flow_run(client, run, UUID(flow_run.get_id()))
-            _bury_killed_runs(client, run)
+            bury_killed_runs(client, run)
         for stage in changed_stages(run):
             _task(stage)(stage, run)
         publication = publish(run)
         create_markdown_artifact(key="figures", markdown=markdown(publication), description=f"Run {run.id}")
         print(summary(publication), flush=True)
+
+
+def bury_killed_runs(client: SyncPrefectClient, run: Run) -> None:
+    """Tell Prefect which runs of this workspace were killed: it would show them as running for ever."""
+    for flow_run_id in run.bury():
+        with suppress(ObjectNotFound):  # another server's
+            client.set_flow_run_state(UUID(flow_run_id), Crashed(message="killed"), force=True)
 
 
 def _task(stage: str) -> Task[[str, Run], None]:
@@ -89,10 +96,3 @@ def _name_flow_run(client: SyncPrefectClient, run: Run, flow_run_id: UUID) -> No
     run.record["prefect_flow_run"] = str(flow_run_id)
     run.save()
     client.update_flow_run(flow_run_id, name=f"train {run.id}", tags=["troupe", *run.overrides.split()])
-
-
-def _bury_killed_runs(client: SyncPrefectClient, run: Run) -> None:
-    """Tell Prefect which runs of this workspace were killed: it would show them as running for ever."""
-    for flow_run_id in run.bury():
-        with suppress(ObjectNotFound):  # another server's
-            client.set_flow_run_state(UUID(flow_run_id), Crashed(message="killed"), force=True)
