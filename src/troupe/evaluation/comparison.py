@@ -1,12 +1,12 @@
 """Every model and every competitor on the same held-out text: the figures of reports/metrics.json."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,6 +22,8 @@ from troupe.params import EvaluateParams
 from troupe.seeding import generator
 
 Figures = dict[str, Any]
+Key = TypeVar("Key", bound=Hashable)
+Found = TypeVar("Found")
 MakeWindows = Callable[[str, int], Windows]  # split, repetition -> fresh windows to judge
 Heard = tuple[dict[str, Ruling], list[str]]  # of one repetition: the ruling by split, and the texts written for test
 
@@ -45,16 +47,23 @@ class Comparison:
     seed: int
     tick: Callable[[Figures], None]
 
-    def likelihood(self, name: str, model: GPT) -> dict[str, float]:
-        """Bits per byte by split. Raises ArtifactError if one is not finite."""
-        bpb = {}
-        for split, text in self.held_out.items():
-            total = nats(model, text.ids, self.params.stride)
-            if not math.isfinite(total):
-                raise ArtifactError(f"{name}: its model gives the {split} text {total} nats; its training diverged")
-            bpb[split] = bits_per_byte(total, len(text.content))
-            self.tick({"bpb": bpb[split]})
-        return bpb
+    def likelihoods(self, models: Mapping[str, GPT]) -> dict[str, dict[str, float]]:
+        """{model: {split: bits per byte}}. Raises ArtifactError, naming the model, if one is not finite."""
+        with _workers() as pool:
+            pending = {
+                (name, split): pool.submit(self._bits_per_byte, name, model, split)
+                for name, model in models.items()
+                for split in self.held_out
+            }
+            bpb = self._collect(pending, lambda found: {"bpb": found})
+        return {name: {split: bpb[name, split] for split in self.held_out} for name in models}
+
+    def _bits_per_byte(self, name: str, model: GPT, split: str) -> float:
+        text = self.held_out[split]
+        total = nats(model, text.ids, self.params.stride)
+        if not math.isfinite(total):
+            raise ArtifactError(f"{name}: its model gives the {split} text {total} nats; its training diverged")
+        return bits_per_byte(total, len(text.content))
 
     def ngram(self) -> Figures:
         """Kneser-Ney models of bytes: {"order_chosen_on_validation", split: {order: bits per byte}}."""
@@ -65,11 +74,7 @@ class Comparison:
         return {"order_chosen_on_validation": chosen, **by_order}
 
     def judge(self, models: Mapping[str, GPT]) -> dict[str, Figures]:
-        """{writer: {"judge": {split: verdict}, "diversity"}} of models, "known_bad" and "real_against_real".
-
-        Repetitions run side by side on one thread each: generating gains little from more, and the figures do not
-        depend on how many threads there are.
-        """
+        """{writer: {"judge": {split: verdict}, "diversity"}} of models, "known_bad" and "real_against_real"."""
         train, repetitions = self.train.encode(), range(self.params.judge_seeds)
         makers: dict[str, MakeWindows] = {
             name: partial(self._written, name, partial(continuations, model), next(model.parameters()).device)
@@ -79,20 +84,22 @@ class Comparison:
         makers["real_against_real"] = self._real
         hear = partial(_hear, known_ngrams(self.train))
         with _workers() as pool:
-            pending = {name: [pool.submit(hear, make, r) for r in repetitions] for name, make in makers.items()}
-            heard = {name: [self._finished(future) for future in futures] for name, futures in pending.items()}
-        return {
-            name: {
-                "judge": {split: verdict([rulings[split] for rulings, _ in trials]) for split in self.held_out},
-                "diversity": diversity.summary([texts for _, texts in trials], train),
-            }
-            for name, trials in heard.items()
-        }
+            pending = {(name, r): pool.submit(hear, make, r) for name, make in makers.items() for r in repetitions}
+            heard = self._collect(pending, lambda found: {"judge": float(found[0]["test"].correct.mean())})
+        return {name: self._summed_up([heard[name, r] for r in repetitions], train) for name in makers}
 
-    def _finished(self, trial: Future[Heard]) -> Heard:
-        heard = trial.result()
-        self.tick({"judge": float(heard[0]["test"].correct.mean())})
-        return heard
+    def _collect(self, pending: Mapping[Key, Future[Found]], figures: Callable[[Found], Figures]) -> dict[Key, Found]:
+        collected = {}
+        for key, future in pending.items():
+            collected[key] = future.result()
+            self.tick(figures(collected[key]))
+        return collected
+
+    def _summed_up(self, trials: Sequence[Heard], train: bytes) -> Figures:
+        return {
+            "judge": {split: verdict([rulings[split] for rulings, _ in trials]) for split in self.held_out},
+            "diversity": diversity.summary([texts for _, texts in trials], train),
+        }
 
     def real_diversity(self) -> dict[str, float]:
         """The diversity of the real text at the test places: what every writer's is held against."""
@@ -132,7 +139,9 @@ def _hear(known: Known, make: MakeWindows, repetition: int) -> Heard:
 
 @contextmanager
 def _workers() -> Iterator[ThreadPoolExecutor]:
-    """As many threads as torch has, each computing alone; what has not begun when one fails never does."""
+    """As many workers as torch has threads, each computing on one: small matrices gain little from more, they are far
+    slower with more on a busy machine, and so the figures do not hang on the number. When one fails, what has not
+    begun never does."""
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads)
     torch.set_num_threads(1)

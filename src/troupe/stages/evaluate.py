@@ -60,7 +60,7 @@ def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -
             seed=params.run.seed,
             tick=lambda figures: show(next(done), figures),
         )
-        bpb = {name: comparison.likelihood(name, bundle.model) for name, bundle in everyone.items()}
+        bpb = comparison.likelihoods({name: bundle.model for name, bundle in everyone.items()})
         judged = comparison.judge({stage: bundle.model for stage, bundle in models.items()})
     measured = {stage: of_model(bundle, bpb[stage], judged[stage]) for stage, bundle in models.items()}
     controls: Figures = {name: judged[name]["judge"]["test"] for name in ("known_bad", "real_against_real")}
