@@ -9,6 +9,7 @@ import torch
 
 from troupe.adversarial.game import Game
 from troupe.adversarial.loop import Outcome, Validate, refine
+from troupe.adversarial.selection import distinct_2
 from troupe.compute import autocast, set_up
 from troupe.data.batches import load_ids
 from troupe.decoding import evaluating
@@ -74,7 +75,9 @@ def play(game: Game, params: Params, bits_per_byte: Validate) -> dict[str, Any]:
             show(step, {name: figures[name] for name in SHOWN if name in figures})
 
         outcome = refine(game, bits_per_byte, log_and_show, checkpoints.save, resume)
-    return {"resumed_at_step": done, **summary(outcome, params.adversarial)}
+    real_BS = game.held_out_BT[:, params.adversarial.prompt_length :]
+    facts = {"resumed_at_step": done, "real/val/distinct_2": distinct_2(real_BS)}
+    return facts | summary(outcome, params.adversarial)
 
 
 def summary(outcome: Outcome, params: AdversarialParams) -> dict[str, Any]:
