@@ -110,12 +110,14 @@ def _outcome(stage: str, lines: Sequence[str]) -> Outcome:
 def _failure(stage: str, lines: Sequence[str], log: Path) -> StageFailed:
     """What went wrong, in the stage's own words, or in DVC's if the stage did not start."""
     status = next((int(match[1]) for line in lines if (match := EXIT_STATUS.search(line))), 0)
+    started = f"Running stage '{stage}':" in lines
     said = [line for line in lines if not CHATTER.match(line) and not line.startswith("Running stage")]
     if status in USER_ERRORS:
         first = max((n for n, line in enumerate(said) if line.startswith(f"{stage}: ")), default=-1)
         return StageFailed("\n".join(said[first:]), again=False)
-    reason = f"killed by signal {-status}" if status < 0 else _last_line("\n".join(said or lines))
-    return StageFailed(f"{stage} failed: {reason} (log: {log})", again=True)
+    last_words = said[-1:] if started else said or [_last_line("\n".join(lines))]
+    reason = f"killed by signal {-status}" if status < 0 else " ".join(map(str.strip, last_words))
+    return StageFailed(f"{stage} failed: {reason} (log: {log})", again=started)
 
 
 def _last_line(text: str) -> str:
