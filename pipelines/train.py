@@ -1,7 +1,7 @@
 """The Prefect flow `train`: what `make pipeline`, a click in the UI and a schedule run alike."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from logging import Logger, LoggerAdapter
 from typing import Any
@@ -16,7 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from pipelines.publish import mirrored, publish
+from pipelines.publish import Publication, catch_up, mirrored, publish
 from pipelines.repro import StageFailed, changed_stages, run_stage
 from pipelines.summary import markdown, summary
 from pipelines.workspace import Run, claim
@@ -33,13 +33,12 @@ def train(overrides: str = "") -> None:
     Args:
         overrides: parameters for this run only, e.g. pretrain.steps=500 data.source=tiny-shakespeare
     """
-    with claim(overrides) as run, mirrored(run), run.recorded():
+    with claim(overrides) as run:
         with get_client(sync_client=True) as client:
             _name_flow_run(client, run, UUID(flow_run.get_id()))
             bury_killed_runs(client, run)
-        for stage in changed_stages(run):
-            _task(stage)(stage, run)
-        publication = publish(run)
+        stages = changed_stages(run)
+        publication = _work(run, stages) if stages else catch_up(run)
         create_markdown_artifact(key="figures", markdown=markdown(publication), description=f"Run {run.id}")
         print(summary(publication), flush=True)
 
@@ -49,6 +48,13 @@ def bury_killed_runs(client: SyncPrefectClient, run: Run) -> None:
     for flow_run_id in run.bury():
         with suppress(ObjectNotFound):  # another server's
             client.set_flow_run_state(UUID(flow_run_id), Crashed(message="killed"), force=True)
+
+
+def _work(run: Run, stages: Sequence[str]) -> Publication:
+    with mirrored(run), run.recorded():
+        for stage in stages:
+            _task(stage)(stage, run)
+        return publish(run)
 
 
 def _task(stage: str) -> Task[[str, Run], None]:
