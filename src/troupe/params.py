@@ -88,6 +88,7 @@ class MoeParams(TrainParams):
 
 class AdversarialParams(Section):
     objective: Literal["gan", "wgan", "wgan-gp"]
+    threads: Annotated[int, Field(ge=1, le=256)]
     steps: Count
     batch_size: Annotated[int, Field(ge=2)]
     sequence_length: Count

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from troupe.adversarial.game import Game, one_thread
+from troupe.adversarial.game import Game
 from troupe.adversarial.loop import Outcome, refine, update_critic, update_generator
 from troupe.adversarial.objectives import GAN
 from troupe.decoding import evaluating
@@ -177,10 +177,3 @@ def test_a_discriminator_that_diverges_in_its_warm_up_names_its_rate() -> None:
         run.game.critic.head.bias.fill_(math.nan)
     with pytest.raises(TroupeError, match=r"adversarial\.critic_learning_rate"):
         run.play()
-
-
-def test_one_thread_gives_the_threads_back() -> None:
-    before = torch.get_num_threads()
-    with one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before

@@ -7,8 +7,6 @@ Shapes: B sequences, T tokens (prompt and continuation), P tokens of prompt, S g
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -55,29 +53,12 @@ class Game:
     def fake(self, real_BT: Tensor, *draw: str | int) -> Tensor:
         """ids_BT: the same prompts, continued by the generator from its own distribution (temperature 1, no filter)."""
         prompts_BP = real_BT[:, : self.params.prompt_length]
-        with one_thread():
-            return generate(
-                self.generator, prompts_BP, self.params.sequence_length, Decoding(), self.rng(*draw, "fake")
-            )
+        return generate(self.generator, prompts_BP, self.params.sequence_length, Decoding(), self.rng(*draw, "fake"))
 
     @torch.no_grad()
     def scores(self, ids_BT: Tensor) -> Tensor:
         """score_B of the discriminator, in the objective's own unit; higher = more like real text."""
-        with one_thread():
-            return self.critic.score(self.critic.embed(ids_BT))
+        return self.critic.score(self.critic.embed(ids_BT))
 
     def rng(self, *purpose: str | int) -> torch.Generator:
         return generator(self.seed, "adversarial", *purpose, device=self.device)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one CPU thread inside. An LSTM, and a model that writes token by token, are thousands of small steps
-    in a row; threads have to meet after each, and where other programs hold a core they wait: measured 12 ms with one
-    thread and 1,328 ms with four for the same LSTM step."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from troupe.adversarial.game import Game, one_thread
+from troupe.adversarial.game import Game
 from troupe.adversarial.reinforce import generator_loss, leave_one_out, normalised
 from troupe.adversarial.selection import Look, auc, distinct_2, fault
 from troupe.errors import TroupeError
@@ -95,14 +95,13 @@ def update_critic(game: Game, draw: int) -> float:
     real_BT = game.real(draw)
     fake_BT = game.fake(real_BT, draw)
     critic, optimizer = game.critic, game.optimizers["critic"]
-    with one_thread():
-        loss = game.objective.critic_loss(
-            critic.score, critic.embed(real_BT), critic.embed(fake_BT), game.rng(draw, "between")
-        )
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        game.objective.constrain(critic)
+    loss = game.objective.critic_loss(
+        critic.score, critic.embed(real_BT), critic.embed(fake_BT), game.rng(draw, "between")
+    )
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    game.objective.constrain(critic)
     return loss.item()
 
 

@@ -38,6 +38,7 @@ SHOWN = (
 def adversarial(params: Params) -> None:
     """Refine the expert model by REINFORCE against an LSTM discriminator; write the generator that was kept."""
     began, device, folder = time.monotonic(), set_up(params.run), model_dir(NAME)
+    torch.set_num_threads(params.adversarial.threads)  # not run.threads: params.yaml says why
     expert = load_bundle(model_dir("moe"), device)
     ids = {split: load_ids(TOKENS, split) for split in ("train", "validation")}
     game = Game(expert.model, ids["train"], ids["validation"], params.adversarial, params.run.seed)
