@@ -9,7 +9,7 @@ def models(**figures: tuple[float, float]) -> dict[str, Any]:
     """stage=(bits per byte, judge accuracy) on validation text; test figures would choose otherwise."""
     return {
         stage: {
-            "validation": {"bpb": bpb, "judge": {"accuracy": accuracy}},
+            "validation": {"bpb": bpb, "judge": {"accuracy": accuracy, "standard_error": 0.02}},
             "test": {"bpb": -bpb, "judge": {"accuracy": 1 - accuracy}},
         }
         for stage, (bpb, accuracy) in figures.items()
@@ -37,3 +37,14 @@ def test_with_no_other_near_prediction_decides_alone() -> None:
 def test_ties_go_to_the_better_predictor_then_to_the_earlier_stage() -> None:
     assert choose(models(pretrain=(1.405, 0.7), moe=(1.40, 0.7)), margin=0.01)["stage"] == "moe"
     assert choose(models(pretrain=(1.40, 0.7), moe=(1.40, 0.7)), margin=0.01)["stage"] == "pretrain"
+
+
+def test_what_the_judge_cannot_rank_the_likelihood_ranks() -> None:
+    """0.78 and 0.79 lie within one standard error, 0.02."""
+    chosen = choose(models(pretrain=(1.405, 0.78), moe=(1.40, 0.79)), margin=0.01)
+    assert chosen["stage"] == "moe"
+    assert "cannot rank" in chosen["reason"]
+
+
+def test_below_one_half_is_no_better_than_one_half() -> None:
+    assert choose(models(pretrain=(1.405, 0.3), moe=(1.40, 0.5)), margin=0.01)["stage"] == "moe"

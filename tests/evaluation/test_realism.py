@@ -84,13 +84,20 @@ def test_cross_judging_never_hears_a_place_it_was_trained_on(monkeypatch: pytest
     assert sorted(heard.place.tolist()) == sorted([*range(N), *range(N)])
 
 
-def test_one_repetition_with_independent_windows_is_a_binomial() -> None:
-    """70 of 100: a mean of 0.7 with standard error sqrt(0.7 * 0.3 / 99), and Student's t with 99 degrees of freedom."""
-    found = verdict([ruling(np.arange(100) < 70)])
-    error = np.sqrt(0.7 * 0.3 / 99)
-    assert (found["accuracy"], found["correct"], found["n"]) == (0.7, 70, 100)
-    assert found["standard_error"] == pytest.approx(error)
-    assert found["high"] - 0.7 == pytest.approx(stats.t.ppf(0.975, 99) * error)
+def test_evenly_spread_errors_are_a_binomial() -> None:
+    """7 of every 10 in 8 stretches of 10: no variance between stretches, so the smoothed binomial is what remains."""
+    found = verdict([ruling(np.arange(80) % 10 < 7)])
+    share = (56 + 1) / (80 + 2)
+    assert (found["accuracy"], found["correct"], found["n"]) == (0.7, 56, 80)
+    assert found["standard_error"] == pytest.approx(np.sqrt(share * (1 - share) / 80))
+
+
+def test_neighbours_that_agree_count_as_one() -> None:
+    """4 stretches of 10 all right, 4 all wrong: residual sums of +-5, so a variance of 8/7 * 8 * 25 / 80^2 = 1/28 and
+    Student's t with 7 degrees of freedom, not the binomial's 1/320."""
+    found = verdict([ruling(np.arange(80) // 10 % 2 == 0)])
+    assert found["standard_error"] == pytest.approx(np.sqrt(1 / 28))
+    assert found["high"] - 0.5 == pytest.approx(stats.t.ppf(0.975, 7) * np.sqrt(1 / 28))
 
 
 def test_repeating_the_same_windows_gains_nothing() -> None:
@@ -101,8 +108,8 @@ def test_repeating_the_same_windows_gains_nothing() -> None:
 
 
 def test_judges_that_disagree_widen_the_interval() -> None:
-    agree = verdict([ruling(np.arange(100) < 70)] * 4)
-    differ = verdict([ruling(np.arange(100) < n) for n in (50, 90, 60, 80)])
+    agree = verdict([ruling(np.arange(80) % 10 < 7)] * 4)
+    differ = verdict([ruling(np.arange(80) % 10 < n) for n in (5, 9, 6, 8)])
     assert differ["accuracy"] == agree["accuracy"]
     assert differ["high"] - differ["low"] > 2 * (agree["high"] - agree["low"])
 
@@ -135,6 +142,13 @@ def test_the_digest_names_the_judge() -> None:
         stride=1, ngram_max_order=1, sample_tokens=1, prompt="a", judge_seeds=5, judge_window=128,
         judge_texts=400, temperature=1.0, top_k=1, top_p=1.0,
     )  # fmt: skip
-    described = realism.description(params)
-    assert described["digest"] == realism.description(params.model_copy(update={"top_k": 2}))["digest"]
-    assert described["digest"] != realism.description(params.model_copy(update={"judge_window": 64}))["digest"]
+    text = {"train": "a", "validation": "b"}
+    digest = realism.description(params, text)["digest"]
+    assert digest == realism.description(params.model_copy(update={"top_k": 2}), text)["digest"]
+    assert digest != realism.description(params.model_copy(update={"judge_window": 64}), text)["digest"]
+    assert digest != realism.description(params, text | {"validation": "c"})["digest"]
+
+
+@pytest.mark.parametrize(("bytes_per_token", "block_size", "tokens"), [(1.0, 128, 48), (3.0, 128, 16), (1.0, 32, 16)])
+def test_every_tokenizer_gives_about_the_same_prompt(bytes_per_token: float, block_size: int, tokens: int) -> None:
+    assert realism.prompt_length(bytes_per_token, block_size) == tokens

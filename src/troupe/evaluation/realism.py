@@ -25,8 +25,10 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from troupe.params import EvaluateParams
 
 NAME = "logistic regression on character n-grams: TF-IDF, and the share unknown to the training text"
-VERSION = 1  # raise it with any change that can change a figure: the gate compares only figures of one judge
-PROMPT_SHARE = 8  # a prompt fills an eighth of the context
+VERSION = 2  # raise it with any change that can change a figure: the gate compares only figures of one judge
+PROMPT_BYTES = 48  # of real text before a window: about the same for every tokenizer and context, so figures compare
+NEIGHBOURS = 32  # windows in a stretch of text that counts as one: 4096 bytes when a window has 128
+FEWEST_STRETCHES = 8
 FEATURES = {"analyzer": "char", "ngram_range": (1, 3), "min_df": 2, "sublinear_tf": True, "lowercase": False}
 ORDERS = (3, 5, 8)  # of the n-grams that may be unknown: letters, words, phrases
 KNOWN_TEXT = 2**21  # characters of training text that count as known: bounds the memory for a large corpus
@@ -122,18 +124,19 @@ def trial(validation: Windows, test: Windows, known: Known) -> dict[str, Ruling]
 
 
 def verdict(rulings: Sequence[Ruling]) -> dict[str, float]:
-    """Accuracy over all repetitions, with a 95 % interval that holds for new text *and* for a new judge.
+    """Accuracy over all repetitions, with a 95 % interval that holds for other test text and other generated text.
 
-    The repetitions share the real text, so their windows are not independent. The variance is that between places
-    (which holds the binomial error) plus that between repetitions, each with its own degrees of freedom, joined as
-    Welch and Satterthwaite do; it is never below that of a binomial. One repetition knows nothing of the second part.
+    The repetitions share the real text, and windows near each other share a subject, so they are not independent. The
+    variance is that between stretches of text (which holds the binomial error) plus that between repetitions, each
+    with its own degrees of freedom, joined as Welch and Satterthwaite do; it is never below that of a binomial. One
+    repetition knows nothing of the second part. The real text that the judge was trained on is taken as given.
     """
     correct_M = np.concatenate([r.correct for r in rulings]).astype(float)
     n, accuracy = len(correct_M), float(correct_M.mean())
     repetition_M = np.repeat(np.arange(len(rulings)), [len(r.correct) for r in rulings])
     parts = [
         _clustered_variance(correct_M - accuracy, group_M)
-        for group_M in (np.concatenate([r.place for r in rulings]), repetition_M)
+        for group_M in (_stretches(np.concatenate([r.place for r in rulings])), repetition_M)
     ]
     smoothed = (correct_M.sum() + 1) / (n + 2)  # Laplace: no mistake in n is not certainty
     variance = max(sum(v for v, _ in parts), smoothed * (1 - smoothed) / n)
@@ -151,6 +154,12 @@ def verdict(rulings: Sequence[Ruling]) -> dict[str, float]:
     }
 
 
+def _stretches(place_M: np.ndarray) -> np.ndarray:
+    """(M,) the number of the stretch that each window lies in: neighbours together, in at least eight stretches."""
+    places, index_M = np.unique(place_M, return_inverse=True)
+    return np.asarray(index_M // max(1, min(NEIGHBOURS, len(places) // FEWEST_STRETCHES)))
+
+
 def _clustered_variance(residual_M: np.ndarray, group_M: np.ndarray) -> tuple[float, int]:
     """The variance of a mean whose terms are correlated within groups (Liang and Zeger 1986), and G - 1."""
     _, index_M = np.unique(group_M, return_inverse=True)
@@ -161,20 +170,24 @@ def _clustered_variance(residual_M: np.ndarray, group_M: np.ndarray) -> tuple[fl
     return float(groups / (groups - 1) * (sum_G**2).sum() / len(residual_M) ** 2), groups - 1
 
 
-def prompt_length(block_size: int) -> int:
-    """Tokens of real text that a model continues: few, so that most of what it writes follows its own words."""
-    return max(1, block_size // PROMPT_SHARE)
+def prompt_length(bytes_per_token: float, block_size: int) -> int:
+    """Tokens of real text that a model continues: PROMPT_BYTES on average, at most half its context."""
+    return max(1, min(round(PROMPT_BYTES / bytes_per_token), block_size // 2))
 
 
-def description(params: EvaluateParams) -> dict[str, str | int]:
-    """What the judge is, with a digest: figures of judges with different digests cannot be compared."""
+def description(params: EvaluateParams, learnt_from: Mapping[str, str]) -> dict[str, str | int]:
+    """What the judge is, with a digest: figures of judges with different digests cannot be compared.
+
+    `learnt_from` are the digests of the real text that it learns from or takes for known.
+    """
     setting = {"seeds": params.judge_seeds, "window_bytes": params.judge_window, "texts": params.judge_texts}
     whole = {
         "version": VERSION,
         "features": FEATURES,
         "unknown": [ORDERS, KNOWN_TEXT],
         "C": INVERSE_PENALTY,
-        "prompt": PROMPT_SHARE,
+        "prompt": PROMPT_BYTES,
+        "learnt_from": dict(learnt_from),
         **setting,
     }
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from troupe.compute import set_up
 from troupe.data.batches import load_ids
-from troupe.data.corpus import Split, split_text
+from troupe.data.corpus import Split, read_manifest, split_text
 from troupe.data.tokenizer import load_tokenizer
 from troupe.evaluation.candidate import choose
 from troupe.evaluation.comparison import Comparison, Figures, HeldOut
@@ -69,7 +69,7 @@ def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -
         controls["dense_continued"] = {"parameters": size(control), **likelihood}
     return {
         "test_sha256": read_json(TOKENS / "meta.json")["test_sha256"],
-        "judge": description(params.evaluate),
+        "judge": description(params.evaluate, judge_text()),
         "models": measured,
         "controls": controls | {"real_text": {"diversity": comparison.real_diversity()}},
         "ngram": comparison.ngram(),
@@ -91,13 +91,20 @@ def size(bundle: Bundle) -> int:
     return sum(parameter.numel() for parameter in bundle.model.parameters())
 
 
+def judge_text() -> dict[str, str]:
+    """The digests of the text that the judge learns from."""
+    splits = read_manifest(CORPUS)["splits"]
+    return {split: splits[split]["sha256"] for split in ("train", "validation")}
+
+
 def read_held_out(window: int, block_size: int) -> dict[str, HeldOut]:
     """The held-out splits, with their places for windows of `window` bytes."""
-    tokenizer = load_tokenizer(TOKENS / TOKENIZER)
+    tokenizer, meta = load_tokenizer(TOKENS / TOKENIZER), read_json(TOKENS / "meta.json")
+    prompt = prompt_length(meta["bytes"]["train"] / meta["tokens"]["train"], block_size)
     read: dict[str, HeldOut] = {}
     for split in HELD_OUT:
         ids = load_ids(TOKENS, split)
-        places = find_places(split, ids, tokenizer, window, prompt_length(block_size))
+        places = find_places(split, ids, tokenizer, window, prompt)
         read[split] = HeldOut(split_text(CORPUS, split).encode(), ids, places)
     return read
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from troupe.compute import set_up
 from troupe.data.batches import load_ids
+from troupe.decoding import evaluating
 from troupe.files import write_json
 from troupe.layout import TOKENS, model_dir
 from troupe.models.bundle import CONFIG, WEIGHTS, load_bundle
@@ -49,7 +50,8 @@ def moe(params: Params) -> None:
 def _usage(model: GPT, ids_BT: Tensor) -> Figures:
     """{"moe/effective_experts": exp(entropy of a router's choices), mean over routers, from 1 to n_expert (even);
     "moe/dead_experts": how many experts no token chose}, on `ids_BT`."""
-    usage = expert_usage(model, ids_BT)
+    with evaluating(model):  # dropout would spend random numbers that the control does not
+        usage = expert_usage(model, ids_BT)
     return {"moe/effective_experts": usage.effective_LRH.mean().item(), "moe/dead_experts": usage.dead}
 
 
