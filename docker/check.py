@@ -22,6 +22,7 @@ REGISTERED = ("troupe-pretrain", "troupe-moe", "troupe-adversarial")
 
 
 def main(overrides: str) -> None:
+    shows_pages()
     refuses_strangers()
     run = train(deployment(), overrides)
     if run["state"]["type"] != "COMPLETED":
@@ -31,6 +32,13 @@ def main(overrides: str) -> None:
         sys.exit(f"MLflow has no version of {', '.join(missing)}")
     print(f"Prefect: flow run {run['name']!r} completed in {run['total_run_time']:.0f} s")
     print("MLflow:  " + ", ".join(f"{name} {versions[name]}" for name in sorted(versions)))
+
+
+def shows_pages() -> None:
+    """Both servers have a page for a person; Prefect's is missing when it cannot prepare it."""
+    for page in (f"{MLFLOW}/", PREFECT.removesuffix("api")):
+        if (status := status_of(urllib.request.Request(page))) != 200:
+            sys.exit(f"{page} answers {status}, expected a page")
 
 
 def refuses_strangers() -> None:
