@@ -1,9 +1,8 @@
 """Every model and every competitor on the same held-out text: the figures of reports/metrics.json."""
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.evaluation.ngram import kneser_ney
 from troupe.evaluation.realism import Known, Ruling, Windows, known_ngrams, paired, real_against_real, trial, verdict
 from troupe.evaluation.windows import Places, continuations, markov
+from troupe.evaluation.workers import workers
 from troupe.models.gpt2 import GPT
 from troupe.params import EvaluateParams
 from troupe.seeding import generator
@@ -49,7 +49,7 @@ class Comparison:
 
     def likelihoods(self, models: Mapping[str, GPT]) -> dict[str, dict[str, float]]:
         """{model: {split: bits per byte}}. Raises ArtifactError, naming the model, if one is not finite."""
-        with _workers() as pool:
+        with workers() as pool:
             pending = {
                 (name, split): pool.submit(self._bits_per_byte, name, model, split)
                 for name, model in models.items()
@@ -83,7 +83,7 @@ class Comparison:
         makers["known_bad"] = partial(self._written, "known_bad", partial(markov, train), torch.device("cpu"))
         makers["real_against_real"] = self._real
         hear = partial(_hear, known_ngrams(self.train))
-        with _workers() as pool:
+        with workers() as pool:
             pending = {(name, r): pool.submit(hear, make, r) for name, make in makers.items() for r in repetitions}
             heard = self._collect(pending, lambda found: {"judge": float(found[0]["test"].correct.mean())})
         return {name: self._summed_up([heard[name, r] for r in repetitions], train) for name in makers}
@@ -135,18 +135,3 @@ def _hear(known: Known, make: MakeWindows, repetition: int) -> Heard:
     validation, test = make("validation", repetition), make("test", repetition)
     written = [text for text, generated in zip(test.texts, test.generated, strict=True) if generated]
     return trial(validation, test, known), written
-
-
-@contextmanager
-def _workers() -> Iterator[ThreadPoolExecutor]:
-    """As many workers as torch has threads, each computing on one: small matrices gain little from more, they are far
-    slower with more on a busy machine, and so the figures do not hang on the number. When one fails, what has not
-    begun never does."""
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads)
-    torch.set_num_threads(1)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)

@@ -90,7 +90,8 @@ def _ngrams(text: str, n: int) -> list[str]:
 
 
 def new_judge(known: Known) -> Pipeline:
-    unknown = make_pipeline(FunctionTransformer(unknown_share, kw_args={"known": known}), StandardScaler())
+    """An untrained judge. scikit-learn copies the arguments of its parts, all but functions: `known` is large."""
+    unknown = make_pipeline(FunctionTransformer(lambda texts: unknown_share(texts, known)), StandardScaler())
     features = make_union(TfidfVectorizer(**FEATURES), unknown)
     return make_pipeline(features, LogisticRegression(C=INVERSE_PENALTY, max_iter=2000))
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from troupe.decoding import Decoding, generate
+from troupe.evaluation.workers import workers
 from troupe.models.bundle import Bundle
 from troupe.params import EvaluateParams
 from troupe.seeding import generator
@@ -27,19 +28,28 @@ def write_samples(models: Mapping[str, Bundle], params: EvaluateParams, seed: in
 
     Under one decoding all models draw from the same stream of random numbers.
     """
+    ways = decodings(params)
+    with workers() as pool:
+        pending = {
+            name: {way: pool.submit(_continue, bundle, params, decoding, seed, way) for way, decoding in ways.items()}
+            for name, bundle in models.items()
+        }
+        written = {name: {way: text.result() for way, text in texts.items()} for name, texts in pending.items()}
     return {
         "prompt": params.prompt,
         "tokens": params.sample_tokens,
-        "settings": {
-            "greedy": "the likeliest token",
-            "temperature": f"temperature {params.temperature:g}",
-            "top-k": f"temperature {params.temperature:g}, of the {params.top_k} likeliest tokens",
-            "top-p": f"temperature {params.temperature:g}, of the likeliest tokens that hold {params.top_p:.0%}",
-        },
-        "texts": {
-            name: {way: _continue(bundle, params, decoding, seed, way) for way, decoding in decodings(params).items()}
-            for name, bundle in models.items()
-        },
+        "settings": _settings(params),
+        "texts": written,
+    }
+
+
+def _settings(params: EvaluateParams) -> dict[str, str]:
+    t = f"temperature {params.temperature:g}"
+    return {
+        "greedy": "the likeliest token",
+        "temperature": t,
+        "top-k": f"{t}, of the {params.top_k} likeliest tokens",
+        "top-p": f"{t}, of the likeliest tokens that hold {params.top_p:.0%}",
     }
 
 
