@@ -23,11 +23,14 @@ GREY = "#8b919c"
 COLOURS = {"pretrain": "#2f7fd0", "moe": "#d9822b", "adversarial": "#1f9e89"}  # apart for any eyes, on both grounds
 SIZE = (4.6, 2.7)  # inches: small, so that pictures stand side by side on a desk and below each other on a phone
 SMOOTHED_OVER = 50  # a curve is drawn over this many stretches of its steps, each at its mean
-PANELS = {  # what is drawn of a stage's log, where it has it
+PANELS = {  # what is drawn of a stage's log, where it has it, in this order
     "train/loss": "training loss, nats per token",
     "val/bpb": "validation, bits per byte",
     "critic/loss": "critic loss",
+    "critic/auc": "critic, area under the ROC curve",
     "reward/mean": "mean reward",
+    "generator/kl": "divergence from its start, nats per token",
+    "moe/effective_experts": "experts in use per head",
 }
 STYLE: Any = {  # of matplotlib
     "svg.fonttype": "none",
@@ -46,17 +49,19 @@ STYLE: Any = {  # of matplotlib
 
 
 def draw_all(folder: Path, metrics: Mapping[str, Any], logs: Mapping[str, Records]) -> None:
-    """Write bits-per-byte.svg, judge.svg and, for every stage and curve, e.g. pretrain-train-loss.svg.
+    """Write bits-per-byte.svg, judge.svg and, for every stage and curve, e.g. pretrain-0-train-loss.svg.
 
     `metrics` is reports/metrics.json, `logs` the metric records of every stage, by name.
     """
+    for old in folder.glob("*.svg"):
+        old.unlink()  # of a figure that is no longer logged, say
     with matplotlib.rc_context(STYLE):
         _write(folder / "bits-per-byte.svg", bits_per_byte(metrics))
         _write(folder / "judge.svg", judge(metrics))
         for stage, records in logs.items():
-            for name, title in PANELS.items():
+            for place, (name, title) in enumerate(PANELS.items()):
                 if points := series(records, name):
-                    path = folder / f"{stage}-{name.replace('/', '-')}.svg"
+                    path = folder / f"{stage}-{place}-{name.replace('/', '-')}.svg"
                     _write(path, curve(points, f"{stage} · {title}", COLOURS.get(stage, GREY)))
 
 
