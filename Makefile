@@ -8,7 +8,9 @@ STAMP  := $(VENV)/.installed
 # TORCH=cpu takes PyTorch's CPU build; anything else takes what pip finds (on Linux: the CUDA build).
 TORCH  ?=
 TORCH_FLAGS := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
-SET    ?=
+export SET ?=
+export TROUPE_UID ?= $(shell id -u)
+export TROUPE_GID ?= $(shell id -g)
 PORT   ?= 5001
 COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
@@ -35,7 +37,7 @@ $(STAMP): constraints.txt pyproject.toml
 	@touch $@
 
 pipeline: $(STAMP) ## text -> pretrain -> experts -> adversarial -> judged, registered, promoted
-	@$(BIN)/python -m pipelines run $(if $(SET),--set "$(SET)")
+	@$(BIN)/python -m pipelines run --set "$$SET"
 
 test: check ## lint, types, import contract and every test, a whole small pipeline among them
 	@$(BIN)/python -m pytest --numprocesses auto

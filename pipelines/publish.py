@@ -1,19 +1,18 @@
 """What follows the cached graph: the mirror in MLflow, the registry, the gate, and the report with its verdict."""
 
-import shlex
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipelines.workspace import Run, now
+from pipelines.workspace import Run
 from troupe.errors import RegistryError
 from troupe.evaluation.provenance import gather_provenance
 from troupe.evaluation.report import render_report
-from troupe.files import read_json
-from troupe.layout import EFFECTIVE_PARAMS, METRICS, MODEL_STAGES, REPORT, REPORTS
-from troupe.params import load_params
+from troupe.files import read_json, sha256_file, write_json
+from troupe.layout import EFFECTIVE_PARAMS, METRICS, MODEL_STAGES, REPORT, REPORTS, STATE
+from troupe.params import load_params, split_overrides
 from troupe.tracking import records
 from troupe.tracking.mirror import mirror_pending, mirror_run
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from troupe.registry.release import Decision
 
 SECONDS_BETWEEN_SENDINGS = 15.0
+SHOWN = STATE / "report.json"  # what the report shows
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def warm_up() -> None:
         import troupe.registry.release  # noqa: F401
 
 
-def publish(run: Run, changed: bool = True) -> Publication:
+def publish(run: Run) -> Publication:
     """Send earlier runs that MLflow lacks, register every stage's model, put the candidate through the gate, report.
 
-    Does nothing a second time. MLflow out of reach is no error: the publication says so, and the next run makes up.
+    A second time it changes nothing. MLflow out of reach is no error: the publication says so, the next run makes up.
     """
     metrics = read_json(METRICS) if METRICS.exists() else None
     decision, problem = None, None
@@ -73,9 +73,8 @@ def publish(run: Run, changed: bool = True) -> Publication:
         decision = _register_and_promote(run) if metrics else None
     except RegistryError as error:
         problem = str(error)
-    news = changed or (decision and decision.verdict.outcome != "unchanged")
-    if metrics and (news or not REPORT.exists()):
-        render_report(REPORTS, _verdict(decision) if decision else None, gather_provenance(shlex.split(run.overrides)))
+    if metrics:
+        _report(run, decision)
     records.keep_report(run.folder)
     return Publication(run, metrics, decision, problem)
 
@@ -89,21 +88,23 @@ def _register_and_promote(run: Run) -> "Decision":
     return promote(load_params(EFFECTIVE_PARAMS).promote)
 
 
-def _verdict(decision: "Decision") -> dict[str, Any]:
-    """What the gate said, in the words of the report."""
-    return {
-        "outcome": decision.verdict.outcome,
-        "stage": decision.stage,
-        "version": (decision.released or decision.candidate).uri,
-        "reasons": list(decision.verdict.reasons),
-        "champion_before": decision.champion and decision.champion.uri,
-        "time": now(),
-    }
+def _report(run: Run, decision: "Decision | None") -> None:
+    """Render the report, unless the page that is there shows these figures and this verdict already.
+
+    "unchanged" is no news: the page goes on to say how the champion became one.
+    """
+    figures, shown = sha256_file(METRICS), read_json(SHOWN) if SHOWN.exists() and REPORT.exists() else {}
+    outcome = decision.verdict.outcome if decision else None
+    told = shown.get("outcome") == outcome or (outcome == "unchanged" and shown.get("outcome"))
+    if shown.get("figures") == figures and told:
+        return
+    render_report(REPORTS, decision.plain() if decision else None, gather_provenance(split_overrides(run.overrides)))
+    write_json(SHOWN, {"figures": figures, "outcome": outcome})
 
 
 def catch_up(run: Run) -> Publication:
     """Publish when no stage had to run: nothing is done unless the store or the registry lacks something."""
-    publication = publish(run, changed=False)
+    publication = publish(run)
     if any(run.folder.glob("*.summary.json")):  # models that no earlier run accounts for are registered with this one
         with mirrored(run), run.recorded():
             pass

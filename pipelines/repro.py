@@ -1,6 +1,7 @@
 """DVC's commands as the pipeline uses them: what has changed, run one stage, version a user's text."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from troupe.layout import SOURCE
 from troupe.tracking import records
 
 DVC = (sys.executable, "-m", "dvc")
+DVC_LOCAL_CONFIG = Path(".dvc/config.local")
 INPUTS = "inputs"  # the stage that always runs: it checks the parameters before anything is touched
 USER_ERRORS = (2, 75)  # exit statuses of TroupeError: trying again would end the same way
 EXIT_STATUS = re.compile(r"exited with (-?\d+)$")
@@ -38,6 +40,8 @@ def changed_stages(run: Run) -> list[str]:
     Costs one `dvc repro` of `inputs` and one `dvc status`. Raises TroupeError when a parameter or the text is at fault,
     before anything is deleted.
     """
+    if not Path(".git").exists() and not DVC_LOCAL_CONFIG.exists():
+        _dvc("config", "--local", "core.no_scm", "true")  # a copy of the sources without git
     run_stage(INPUTS, run, on_line=lambda _: None)  # what it has to say is its error, which is raised
     run.note_params()
     status = _status()
@@ -71,10 +75,11 @@ def run_stage(stage: str, run: Run, on_line: Callable[[str], None]) -> Outcome:
 
 def _version_source(changed: Collection[str]) -> None:
     """Have DVC keep the user's own text, where it lies inside the workspace and git does not keep it already."""
-    files = {Path(name) for name in read_json(SOURCE)["files"]} if SOURCE.exists() else set()
+    named = read_json(SOURCE)["files"] if SOURCE.exists() else []
+    files = {Path(os.path.relpath(name)) for name in named}  # as git and dvc name them
     inside = {path for path in files if path.resolve().is_relative_to(Path.cwd())}
     new = [path for path in inside - _kept_by_git(inside) if not _kept_by_dvc(path, changed)]
-    if new and (result := _dvc("add", "--quiet", *map(str, sorted(new)))).returncode:
+    if new and (result := _dvc("add", *map(str, sorted(new)))).returncode:
         raise TroupeError(f"data.source: {_last_line(result.stderr)}")
 
 
@@ -117,7 +122,8 @@ def _failure(stage: str, lines: Sequence[str], log: Path) -> StageFailed:
         return StageFailed("\n".join(said[first:]), again=False)
     last_words = said[-1:] if started else said or [_last_line("\n".join(lines))]
     reason = f"killed by signal {-status}" if status < 0 else " ".join(map(str.strip, last_words))
-    return StageFailed(f"{stage} failed: {reason} (log: {log})", again=started)
+    kept = "" if stage == INPUTS else f" (log: {log})"  # a run that ends before its first stage leaves no record
+    return StageFailed(f"{stage} failed: {reason}{kept}", again=started)
 
 
 def _last_line(text: str) -> str:

@@ -131,6 +131,7 @@ def ensure_prefect_api() -> None:
 
 def quiet_prefect(console_level: str = "CRITICAL") -> None:
     """Keep Prefect's state in the workspace and its log off the console, where stages speak for themselves."""
+    PREFECT_HOME.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_HOME", str(PREFECT_HOME.resolve()))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", console_level)
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from troupe.errors import WorkspaceBusy
 from troupe.files import read_json, sha256_file, write_json
-from troupe.layout import EFFECTIVE_PARAMS, RUNS, STATE
+from troupe.layout import EFFECTIVE_PARAMS, RUNS
+from troupe.lock import now, workspace_lock
 from troupe.stages.common import SET_VARIABLE
 
 Outcome = Literal["ran", "cached", "restored", "failed"]  # restored: from DVC's cache, without running
@@ -121,7 +121,7 @@ def claim(overrides: str = "") -> Iterator[Run]:
 
     Raises WorkspaceBusy when another pipeline has it, or when a `dvc` started by hand is at work in it.
     """
-    with _locked():
+    with workspace_lock():
         _clear_dvc_lock()
         run = Run(overrides)
         try:
@@ -129,29 +129,6 @@ def claim(overrides: str = "") -> Iterator[Run]:
         finally:
             if run.record["finished"] is None:
                 shutil.rmtree(run.folder)
-
-
-@contextmanager
-def _locked() -> Iterator[None]:
-    holder = STATE / "holder.json"  # beside the lock, for the message of whoever finds it taken
-    STATE.mkdir(exist_ok=True)
-    try:
-        with FileLock(STATE / "lock", timeout=0):  # the system lets go of it when the process dies
-            write_json(holder, {"pid": os.getpid(), "started": now()})
-            try:
-                yield
-            finally:
-                holder.unlink(missing_ok=True)
-    except Timeout:
-        raise WorkspaceBusy(f"{Path.cwd()}: {_described(holder)} is running here; wait for it or stop it") from None
-
-
-def _described(holder: Path) -> str:
-    try:
-        who = json.loads(holder.read_text(encoding="utf-8"))
-        return f"another pipeline (process {who['pid']}, since {who['started']})"
-    except (OSError, ValueError, KeyError):
-        return "another pipeline"
 
 
 def _clear_dvc_lock() -> None:
@@ -203,8 +180,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def now() -> str:
-    """The local time with its offset from UTC, to the second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -7,7 +7,6 @@ import codecs
 import io
 import os
 import secrets
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +15,7 @@ import typer
 
 from troupe import environment, layout
 from troupe.errors import ArtifactError, ParamsError, TroupeError
+from troupe.lock import workspace_lock
 
 if TYPE_CHECKING:
     from troupe.decoding import Decoding
@@ -86,7 +86,8 @@ def promote(
     rule = _params(overrides).promote
     from troupe.registry import release
 
-    decision = release.promote(rule, fresh)
+    with workspace_lock():
+        decision = release.promote(rule, fresh)
     what = f"{decision.stage} ({decision.candidate.uri})"
     if decision.released:
         what += f", now champion as {decision.released.uri}"
@@ -102,7 +103,8 @@ def rollback() -> None:
     """Make the previous champion the champion again; a second rollback undoes the first."""
     from troupe.registry import release
 
-    now, before = release.rollback()
+    with workspace_lock():
+        now, before = release.rollback()
     print(f"champion is {now.uri} again, previous is {before.uri}")
 
 
@@ -151,10 +153,10 @@ def serve(
 
 
 def _params(overrides: str) -> "Params":
-    from troupe.params import load_params
+    from troupe.params import load_params, split_overrides
     from troupe.stages.common import overrides_from_environment
 
-    return load_params(layout.PARAMS, [*overrides_from_environment(), *shlex.split(overrides)])
+    return load_params(layout.PARAMS, [*overrides_from_environment(), *split_overrides(overrides)])
 
 
 def _open(model: str) -> "Bundle":

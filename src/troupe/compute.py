@@ -15,6 +15,7 @@ def set_up(run: RunParams) -> torch.device:
     """
     torch.set_num_threads(run.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_flush_denormal(True)  # vanishing gradients are denormal numbers: a step took three times as long
     if run.device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("run.device: cuda asked for, but torch sees no GPU; set run.device to auto or cpu")
     return torch.device("cuda" if run.device != "cpu" and torch.cuda.is_available() else "cpu")
@@ -22,4 +23,15 @@ def set_up(run: RunParams) -> torch.device:
 
 def autocast(run: RunParams, device: torch.device) -> AbstractContextManager[object]:
     """The context in which a forward pass computes in `run.precision`."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bfloat16")
+    wanted = run.precision == "bfloat16" or (run.precision == "auto" and _multiplies_bfloat16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware has units for bfloat16 matrices; elsewhere it is emulated, slower than float32.
+
+    With a Xeon's (AMX) a training step of the default model took 0.29 s instead of 0.64 s on 4 threads.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))

@@ -9,6 +9,7 @@ DEFAULTS = {
     "DVC_NO_ANALYTICS": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # that page calls an analytics host whatever the settings say
     "PREFECT_CLI_PROMPT": "false",
     # nothing that unpickles is ever loaded
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -33,3 +34,5 @@ def prepare() -> None:
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    for name in ("no_proxy", "NO_PROXY"):  # a proxy for the outer world must not stand before our own servers
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1,localhost"]))

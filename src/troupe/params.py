@@ -1,5 +1,6 @@
 """The schema of params.yaml: types, ranges and units. It holds no default: every value has its one home in the file."""
 
+import shlex
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -26,7 +27,7 @@ class RunParams(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Annotated[int, Field(ge=1, le=256)]
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["auto", "float32", "bfloat16"]
 
 
 class DataParams(Section):
@@ -164,6 +165,14 @@ def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
         return Params.model_validate(_plain(tree))
     except ValidationError as error:
         raise ParamsError("\n".join(_fault(path, tree, overridden, e) for e in error.errors())) from None
+
+
+def split_overrides(text: str) -> list[str]:
+    """The overrides in a line such as "pretrain.steps=500 evaluate.prompt='Once upon'", split as a shell would."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ParamsError(f"override {text!r}: {str(error).lower()}") from None
 
 
 def dump_params(params: Params, path: Path) -> None:

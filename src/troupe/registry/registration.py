@@ -25,7 +25,6 @@ from troupe.registry import fetch
 from troupe.registry.versions import Version, create, model_name, of
 from troupe.tracking.connection import connection, experiment
 from troupe.tracking.mirror import stage_run
-from troupe.tracking.records import read_record
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "tiktoken", "tokenizers")  # what generating text imports
 
@@ -79,8 +78,8 @@ def find(client: MlflowClient, stage: str, result: Result) -> Version | None:
 
 def _create(client: MlflowClient, stage: str, result: Result, run_dir: Path) -> Version:
     run_id = stage_run(run_dir, stage, result.weights_sha256)
-    record = read_record(run_dir)
-    tags = {"run_id": record["run_id"], "git_commit": record["git"]["commit"] or "none", **asdict(result)}
+    made = client.get_run(run_id).data.tags  # of the run that made it, be it this one or one long ago
+    tags = {"run_id": made["troupe.run_id"], "git_commit": made["mlflow.source.git.commit"], **asdict(result)}
     model_id = _log_model(client, stage, result, run_id)
     return create(client, model_name(stage), f"models:/{model_id}", run_id, tags, model_id)
 

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from troupe.errors import RegistryError
 from troupe.layout import MODEL_STAGES
-from troupe.tracking.connection import connection, tracking_uri
+from troupe.tracking.connection import connection, shown, tracking_uri
 
 RELEASE = "troupe"  # the release line: its versions are the history of promotions
 CHAMPION, PREVIOUS = "champion", "previous"  # aliases in the release line
@@ -43,7 +43,9 @@ def resolve(client: MlflowClient, uri: str) -> Version:
     name, alias, number = match["name"], match["alias"], match["version"]
     found = aliased(client, name, alias) if alias else _numbered(client, name, number)
     if not found:
-        raise RegistryError(f"{uri}: not in the registry at {tracking_uri()}; `troupe versions` lists what is there")
+        raise RegistryError(
+            f"{uri}: not in the registry at {shown(tracking_uri())}; `troupe versions` lists what is there"
+        )
     return found
 
 

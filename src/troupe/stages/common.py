@@ -3,7 +3,6 @@
 import argparse
 import ctypes
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from troupe.errors import TroupeError
 from troupe.layout import PARAMS
-from troupe.params import Params, load_params
+from troupe.params import Params, load_params, split_overrides
 
 SET_VARIABLE = (
     "TROUPE_SET"  # overrides of params.yaml for this run, e.g. "pretrain.steps=500 data.source=tiny-shakespeare"
@@ -39,7 +38,7 @@ def stage_main(name: str, body: Callable[[Params], None]) -> None:
 
 def overrides_from_environment() -> list[str]:
     """The overrides in TROUPE_SET, split as a shell would."""
-    return shlex.split(os.environ.get(SET_VARIABLE, ""))
+    return split_overrides(os.environ.get(SET_VARIABLE, ""))
 
 
 def die_with_parent() -> None:

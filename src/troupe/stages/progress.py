@@ -28,7 +28,7 @@ def track(stage: str, total: int, start: int = 0) -> Iterator[Update]:
             if live is not None and step < total:
                 live.update(line)
             else:
-                print(line, flush=True, file=sys.stdout)
+                print(f"{line}\n", end="", flush=True, file=sys.stdout)  # one write: lines of two processes never mix
 
         yield update
 

@@ -1,6 +1,7 @@
 """Where MLflow is, whether it answers, and one line when it does not."""
 
 import os
+import re
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,11 @@ def tracking_uri() -> str:
     return os.environ.get(VARIABLE) or f"sqlite:///{DATABASE.absolute()}"
 
 
+def shown(uri: str) -> str:
+    """An address without the name and password that it may hold."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
 def reachable(uri: str, timeout: float = 2.0) -> bool:
     """Whether a server answers within `timeout` seconds; a store without a server always is."""
     if not uri.startswith(("http://", "https://")):
@@ -43,7 +49,7 @@ def connection() -> Iterator["MlflowClient"]:
     Raises RegistryError, in one line, if there is no answer or a refusal.
     """
     uri = tracking_uri()
-    lost = f"MLflow unreachable at {uri}; metrics are kept in {layout.RUNS} and will be sent by the next run"
+    lost = f"MLflow unreachable at {shown(uri)}; metrics are kept in {layout.RUNS} and will be sent by the next run"
     if not reachable(uri):
         raise RegistryError(lost)
     import mlflow  # takes seconds, and only after environment.prepare()
@@ -51,8 +57,8 @@ def connection() -> Iterator["MlflowClient"]:
     try:
         with _the_store_of_mlflow(uri):
             yield mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except (mlflow.MlflowException, ConnectionError) as error:
-        reason = f"MLflow at {uri}: {str(error).strip().partition(chr(10))[0]}"
+    except (mlflow.MlflowException, OSError) as error:  # OSError: a full disk, an upload cut short
+        reason = f"MLflow at {shown(uri)}: {str(error).strip().partition(chr(10))[0]}"
         raise RegistryError(reason if reachable(uri) else lost) from error
 
 

@@ -6,6 +6,7 @@ for a point is unique in MLflow by run, metric, time, step and value.
 """
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from troupe.tracking import records
 from troupe.tracking.connection import connection, experiment
 from troupe.tracking.records import Record, read_record, unix_milliseconds
 
+_ONE_AT_A_TIME = threading.RLock()  # a run that two threads find missing would be made twice
 POINTS_PER_CALL = 999  # mlflow takes 1000 things in one call; one of them is our tag
 STATUS = {"completed": "FINISHED", "ran": "FINISHED", "restored": "FINISHED", "cached": "FINISHED", "failed": "FAILED"}
 
@@ -38,12 +40,12 @@ def mirror_pending(current: str | None = None) -> None:
 def mirror_run(run_dir: Path, killed: bool = False) -> None:
     """Send what MLflow does not have yet of one run, while it is at work and afterwards.
 
-    Call it as often as you like, from one place at a time. `killed` says that a run without an end has ended all the
+    Call it as often as you like. `killed` says that a run without an end has ended all the
     same. Raises RegistryError if MLflow cannot be reached; what is unsent goes with the next call.
     """
     record = read_record(run_dir)
     over = killed or record["finished"] is not None
-    with connection() as client:
+    with _ONE_AT_A_TIME, connection() as client:
         parent, children = _runs(client, record)
         for stage in (name for name, state in record["stages"].items() if state["outcome"] != "cached"):
             child = children.get(stage) or _create(client, record, parent, stage)
@@ -56,7 +58,7 @@ def mirror_run(run_dir: Path, killed: bool = False) -> None:
 def stage_run(run_dir: Path, stage: str, weights_sha256: str) -> str:
     """The id of the MLflow run in which a stage made these weights; failing that, of its run in this pipeline run."""
     record = read_record(run_dir)
-    with connection() as client:
+    with _ONE_AT_A_TIME, connection() as client:
         made = f"tags.`troupe.stage` = '{stage}' and tags.`troupe.weights_sha256` = '{weights_sha256}'"
         found = client.search_runs([experiment(client)], made, order_by=["attributes.start_time"], max_results=1)
         if found:
@@ -91,7 +93,7 @@ def _runs(client: MlflowClient, record: Record) -> tuple[Run, dict[str, Run]]:
 
 def _create(client: MlflowClient, record: Record, parent: Run | None = None, stage: str = "") -> Run:
     tags = {"troupe.run_id": record["run_id"], "troupe.overrides": record["overrides"]}
-    tags["mlflow.source.git.commit"] = record["git"]["commit"] or "none"
+    tags["mlflow.source.git.commit"] = records.commit(record)
     if parent:
         tags |= {"troupe.stage": stage, "mlflow.parentRunId": parent.info.run_id}
     started = record["stages"].get(stage, {}).get("started", record["started"])  # what is cached did not start

@@ -24,7 +24,8 @@ Record = Mapping[str, Any]
 
 def keep(run_dir: Path, stage: str) -> None:
     """Copy a finished stage's small files into the run's record, where no later run overwrites what is unsent."""
-    for folder in (layout.CORPUS, layout.ARTIFACTS / stage):
+    before_the_text = stage in ("inputs", layout.CORPUS.name)  # what lies in the corpus folder is an earlier run's
+    for folder in {layout.ARTIFACTS / stage} if before_the_text else {layout.CORPUS, layout.ARTIFACTS / stage}:
         for source in (folder / name for name in KEPT if (folder / name).exists()):
             write_atomic(run_dir / f"{folder.name}.{source.name}", source.read_bytes())
 
@@ -39,6 +40,12 @@ def read_record(run_dir: Path) -> Record:
     """run.json. Raises ArtifactError if it is missing or broken."""
     record: Record = read_json(run_dir / "run.json")
     return record
+
+
+def commit(record: Record) -> str:
+    """The git commit of a run, with a plus behind it when tracked files differed from it; "none" outside git."""
+    git = record["git"]
+    return f"{git['commit']}{'+' if git['dirty'] else ''}" if git["commit"] else "none"
 
 
 def kept_files(run_dir: Path, stage: str) -> list[Path]:
