@@ -33,5 +33,5 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     With a Xeon's (AMX) a training step of the default model took 0.29 s instead of 0.64 s on 4 threads.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))

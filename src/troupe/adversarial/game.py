@@ -19,7 +19,7 @@ from troupe.models.gpt2 import GPT
 from troupe.params import AdversarialParams
 from troupe.seeding import derive_seed, generator
 
-HELD_OUT = 256  # validation sequences per look: the AUC then has a standard error of about 0.025
+HELD_OUT = 256  # validation sequences per look, or as many as there are: a standard error of about 0.025 in the AUC
 
 
 class Game:
@@ -43,7 +43,8 @@ class Game:
         }
         length = params.prompt_length + params.sequence_length
         self._text = Batches(train_ids, length, params.batch_size, derive_seed(seed, "adversarial", "text"))
-        held_out = Batches(validation_ids, length, HELD_OUT, derive_seed(seed, "adversarial", "held out"))
+        whole = max(1, len(validation_ids) // length - 1)  # side by side, each once
+        held_out = Batches(validation_ids, length, min(HELD_OUT, whole), derive_seed(seed, "adversarial", "held out"))
         self.held_out_BT = held_out.batches(0)[0].to(self.device)
 
     def real(self, draw: int) -> Tensor:

@@ -34,7 +34,8 @@ def leave_one_out(reward_B: Tensor) -> Tensor:
 def normalised(advantage_B: Tensor) -> Tensor:
     """The advantages divided by their spread: the step no longer depends on the unit in which a critic scores.
 
-    Divides the batch's gradient by one number, so its direction is kept. Equal rewards give zeros.
+    Divides the batch's gradient by one number, so its direction is kept; as that number depends on the sample, the
+    expectation is only nearly that of the undivided one. Equal rewards give zeros.
     """
     spread = advantage_B.square().mean().sqrt()
     return advantage_B / spread.clamp_min(1e-6)  # below that, a float32 score differs by rounding only
