@@ -1,4 +1,4 @@
-"""The one place of the switches that keep MLflow, Prefect and DVC quiet, offline and free of pickle, and threads polite."""
+"""The one place of the switches that keep tools quiet, offline and free of pickle, and threads polite."""
 
 import os
 
