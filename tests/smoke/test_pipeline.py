@@ -56,7 +56,6 @@ def test_one_changed_number_reruns_only_what_depends_on_it(workspace: Path) -> N
     assert "top_k: 7" in (workspace / "artifacts/params.yaml").read_text()
     assert "7" in json.dumps(json.loads((workspace / "reports/samples.json").read_text()))
     assert (workspace / "params.yaml").read_bytes() == params
-    succeed(pipeline(workspace))
 
 
 def test_a_lost_registry_is_filled_again_without_training(workspace: Path) -> None:
