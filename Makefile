@@ -40,7 +40,7 @@ pipeline: $(STAMP) ## text -> pretrain -> experts -> adversarial -> judged, regi
 	@$(BIN)/python -m pipelines run --set "$$SET"
 
 test: check ## lint, types, import contract and every test, a whole small pipeline among them
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## lint, format, types, import contract
 	@$(BIN)/ruff check --quiet .

@@ -22,6 +22,17 @@ settings.register_profile("troupe", deadline=None, max_examples=50, derandomize=
 settings.load_profile("troupe")
 
 
+LONGEST = ("smoke", "pipelines", "faults", "registry", "stages")  # folders; files run side by side, these first
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
