@@ -1,6 +1,7 @@
 """For every test: one thread; many torch threads on a busy machine are slower by orders of magnitude."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Also undoes what a stage that ran in this process has set: hypothesis wants denormal numbers."""
     torch.set_num_threads(1)
+    yield
+    torch.set_flush_denormal(False)
+    torch.use_deterministic_algorithms(False)
 
 
 TINY = (

@@ -202,3 +202,7 @@ def _row(version: "Version") -> tuple[str, ...]:
     short = [tags.get(name, "")[:12] for name in ("weights_sha256", "git_commit")]
     aliases = " ".join(version.aliases)
     return (version.name, version.number, aliases, *figures, tags.get("verdict", ""), *short, tags.get("run_id", ""))
+
+
+if __name__ == "__main__":
+    main()

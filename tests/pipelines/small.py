@@ -71,7 +71,8 @@ def processes_in(folder: Path) -> list[str]:
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-                found += [" ".join(process.cmdline())] if Path(process.cwd()) == folder else []
+                line = " ".join(process.cmdline())  # empty when it is just ending
+                found += [line] if line and Path(process.cwd()) == folder else []
         except psutil.Error:
             continue
     return found

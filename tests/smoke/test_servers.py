@@ -31,7 +31,14 @@ def ui(folder: Path, *arguments: str) -> Iterator[dict[str, str]]:
     """`make ui` on free ports: {"PREFECT_API_URL": url, "MLFLOW_TRACKING_URI": url}."""
     ports = ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port())]
     command = [PYTHON, "-m", "pipelines", "ui", *ports, *arguments]
-    with subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job is started without Ctrl-C
+    ) as child:
         assert child.stdout
         try:
             printed = [child.stdout.readline() for _ in range(4)]  # the last line comes when all is up
