@@ -10,6 +10,7 @@ DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_SERVER_UI_V2_ENABLED": "false",  # that page calls an analytics host whatever the settings say
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",  # "*" would let any web page start runs
     "PREFECT_CLI_PROMPT": "false",
     # nothing that unpickles is ever loaded
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
