@@ -89,17 +89,17 @@ def _register_and_promote(run: Run) -> "Decision":
 
 
 def _report(run: Run, decision: "Decision | None") -> None:
-    """Render the report, unless the page that is there shows these figures and this verdict already.
+    """Render the report, unless the page that is there is the one rendered for these figures and this verdict.
 
     "unchanged" is no news: the page goes on to say how the champion became one.
     """
     figures, shown = sha256_file(METRICS), read_json(SHOWN) if SHOWN.exists() and REPORT.exists() else {}
     outcome = decision.verdict.outcome if decision else None
     told = shown.get("outcome") == outcome or (outcome == "unchanged" and shown.get("outcome"))
-    if shown.get("figures") == figures and told:
+    if told and shown.get("figures") == figures and shown.get("page") == sha256_file(REPORT):
         return
     render_report(REPORTS, decision.plain() if decision else None, gather_provenance(split_overrides(run.overrides)))
-    write_json(SHOWN, {"figures": figures, "outcome": outcome})
+    write_json(SHOWN, {"figures": figures, "outcome": outcome, "page": sha256_file(REPORT)})
 
 
 def catch_up(run: Run) -> Publication:
