@@ -26,7 +26,7 @@ ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], GPT]] = {
 }
 
 
-def describe(model: GPT) -> tuple[str, dict[str, Any]]:
+def dimensions_of(model: GPT) -> tuple[str, dict[str, Any]]:
     """The name and dimensions from which `ARCHITECTURES[name](dims)` builds a model of the same shape."""
     dims = asdict(model.config)
     for module in model.modules():

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from troupe.data.tokenizer import Tokenizer, load_tokenizer
 from troupe.errors import ArtifactError
 from troupe.files import read_json, write_atomic, write_json
-from troupe.models.architectures import ARCHITECTURES, describe
+from troupe.models.architectures import ARCHITECTURES, dimensions_of
 from troupe.models.gpt2 import GPT
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
@@ -33,7 +33,7 @@ def save_bundle(folder: Path, model: GPT, tokenizer: Tokenizer, provenance: dict
     config.json comes last: a save that was cut short is an absent bundle or a digest that does not match, never a
     wrong model.
     """
-    architecture, dims = describe(model)
+    architecture, dims = dimensions_of(model)
     weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
     sha256 = hashlib.sha256(weights).hexdigest()
     write_atomic(folder / WEIGHTS, weights)
