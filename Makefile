@@ -9,6 +9,9 @@ STAMP  := $(VENV)/.installed
 TORCH  ?=
 TORCH_FLAGS := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 export SET ?=
+export PROFILE ?=
+# A checkout of nanoGPT, for the benchmarks that run its own scripts.
+export NANOGPT ?=
 export TROUPE_UID ?= $(shell id -u)
 export TROUPE_GID ?= $(shell id -g)
 PORT   ?= 5001
@@ -16,7 +19,7 @@ COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline test check ui promote rollback serve up down image clean
+.PHONY: help setup pipeline bench test check ui promote rollback serve up down image clean
 
 help: ## list the targets
 	@echo "troupe: text in, a judged, registered and promoted small language model out"
@@ -24,7 +27,16 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  make pipeline SET="pretrain.steps=500 data.source=tiny-shakespeare"   parameters for one run'
+	@echo '  make pipeline PROFILE=cpu-hours                                       a named set of them; SET wins over it'
 	@echo '  make setup TORCH=cpu                                                  on a machine without a GPU'
+	@echo '  make bench NANOGPT=../nanoGPT                                         with nanoGPT'\''s own scripts'
+	@echo
+	@echo 'Profiles (profiles/*.yaml):'
+	@awk '/^  (what|hardware|time|figure|measured): / { \
+	    fact[substr($$1, 1, length($$1) - 1)] = substr($$0, length($$1) + 4) } \
+	  /^  measured: / { name = FILENAME; gsub(/.*\/|\.yaml$$/, "", name); \
+	    printf "  %-12s %s\n  %-12s %s on %s: %s (%s)\n", name, fact["what"], "", fact["time"], fact["hardware"], \
+	      fact["figure"], fact["measured"] }' profiles/*.yaml
 
 setup: $(STAMP) ## install the locked packages into .venv (every other target does this when needed)
 
@@ -37,7 +49,11 @@ $(STAMP): constraints.txt pyproject.toml
 	@touch $@
 
 pipeline: $(STAMP) ## text -> pretrain -> experts -> adversarial -> judged, registered, promoted
-	@$(BIN)/python -m pipelines run --set "$$SET"
+	@$(BIN)/python -m pipelines run --profile "$$PROFILE" --set "$$SET"
+
+bench: $(STAMP) ## measure beside public peers, page by page into benchmarks/results (NANOGPT=path adds nanoGPT)
+	@set -e; for file in benchmarks/*.py; do name=$$(basename $$file .py); \
+	  case $$name in __init__ | common) ;; *) $(BIN)/python -m benchmarks.$$name ;; esac; done
 
 test: check ## lint, types, import contract and every test, a whole small pipeline among them
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

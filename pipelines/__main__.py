@@ -20,22 +20,23 @@ from troupe.errors import TroupeError, WorkspaceBusy
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 Set = Annotated[str, typer.Option("--set", help='Parameters for this run, e.g. "pretrain.steps=500 run.seed=7".')]
+Profile = Annotated[str, typer.Option(help="A named set of parameters, e.g. cpu-hours; `make help` lists them.")]
 Cron = Annotated[str, typer.Option(help='Add a schedule, e.g. "0 3 * * *" for three every night; it lasts.')]
 # Prefect's runner, asked to stop, forgets to await its own coroutine and would say so.
 RUNNER = [sys.executable, "-W", "ignore::RuntimeWarning:prefect.runner.runner", "-m", "pipelines", "serve"]
 
 
 @app.command()
-def run(overrides: Set = "") -> None:
+def run(overrides: Set = "", profile: Profile = "") -> None:
     """Bring everything up to date: data, models, judgement, registry, report."""
     with _entry():
         servers.use_announced()
-        if "PREFECT_API_URL" not in os.environ and _up_to_date(overrides):
+        if "PREFECT_API_URL" not in os.environ and _up_to_date(overrides, profile):
             return
         servers.ensure_prefect_api()
         from pipelines.train import train  # Prefect reads its settings when it is imported
 
-        train(overrides)
+        train(overrides, profile)
 
 
 @app.command()
@@ -81,11 +82,11 @@ def ui(
         raise TroupeError("a server has stopped; see .troupe/logs")
 
 
-def _up_to_date(overrides: str) -> bool:
+def _up_to_date(overrides: str, profile: str) -> bool:
     """Whether nothing has changed; then nobody needs a Prefect server, which takes ten seconds to start."""
     # Importing mlflow takes as long as all that DVC has to say; both at once saves half.
     threading.Thread(target=lambda: import_module("pipelines.publish").warm_up(), daemon=True).start()
-    with claim(overrides) as current:
+    with claim(overrides, profile) as current:
         if changed_stages(current):
             return False
         from pipelines.publish import catch_up

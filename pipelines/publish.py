@@ -12,7 +12,8 @@ from troupe.evaluation.provenance import gather_provenance
 from troupe.evaluation.report import render_report
 from troupe.files import read_json, sha256_file, write_json
 from troupe.layout import EFFECTIVE_PARAMS, METRICS, MODEL_STAGES, REPORT, REPORTS, STATE
-from troupe.params import load_params, split_overrides
+from troupe.overlay import split_overrides
+from troupe.params import load_params
 from troupe.tracking import records
 from troupe.tracking.mirror import mirror_pending, mirror_run
 
@@ -98,7 +99,8 @@ def _report(run: Run, decision: "Decision | None") -> None:
     told = shown.get("outcome") == outcome or (outcome == "unchanged" and shown.get("outcome"))
     if told and shown.get("figures") == figures and shown.get("page") == sha256_file(REPORT):
         return
-    render_report(REPORTS, decision.plain() if decision else None, gather_provenance(split_overrides(run.overrides)))
+    provenance = gather_provenance(split_overrides(run.overrides), run.profile)
+    render_report(REPORTS, decision.plain() if decision else None, provenance)
     write_json(SHOWN, {"figures": figures, "outcome": outcome, "page": sha256_file(REPORT)})
 
 

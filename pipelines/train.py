@@ -25,15 +25,16 @@ SECONDS_BETWEEN_LINES = 1.0  # what Prefect logs it also stores: 20,000 lines to
 
 
 @flow(name="train", persist_result=False, validate_parameters=False)
-def train(overrides: str = "") -> None:
+def train(overrides: str = "", profile: str = "") -> None:
     """Text in; pretrained, expert and adversarial models out: judged, registered, the best promoted.
 
     Only the stages that something has changed for are run; everything else is reused.
 
     Args:
         overrides: parameters for this run only, e.g. pretrain.steps=500 data.source=tiny-shakespeare
+        profile: a named set of parameters, one of the files in profiles/, e.g. cpu-hours; overrides win over it
     """
-    with claim(overrides) as run:
+    with claim(overrides, profile) as run:
         with get_client(sync_client=True) as client:
             _name_flow_run(client, run, UUID(flow_run.get_id()))
             bury_killed_runs(client, run)
@@ -101,4 +102,8 @@ def _name_flow_run(client: SyncPrefectClient, run: Run, flow_run_id: UUID) -> No
     """Show our run's id in Prefect, and Prefect's in our record."""
     run.record["prefect_flow_run"] = str(flow_run_id)
     run.save()
-    client.update_flow_run(flow_run_id, name=f"train {run.id}", tags=["troupe", *run.overrides.split()])
+    client.update_flow_run(flow_run_id, name=f"train {run.id}", tags=_tags(run))
+
+
+def _tags(run: Run) -> list[str]:
+    return ["troupe", *([run.profile] if run.profile else []), *run.overrides.split()]

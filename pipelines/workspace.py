@@ -21,7 +21,7 @@ from troupe.errors import WorkspaceBusy
 from troupe.files import read_json, sha256_file, write_json
 from troupe.layout import EFFECTIVE_PARAMS, RUNS
 from troupe.lock import now, workspace_lock
-from troupe.stages.common import SET_VARIABLE
+from troupe.stages.common import PROFILE_VARIABLE, SET_VARIABLE
 
 Outcome = Literal["ran", "cached", "restored", "failed"]  # restored: from DVC's cache, without running
 DVC_RWLOCK = Path(".dvc/tmp/rwlock")
@@ -31,15 +31,17 @@ DVC_LOCK = Path("dvc.lock")
 class Run:
     """A pipeline run and its record, run.json, which is rewritten whole at every change."""
 
-    def __init__(self, overrides: str) -> None:
+    def __init__(self, overrides: str, profile: str) -> None:
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         self.folder = RUNS / self.id
         self.overrides = overrides
+        self.profile = profile
         self.record: dict[str, Any] = {
             "run_id": self.id,
             "started": now(),
             "finished": None,
             "outcome": "running",
+            "profile": profile,
             "overrides": overrides,
             "git": _git(),
             "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -50,10 +52,10 @@ class Run:
 
     def environment(self) -> dict[str, str]:
         """What every child of this run finds in its environment."""
-        return {"TROUPE_RUN_ID": self.id, SET_VARIABLE: self.overrides}
+        return {"TROUPE_RUN_ID": self.id, PROFILE_VARIABLE: self.profile, SET_VARIABLE: self.overrides}
 
     def note_params(self) -> None:
-        """Record the parameters that this run works with, overrides laid over them."""
+        """Record the parameters that this run works with, profile and overrides laid over them."""
         if EFFECTIVE_PARAMS.exists():
             self.record["params"] = YAML(typ="safe").load(EFFECTIVE_PARAMS.read_text(encoding="utf-8"))
             self.record["params_sha256"] = sha256_file(EFFECTIVE_PARAMS)
@@ -116,14 +118,14 @@ class Run:
 
 
 @contextmanager
-def claim(overrides: str = "") -> Iterator[Run]:
+def claim(overrides: str = "", profile: str = "") -> Iterator[Run]:
     """Have the workspace to oneself for one run. A run whose end is not recorded (`Run.recorded`) leaves no record.
 
     Raises WorkspaceBusy when another pipeline has it, or when a `dvc` started by hand is at work in it.
     """
     with workspace_lock():
         _clear_dvc_lock()
-        run = Run(overrides)
+        run = Run(overrides, profile)
         try:
             yield run
         finally:

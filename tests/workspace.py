@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CLONED = ("params.yaml", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore", "pipelines", "src")
+CLONED = ("params.yaml", "profiles", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore", "pipelines", "src")
 
 TINY = (
     "run.threads=1 tokens.vocab_size=300 model.block_size=32 model.n_layer=2 model.n_head=2 model.n_embd=32 "

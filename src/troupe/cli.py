@@ -35,6 +35,7 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Option(help=f"A stage (pretrain, moe, adversarial), a folder, or e.g. {CHAMPION}.")]
 Set = Annotated[str, typer.Option("--set", help='Parameters over params.yaml, e.g. "pretrain.steps=500 run.seed=7".')]
+Profile = Annotated[str, typer.Option(help="A profile between params.yaml and --set, e.g. cpu-hours.")]
 
 
 def main() -> None:
@@ -78,12 +79,13 @@ def generate(
 @app.command()
 def promote(
     overrides: Set = "",
+    profile: Profile = "",
     fresh: Annotated[
         bool, typer.Option("--fresh", help="As if there were no champion: for text or a judge that has changed.")
     ] = False,
 ) -> None:
     """Put the candidate in reports/metrics.json through the gate; exit status 3 if it is refused."""
-    rule = _params(overrides).promote
+    rule = _params(overrides, profile).promote
     from troupe.registry import release
 
     with workspace_lock():
@@ -127,11 +129,11 @@ def verify(model: Annotated[str, typer.Argument(help=f"A stage, a folder, or e.g
 
 
 @app.command()
-def params(overrides: Set = "") -> None:
-    """Check params.yaml and print it, with overrides laid over it."""
+def params(overrides: Set = "", profile: Profile = "") -> None:
+    """Check params.yaml and print it, with a profile and overrides laid over it."""
     from ruamel.yaml import YAML
 
-    YAML().dump(_params(overrides).model_dump(), sys.stdout)
+    YAML().dump(_params(overrides, profile).model_dump(), sys.stdout)
 
 
 @app.command()
@@ -152,11 +154,13 @@ def serve(
     os.execv(sys.executable, [*mlflow, "--host", host, "--port", str(port)])
 
 
-def _params(overrides: str) -> "Params":
-    from troupe.params import load_params, split_overrides
-    from troupe.stages.common import overrides_from_environment
+def _params(overrides: str, profile: str) -> "Params":
+    from troupe.overlay import split_overrides
+    from troupe.params import load_params
+    from troupe.stages.common import overrides_from_environment, profile_from_environment
 
-    return load_params(layout.PARAMS, [*overrides_from_environment(), *split_overrides(overrides)])
+    both = [*overrides_from_environment(), *split_overrides(overrides)]
+    return load_params(layout.PARAMS, both, profile or profile_from_environment())
 
 
 def _open(model: str) -> "Bundle":

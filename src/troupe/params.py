@@ -1,6 +1,5 @@
 """The schema of params.yaml: types, ranges and units. It holds no default: every value has its one home in the file."""
 
-import shlex
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -8,10 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError
 
 from troupe.errors import ParamsError
+from troupe.overlay import Layers, load_layers
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -71,7 +69,7 @@ class TrainParams(Section):
 
 
 class PretrainParams(TrainParams):
-    pass
+    init_from: Annotated[str, Field(min_length=1)]
 
 
 class MoeParams(TrainParams):
@@ -154,25 +152,16 @@ class Params(Section):
         return self
 
 
-def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
-    """Read and check a parameter file, with overrides such as "pretrain.steps=500" laid over it.
+def load_params(path: Path, overrides: Sequence[str] = (), profile: str = "") -> Params:
+    """Read and check a parameter file, with a profile of that name and overrides such as "pretrain.steps=500" over it.
 
     Raises ParamsError with one line per fault: file, line, field, what is wrong.
     """
-    tree = _read(path)
-    overridden = {_apply(tree, override) for override in overrides}
+    layers = load_layers(path, profile, overrides)
     try:
-        return Params.model_validate(_plain(tree))
+        return Params.model_validate(layers.values)
     except ValidationError as error:
-        raise ParamsError("\n".join(_fault(path, tree, overridden, e) for e in error.errors())) from None
-
-
-def split_overrides(text: str) -> list[str]:
-    """The overrides in a line such as "pretrain.steps=500 evaluate.prompt='Once upon'", split as a shell would."""
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise ParamsError(f"override {text!r}: {str(error).lower()}") from None
+        raise ParamsError("\n".join(_fault(layers, e) for e in error.errors())) from None
 
 
 def dump_params(params: Params, path: Path) -> None:
@@ -184,50 +173,7 @@ def dump_params(params: Params, path: Path) -> None:
     path.write_text(text.getvalue(), encoding="utf-8")
 
 
-def _read(path: Path) -> CommentedMap:
-    try:
-        tree = YAML().load(path.read_text(encoding="utf-8"))  # YAML 1.2: unlike PyYAML's 1.1, `3e-4` is a number
-    except FileNotFoundError:
-        raise ParamsError(
-            f"{path}: no such file; run from the folder that holds it, or name it with --params"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ParamsError(f"{path}: not UTF-8 at byte {error.start}") from None
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ParamsError(f"{path}:{line}: not YAML: {error.problem}") from None
-    if not isinstance(tree, CommentedMap):
-        raise ParamsError(f"{path}: expected sections such as `run:` and `model:`")
-    return tree
-
-
-def _apply(tree: CommentedMap, override: str) -> str:
-    name, equals, text = override.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (equals and dot and section and key):
-        raise ParamsError(f"override {override!r}: write section.key=value, e.g. pretrain.steps=500")
-    if not isinstance(tree.get(section), CommentedMap):
-        raise ParamsError(f"override {override!r}: no section {section!r}; there are {', '.join(tree)}")
-    try:
-        tree[section][key] = YAML(typ="safe").load(text)
-    except MarkedYAMLError as error:
-        raise ParamsError(f"override {override!r}: not a YAML value: {error.problem}") from None
-    return f"{section}.{key}"
-
-
-def _plain(value: Any) -> Any:
-    """ruamel's containers and scalars as plain Python ones, which strict validation wants."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, bool) or value is None:
-        return value
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
-
-
-def _fault(path: Path, tree: CommentedMap, overridden: set[str], error: Any) -> str:
+def _fault(layers: Layers, error: Any) -> str:
     field = ".".join(str(part) for part in error["loc"])
     message = {
         "extra_forbidden": "unknown parameter; remove it or correct its name",
@@ -235,17 +181,4 @@ def _fault(path: Path, tree: CommentedMap, overridden: set[str], error: Any) -> 
     }.get(error["type"], error["msg"].removeprefix("Value error, "))
     if error["type"] not in ("extra_forbidden", "missing", "value_error"):
         message += f", got {error['input']!r}"
-    place = "override" if field in overridden else f"{path}{_line(tree, error['loc'])}"
-    return f"{place}: {field}: {message}" if field else f"{place}: {message}"
-
-
-def _line(tree: CommentedMap, location: tuple[str | int, ...]) -> str:
-    """ ":17" for the deepest part of the location that stands in the file; "" for none."""
-    line, node = "", tree
-    for part in location:
-        if not isinstance(node, CommentedMap) or part not in node:
-            break
-        if part in node.lc.data:
-            line = f":{node.lc.data[part][0] + 1}"
-        node = node[part]
-    return line
+    return ": ".join(filter(None, [layers.place(error["loc"]), field, message]))

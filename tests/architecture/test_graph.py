@@ -16,6 +16,7 @@ HARMLESS = {
     "troupe.errors",
     "troupe.files",
     "troupe.layout",
+    "troupe.overlay",
     "troupe.params",  # the schema; the values are params of the stage
     "troupe.environment",
     "troupe.stages",

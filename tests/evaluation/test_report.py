@@ -56,7 +56,9 @@ def provenance() -> dict[str, Any]:
             "moe": {"top_k": 2, "n_expert": 4},
             "adversarial": {"objective": "wgan"},
         },
+        "profile": "small",
         "overrides": ["run.seed=1"],
+        "changed": ["model.n_layer", "run.seed"],
         "git_commit": "3" * 40,
     }
 
@@ -121,6 +123,17 @@ def test_without_a_verdict_it_says_what_to_do(reports: Path) -> None:
     text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
     assert "<h1>moe is the candidate</h1>" in text
     assert "run make promote" in text
+
+
+def test_it_names_profile_and_overrides_and_marks_what_they_set(reports: Path) -> None:
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    assert 'make pipeline PROFILE=small SET="run.seed=1"</pre>' in text
+    assert '<dt>n_layer</dt><dd class="set">4</dd>' in text
+    assert '<dt>n_head</dt><dd class="">4</dd>' in text
+    plain = provenance() | {"profile": "", "overrides": [], "changed": []}
+    text = render_report(reports, None, plain).read_text(encoding="utf-8")
+    assert "make pipeline</pre>" in text
+    assert "none: params.yaml as it stands" in text
 
 
 def test_a_missing_figure_is_an_error_not_a_blank(reports: Path) -> None:

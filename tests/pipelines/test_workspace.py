@@ -78,8 +78,9 @@ def test_a_dvc_at_work_is_left_in_peace() -> None:
 
 
 def test_the_record_of_a_run() -> None:
-    with claim("run.seed=7") as run:
+    with claim("run.seed=7", "cpu-hours") as run:
         assert run.environment()["TROUPE_SET"] == "run.seed=7"
+        assert run.environment()["TROUPE_PROFILE"] == "cpu-hours"
         with run.recorded():
             with pytest.raises(RuntimeError), run.attempt("pretrain"):
                 raise RuntimeError
@@ -88,7 +89,7 @@ def test_the_record_of_a_run() -> None:
             run.note_cached("corpus")
     record = json.loads((RUNS / run.id / "run.json").read_text())
     assert record["outcome"] == "completed"
-    assert record["overrides"] == "run.seed=7"
+    assert (record["overrides"], record["profile"]) == ("run.seed=7", "cpu-hours")
     assert record["started"] <= record["finished"]
     assert {name: (stage["outcome"], stage["attempts"]) for name, stage in record["stages"].items()} == {
         "pretrain": ("ran", 2),

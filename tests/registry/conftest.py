@@ -72,6 +72,7 @@ def _write_run(
         "started": "2026-01-31T12:00:00+0000",
         "finished": None if outcome == "running" else "2026-01-31T12:10:00+0000",
         "outcome": outcome,
+        "profile": "cpu-minutes",
         "overrides": "pretrain.steps=30",
         "git": {"commit": "c0ffee", "dirty": False},
         "params": {"run": {"seed": 7}, "pretrain": {"steps": 30, "learning_rate": 0.02}},

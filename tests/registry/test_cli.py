@@ -126,6 +126,10 @@ def test_params_are_checked_and_printed_with_overrides(
     assert status == 0
     assert "seed: 1\n" in out
     assert "steps: 7\n" in out
+    Path("profiles").mkdir()
+    Path("profiles/mine.yaml").write_text("pretrain: {steps: 9, batch_size: 3}")
+    status, out, _ = troupe("params", "--profile", "mine", "--set", "pretrain.steps=7")
+    assert "steps: 7\n  batch_size: 3\n" in out
     status, _, err = troupe("params", "--set", "model.n_head=5")
     assert status == 2
     assert "must be divisible by n_head (5)" in err

@@ -65,6 +65,7 @@ def test_parent_child_params_curves_lineage_summary_and_report(workspace: Path, 
     assert parent.data.params == {"run.seed": "7", "pretrain.steps": "30", "pretrain.learning_rate": "0.02"}
     assert child.data.params.keys() == {"pretrain.steps", "pretrain.learning_rate"}
     assert parent.data.tags["troupe.overrides"] == "pretrain.steps=30"
+    assert parent.data.tags["troupe.profile"] == "cpu-minutes"
     assert parent.data.tags["mlflow.source.git.commit"] == "c0ffee"
     assert curve(child)[9] == (10, 1_769_860_810_000, 0.3)
     assert len(curve(child)) == len(curve(child, "val/bpb")) == 30

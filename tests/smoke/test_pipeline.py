@@ -8,7 +8,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from tests.workspace import clone, pipeline, run
+from tests.workspace import TINY, clone, pipeline, run
 from troupe.files import sha256_file
 
 STAGES = ("pretrain", "moe", "adversarial")
@@ -85,6 +85,21 @@ def test_another_clone_gives_the_same_bytes(workspace: Path, tmp_path: Path) -> 
     assert digests(other) == digests(workspace)
     ours, theirs = (json.loads((f / "reports/metrics.json").read_text()) for f in (workspace, other))
     assert ours["models"] == theirs["models"]  # the seed reaches samples and judge as well
+
+
+def test_a_profile_lies_between_the_file_and_the_overrides(workspace: Path) -> None:
+    """The parameters of the run before, one of them wrong in the profile and put right by an override: no change."""
+    before, mine = stamps(workspace), {}
+    for name, _, value in (override.partition("=") for override in f"{TINY} run.seed=8".split()):
+        section, _, key = name.partition(".")
+        mine.setdefault(section, {})[key] = json.loads(value)
+    (workspace / "profiles" / "tiny.yaml").write_text(json.dumps(mine))  # JSON is YAML
+    succeed(run(workspace, "-m", "pipelines", "run", "--profile", "tiny", "--set", "run.seed=1337"))
+    assert stamps(workspace) == before
+    unknown = run(workspace, "-m", "pipelines", "run", "--profile", "tinny")
+    assert unknown.returncode == 2
+    assert "profile 'tinny': no such profile; there are cpu-hours, " in unknown.stderr
+    assert len(unknown.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

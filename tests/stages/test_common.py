@@ -24,12 +24,12 @@ stage_main("probe", body)
 """
 
 
-def run(tmp_path: Path, *args: str, overrides: str = "") -> subprocess.CompletedProcess[str]:
+def run(tmp_path: Path, *args: str, overrides: str = "", profile: str = "") -> subprocess.CompletedProcess[str]:
     (tmp_path / "params.yaml").write_text(SHIPPED.read_text())
     return subprocess.run(
         [sys.executable, "-c", STAGE, *args],
         cwd=tmp_path,
-        env={"TROUPE_SET": overrides},
+        env={"TROUPE_SET": overrides, "TROUPE_PROFILE": profile},
         capture_output=True,
         text=True,
         check=False,
@@ -38,6 +38,14 @@ def run(tmp_path: Path, *args: str, overrides: str = "") -> subprocess.Completed
 
 def test_overrides_come_from_the_environment(tmp_path: Path) -> None:
     assert run(tmp_path, overrides="pretrain.steps=7 run.seed=3").stdout == "7\n"
+
+
+def test_a_profile_comes_from_the_environment_too_and_overrides_win(tmp_path: Path) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "mine.yaml").write_text("pretrain: {steps: 5}\n")
+    assert run(tmp_path, profile="mine").stdout == "5\n"
+    assert run(tmp_path, profile="mine", overrides="pretrain.steps=7").stdout == "7\n"
+    assert run(tmp_path, profile="yours").stderr == "probe: profile 'yours': no such profile; there are mine\n"
 
 
 def test_a_named_file_is_read_as_it_stands(tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ from troupe.data.corpus import read_manifest
 from troupe.errors import ArtifactError
 from troupe.files import read_json
 from troupe.layout import CORPUS, EFFECTIVE_PARAMS, MODEL_STAGES, PARAMS, TOKENS, model_dir
+from troupe.overlay import fields_of
 from troupe.params import load_params
 
 
-def gather_provenance(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """{"corpus", "tokens", "stages": {stage: summary}, "params", "overrides", "git_commit"}.
+def gather_provenance(overrides: Sequence[str] = (), profile: str = "") -> dict[str, Any]:
+    """{"corpus", "tokens", "stages": {stage: summary}, "params", "profile", "overrides", "changed", "git_commit"}.
 
-    `overrides` are this run's, e.g. ["pretrain.steps=500"]; they are in "params" already. Raises ArtifactError if the
-    corpus or the tokens are missing; a stage without a summary is left out.
+    `overrides` are this run's, e.g. ["pretrain.steps=500"], as `profile` is; both are in "params" already, and
+    "changed" names the fields that they set. Raises ArtifactError if the corpus or the tokens are missing; a stage
+    without a summary is left out.
     """
     effective = EFFECTIVE_PARAMS if EFFECTIVE_PARAMS.exists() else PARAMS
     return {
@@ -23,7 +25,9 @@ def gather_provenance(overrides: Sequence[str] = ()) -> dict[str, Any]:
         "tokens": read_json(TOKENS / "meta.json"),
         "stages": {stage: summary for stage in MODEL_STAGES if (summary := _summary(stage))},
         "params": load_params(effective).model_dump(),
+        "profile": profile,
         "overrides": list(overrides),
+        "changed": fields_of(PARAMS, profile, overrides),
         "git_commit": git_commit(),
     }
 

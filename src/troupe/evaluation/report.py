@@ -36,8 +36,9 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
         corpus=provenance["corpus"],
         tokens=provenance["tokens"],
         params=provenance["params"],
+        profile=provenance["profile"],
         overrides=provenance["overrides"],
-        changed={override.partition("=")[0] for override in provenance["overrides"]},
+        changed=provenance["changed"],
         git_commit=provenance["git_commit"],
     )
     path = reports_dir / REPORT.name

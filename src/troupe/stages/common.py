@@ -10,27 +10,30 @@ from pathlib import Path
 
 from troupe.errors import TroupeError
 from troupe.layout import PARAMS
-from troupe.params import Params, load_params, split_overrides
+from troupe.overlay import split_overrides
+from troupe.params import Params, load_params
 
 SET_VARIABLE = (
     "TROUPE_SET"  # overrides of params.yaml for this run, e.g. "pretrain.steps=500 data.source=tiny-shakespeare"
 )
+PROFILE_VARIABLE = "TROUPE_PROFILE"  # the profile between params.yaml and the overrides, e.g. "cpu-hours"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def stage_main(name: str, body: Callable[[Params], None]) -> None:
     """Run a stage from the command line: `body(params)`; a TroupeError is printed as one line and exits non-zero.
 
-    `--params FILE` is read as it stands. Without it params.yaml is read, with the overrides in TROUPE_SET laid over it.
+    `--params FILE` is read as it stands. Without it params.yaml is read, the profile in TROUPE_PROFILE laid over
+    it, and over both the overrides in TROUPE_SET.
     """
     parser = argparse.ArgumentParser(prog=f"python -m troupe.stages.{name}", description=body.__doc__)
-    parser.add_argument(
-        "--params", type=Path, help=f"a complete parameter file (default: {PARAMS} with ${SET_VARIABLE})"
-    )
+    default = f"{PARAMS} with ${PROFILE_VARIABLE} and ${SET_VARIABLE}"
+    parser.add_argument("--params", type=Path, help=f"a complete parameter file (default: {default})")
     file: Path | None = parser.parse_args().params
     die_with_parent()
     try:
-        body(load_params(file) if file else load_params(PARAMS, overrides_from_environment()))
+        overrides, profile = overrides_from_environment(), profile_from_environment()
+        body(load_params(file) if file else load_params(PARAMS, overrides, profile))
     except TroupeError as error:
         print(f"{name}: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
@@ -39,6 +42,11 @@ def stage_main(name: str, body: Callable[[Params], None]) -> None:
 def overrides_from_environment() -> list[str]:
     """The overrides in TROUPE_SET, split as a shell would."""
     return split_overrides(os.environ.get(SET_VARIABLE, ""))
+
+
+def profile_from_environment() -> str:
+    """The profile in TROUPE_PROFILE; "" for none."""
+    return os.environ.get(PROFILE_VARIABLE, "")
 
 
 def die_with_parent() -> None:

@@ -22,7 +22,7 @@ from troupe.files import read_json, write_json
 from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, TOKENS, model_dir
 from troupe.models.bundle import TOKENIZER, Bundle, load_bundle
 from troupe.params import Params
-from troupe.stages.common import overrides_from_environment, stage_main
+from troupe.stages.common import overrides_from_environment, profile_from_environment, stage_main
 from troupe.stages.log import read_metrics
 from troupe.stages.progress import track
 
@@ -40,7 +40,8 @@ def evaluate(params: Params) -> None:
     write_json(REPORTS / "samples.json", write_samples(models, params.evaluate, params.run.seed))
     logs = {stage: read_metrics(model_dir(stage) / "metrics.jsonl") for stage in MODEL_STAGES}
     draw_all(REPORTS / "plots", metrics, logs)
-    page = render_report(REPORTS, None, gather_provenance(overrides_from_environment()))
+    provenance = gather_provenance(overrides_from_environment(), profile_from_environment())
+    page = render_report(REPORTS, None, provenance)
     Console().print(table(metrics))
     print(
         f"candidate: {metrics['candidate']['stage']}, because {metrics['candidate']['reason']}\nreport: {page}",

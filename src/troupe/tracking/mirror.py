@@ -93,6 +93,7 @@ def _runs(client: MlflowClient, record: Record) -> tuple[Run, dict[str, Run]]:
 
 def _create(client: MlflowClient, record: Record, parent: Run | None = None, stage: str = "") -> Run:
     tags = {"troupe.run_id": record["run_id"], "troupe.overrides": record["overrides"]}
+    tags["troupe.profile"] = record.get("profile", "")  # which records from before there were profiles lack
     tags["mlflow.source.git.commit"] = records.commit(record)
     if parent:
         tags |= {"troupe.stage": stage, "mlflow.parentRunId": parent.info.run_id}

@@ -1,0 +1,101 @@
+"""Profiles: what wins over what, a broken one is named by file and line, and none of the shipped ones rots."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from troupe.errors import ParamsError
+from troupe.overlay import ABOUT, fields_of
+from troupe.params import load_params
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "params.yaml"
+PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
+FACTS = ["what", "hardware", "time", "figure", "measured"]
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Callable[[str], Path]:
+    """A workspace's params.yaml beside the profile `mine` with this content."""
+
+    def write(content: str) -> Path:
+        (tmp_path / "params.yaml").write_text(SHIPPED.read_text(encoding="utf-8"), encoding="utf-8")
+        (tmp_path / "profiles").mkdir()
+        (tmp_path / "profiles" / "mine.yaml").write_text(content, encoding="utf-8")
+        return tmp_path / "params.yaml"
+
+    return write
+
+
+def test_overrides_win_over_the_profile_and_the_profile_over_the_file(profile: Callable[[str], Path]) -> None:
+    path = profile("about: {what: a test}\npretrain:\n  steps: 11\n  batch_size: 3\nrun: {seed: 5}\n")
+    shipped, mine = load_params(SHIPPED), load_params(path, ["pretrain.steps=12"], "mine")
+    assert (mine.pretrain.steps, mine.pretrain.batch_size, mine.run.seed) == (12, 3, 5)
+    changed = {"pretrain": shipped.pretrain.model_copy(update={"steps": 12, "batch_size": 3})}
+    assert mine == shipped.model_copy(update=changed | {"run": shipped.run.model_copy(update={"seed": 5})})
+    assert fields_of(path, "mine", ["pretrain.steps=12"]) == ["pretrain.batch_size", "pretrain.steps", "run.seed"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("pretrain:\n  steps: 5\n  stepps: 5\n", "mine.yaml:3: pretrain.stepps: unknown parameter"),
+        ("pretrain:\n  steps: 5\npretrian:\n  steps: 5\n", "mine.yaml:3: pretrian: unknown parameter"),
+        ("# small\npretrain:\n  steps: some\n", "mine.yaml:3: pretrain.steps: Input should be a valid integer"),
+        ("run:\n  seed: 1\nmodel:\n  n_embd: 190\n", "mine.yaml:3: model: n_embd (190) must be divisible by n_head"),
+        ("evaluate: {stride: 100000}\n", "mine.yaml: evaluate.stride (100000) must not exceed model.block_size"),
+        ("pretrain: 5\n", "mine.yaml:1: pretrain: Input should be a valid dictionary"),
+        ("run: [1\n", "mine.yaml:2: not YAML"),
+        ("- 1\n", "mine.yaml: expected sections"),
+        ("run: {seed: 1}\nrun: {seed: 2}\n", "mine.yaml:2: not YAML: found duplicate key"),
+    ],
+)
+def test_a_fault_of_a_profile_names_its_file_and_line(profile: Callable[[str], Path], content: str, says: str) -> None:
+    with pytest.raises(ParamsError) as error:
+        load_params(profile(content), profile="mine")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_fault_of_an_override_is_not_blamed_on_the_profile(profile: Callable[[str], Path]) -> None:
+    with pytest.raises(ParamsError, match=r"^override: pretrain\.steps"):
+        load_params(profile("pretrain: {steps: 5}\n"), ["pretrain.steps=0"], "mine")
+
+
+@pytest.mark.parametrize("name", ["nope", "../params", "mine.yaml"])
+def test_an_unknown_profile_is_one_line_with_the_known_ones(profile: Callable[[str], Path], name: str) -> None:
+    path = profile("run: {seed: 1}\n")
+    with pytest.raises(ParamsError) as error:
+        load_params(path, profile=name)
+    assert str(error.value) == f"profile {name!r}: no such profile; there are mine"
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_every_profile_is_valid_and_says_what_it_is(path: Path) -> None:
+    content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    assert list(content[ABOUT]) == FACTS  # `make help` reads them in this order
+    assert all(isinstance(fact, str) and fact for fact in content[ABOUT].values())
+    params = load_params(SHIPPED, profile=path.stem).model_dump()
+    assert all(params[section][key] == content[section][key] for section, key in _fields(path))
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_a_profile_holds_only_what_differs(path: Path) -> None:
+    """A value that repeats params.yaml would have two homes."""
+    content, shipped = YAML(typ="safe").load(path.read_text(encoding="utf-8")), load_params(SHIPPED).model_dump()
+    assert not [name for name in _fields(path) if content[name[0]][name[1]] == shipped[name[0]][name[1]]]
+
+
+def test_make_help_lists_every_profile() -> None:
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for path in PROFILES:
+        about = YAML(typ="safe").load(path.read_text(encoding="utf-8"))[ABOUT]
+        lines = f"  {path.stem:<12} {about['what']}\n{'':15}{about['time']} on {about['hardware']}: {about['figure']} "
+        assert f"{lines}({about['measured']})\n" in told
+
+
+def _fields(path: Path) -> list[list[str]]:
+    return [name.split(".") for name in fields_of(SHIPPED, path.stem, [])]
