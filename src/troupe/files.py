@@ -4,19 +4,31 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from troupe.errors import ArtifactError
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write beside `path`, flush to disk, rename over it: a kill leaves the old file or the new one."""
+    """Write `path` as `atomic_file` does."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path`, flushed to disk and renamed over it at the end: a kill leaves the old file or the new one.
+
+    Nothing is left of it when the body raises.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)  # mkstemp gives 0600, which hides the file from a container's other user

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.data.batches import Batches, load_ids, save_ids
+from troupe.data import batches as module
+from troupe.data.batches import Batches, load_ids, open_ids, save_ids
 from troupe.errors import ArtifactError, CorpusError
 
 LENGTHS = st.tuples(st.integers(1, 12), st.integers(1, 5), st.integers(1, 200))  # block_size, batch_size, extra tokens
@@ -96,7 +97,7 @@ def test_too_few_tokens_name_the_parameter() -> None:
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(256, "uint16"), (65_536, "uint16"), (65_537, "uint32")])
 def test_ids_come_back_from_disk(tmp_path: Path, vocab_size: int, dtype: str) -> None:
     ids = [0, 5, vocab_size - 1]
-    assert save_ids(tmp_path, "train", ids, vocab_size) == 3
+    assert save_ids(tmp_path, "train", [np.array(ids)], vocab_size) == 3
     loaded = load_ids(tmp_path, "train")
     assert isinstance(loaded, np.memmap)
     assert loaded.dtype == dtype
@@ -120,3 +121,62 @@ def test_pickled_ids_are_refused(tmp_path: Path) -> None:
 def test_missing_ids_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"test\.npy: no such file"):
         load_ids(tmp_path, "test")
+
+
+@pytest.fixture
+def _seven_to_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARD_TOKENS", 7)
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.mark.usefixtures("_seven_to_a_shard")
+@pytest.mark.parametrize("n", [0, 1, 6, 7, 8, 14, 15, 30])
+def test_shards_hold_the_ids_in_order(tmp_path: Path, n: int) -> None:
+    """Pieces of 4 ids, which end within shards, at their ends and beyond."""
+    ids = np.arange(n, dtype=np.uint32)
+    assert save_ids(tmp_path, "train", np.split(ids, range(4, n, 4)), 100) == n
+    further = max(0, -(-n // 7) - 1)
+    assert names(tmp_path) == [*(f"train-{number:03d}.npy" for number in range(1, further + 1)), "train.npy"]
+    assert load_ids(tmp_path, "train").tolist() == ids.tolist()
+    shards = open_ids(tmp_path, "train")
+    assert len(shards) == n
+    places = np.random.default_rng(0).integers(0, max(n, 1), (3, 5)) if n else np.zeros((0, 5), int)
+    assert shards[places].tolist() == ids[places].tolist()
+
+
+@pytest.mark.usefixtures("_seven_to_a_shard")
+def test_batches_of_shards_are_the_batches_of_the_whole(tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, 1000, 100).astype(np.uint16)
+    save_ids(tmp_path, "train", [ids], 1000)
+    whole, sharded = Batches(ids, 9, 4, seed=3), Batches(open_ids(tmp_path, "train"), 9, 4, seed=3)
+    for step in range(20):
+        assert all(torch.equal(a, b) for a, b in zip(whole.batches(step), sharded.batches(step), strict=True))
+
+
+@pytest.mark.usefixtures("_seven_to_a_shard")
+def test_a_shorter_text_leaves_no_shard_of_the_longer_one(tmp_path: Path) -> None:
+    for n in (30, 10):
+        save_ids(tmp_path, "train", [np.arange(n)], 100)
+        save_ids(tmp_path, "test", [np.arange(n)], 100)
+    assert names(tmp_path) == ["test-001.npy", "test.npy", "train-001.npy", "train.npy"]
+    assert load_ids(tmp_path, "train").tolist() == list(range(10))
+
+
+@pytest.mark.usefixtures("_seven_to_a_shard")
+def test_a_text_that_grew_at_its_end_keeps_its_first_shards(tmp_path: Path) -> None:
+    for name, n in (("before", 25), ("after", 40)):
+        save_ids(tmp_path / name, "train", [np.arange(n)], 100)
+    for file in ("train.npy", "train-001.npy", "train-002.npy"):
+        assert (tmp_path / "before" / file).read_bytes() == (tmp_path / "after" / file).read_bytes()
+
+
+@pytest.mark.usefixtures("_seven_to_a_shard")
+@pytest.mark.parametrize("absent", ["train.npy", "train-001.npy"])
+def test_a_missing_shard_is_refused(tmp_path: Path, absent: str) -> None:
+    save_ids(tmp_path, "train", [np.arange(30)], 100)
+    (tmp_path / absent).unlink()
+    with pytest.raises(ArtifactError, match=rf"{absent}: no such file"):
+        load_ids(tmp_path, "train")

@@ -1,6 +1,7 @@
 """The split: it covers the text once, holds out a tenth twice, cuts no character, and a damaged corpus is refused."""
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,20 +22,33 @@ def described(text: str) -> Source:
 
 
 def written(directory: Path, text: str, block_bytes: int = 64) -> Path:
-    write_corpus(directory, text, "t.txt", described(text), block_bytes)
+    write_corpus(directory, [text[:99], text[99:]], "t.txt", described(text), block_bytes)
     return directory
+
+
+def chunks(content: bytes, size: int) -> list[bytes]:
+    return [content[at : at + size] for at in range(0, len(content), size)]
 
 
 @given(text=TEXTS, block_bytes=st.integers(64, 70))
 def test_blocks_cover_the_text_once_and_cut_no_character(text: str, block_bytes: int) -> None:
+    blocks = [block for _, block in cut_blocks(chunks(text.encode(), block_bytes))]
+    assert "".join(block.decode() for block in blocks) == text
+    assert all(abs(len(block) - block_bytes) <= 3 for block in blocks[:-1])
+
+
+@given(text=TEXTS, block_bytes=st.integers(64, 70))
+def test_a_block_begins_with_the_first_character_from_a_multiple_of_its_length_on(text: str, block_bytes: int) -> None:
+    """The cuts as their definition has them, looked for from every multiple in the whole text."""
     content = text.encode()
-    blocks = cut_blocks(content, block_bytes)
-    assert "".join(content[start:end].decode() for start, end, _ in blocks) == text
-    assert all(abs(end - start - block_bytes) <= 3 for start, end, _ in blocks[:-1])
+    begins = [len(text[:i].encode()) for i in range(len(text) + 1)]
+    cuts = [min(at for at in begins if at >= multiple) for multiple in range(0, len(content), block_bytes)]
+    expected = [content[start:end] for start, end in pairwise([*cuts, len(content)]) if end > start]
+    assert [block for _, block in cut_blocks(chunks(content, block_bytes))] == expected
 
 
 def test_of_every_ten_blocks_the_fifth_and_the_tenth_are_held_out() -> None:
-    splits = [split for _, _, split in cut_blocks(b"x" * 64 * 30, 64)]
+    splits = [split for split, _ in cut_blocks([b"x" * 64] * 30)]
     ten = ["train"] * 4 + ["validation"] + ["train"] * 4 + ["test"]
     assert splits == ten * 3
 
@@ -51,6 +65,7 @@ def test_the_manifest_tells_what_is_there(tmp_path: Path) -> None:
     manifest = read_manifest(written(tmp_path, text))
     assert (tmp_path / "corpus.txt").read_text(encoding="utf-8") == text
     assert (manifest["source"], manifest["licence"]) == ("t.txt", "as given by the user")
+    assert manifest["block_bytes"] == 64
     assert (manifest["bytes"], manifest["sha256"]) == (2000, hashlib.sha256(text.encode()).hexdigest())
     assert sum(facts["bytes"] for facts in manifest["splits"].values()) == 2000
     test = split_text(tmp_path, "test").encode()
@@ -78,14 +93,15 @@ def test_ten_blocks_are_enough(tmp_path: Path) -> None:
 
 def test_a_text_edited_since_it_was_digested_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"'t\.txt': its text has sha256 [0-9a-f]{64}, but the inputs stage saw"):
-        write_corpus(tmp_path, "edited " * 200, "t.txt", described("original " * 200), 64)
+        write_corpus(tmp_path, ["edited " * 200], "t.txt", described("original " * 200), 64)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_corrupted_corpus_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flipped", [0x01, 0x80], ids=["another letter", "no UTF-8"])
+def test_a_corrupted_corpus_is_refused(tmp_path: Path, flipped: int) -> None:
     written(tmp_path, "x" * 1000)
     content = bytearray((tmp_path / "corpus.txt").read_bytes())
-    content[4 * 64] ^= 1  # one bit of the validation block
+    content[4 * 64] ^= flipped  # in the validation block
     (tmp_path / "corpus.txt").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"corpus\.txt: its validation text is not the one in manifest\.json"):
         split_text(tmp_path, "validation")

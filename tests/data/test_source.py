@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from troupe.data import source
 from troupe.data.source import Source, describe, find_files, read_text
@@ -85,6 +87,53 @@ def test_a_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
 
 def test_byte_order_mark_and_crlf_are_dropped(tmp_path: Path) -> None:
     assert read_text(write(tmp_path / "w.txt", b"\xef\xbb\xbfone\r\ntwo\r\n")) == "one\ntwo\n"
+
+
+BYTES = st.lists(st.sampled_from([b"\xef\xbb\xbf", b"\r", b"\n", b"\r\n", b"a", b" ", "é".encode(), "😀".encode()]))
+
+
+@given(content=BYTES.map(b"".join), piece=st.integers(1, 9))
+def test_a_text_read_in_pieces_of_any_size_is_the_text_read_at_once(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, piece: int
+) -> None:
+    path = write(tmp_path_factory.getbasetemp() / "pieces.txt", b"x" + content)
+    bom = write(tmp_path_factory.getbasetemp() / "bom.txt", b"\xef\xbb\xbf" + b"x" + content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "PIECE", piece)
+        assert read_text(path) == read_text(bom) == "x" + content.decode().replace("\r\n", "\n")
+        assert describe(path).sha256 == hashlib.sha256(read_text(path).encode()).hexdigest()
+
+
+@given(
+    before=BYTES.map(b"".join),
+    wrong=st.sampled_from([b"\xff", b"\x80", b"\xe2\x82", b"\xf0\x9f"]),
+    piece=st.integers(1, 9),
+)
+def test_the_place_of_a_wrong_byte_does_not_depend_on_the_pieces(
+    tmp_path_factory: pytest.TempPathFactory, before: bytes, wrong: bytes, piece: int
+) -> None:
+    path = write(tmp_path_factory.getbasetemp() / "wrong.txt", before + wrong)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "PIECE", piece)
+        assert f"not UTF-8 at byte {len(before)};" in refusal(path)
+
+
+@given(
+    texts=st.lists(st.text(st.sampled_from("a \n\r\u2028é"), min_size=0, max_size=5), max_size=4),
+    piece=st.integers(1, 9),
+    suffix=st.sampled_from([".txt", ".jsonl"]),
+)
+def test_documents_read_in_pieces_are_joined_unless_blank(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], piece: int, suffix: str
+) -> None:
+    folder = tmp_path_factory.mktemp("documents")
+    write(folder / "0.txt", "first")
+    for number, text in enumerate(texts, 1):
+        write(folder / f"{number}{suffix}", json.dumps({"text": text}) if suffix == ".jsonl" else text)
+    kept = [text if suffix == ".jsonl" else text.replace("\r\n", "\n") for text in texts if text.strip()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "PIECE", piece)
+        assert read_text(f"{folder}/*") == "\n\n".join(["first", *kept])
 
 
 def test_a_line_separator_in_json_is_no_end_of_line(tmp_path: Path) -> None:

@@ -92,9 +92,22 @@ def test_chars_are_the_sorted_characters_of_the_training_text_then_bytes() -> No
     assert chars.encode("abé") == [0, 1, 2 + 0xC3, 2 + 0xA9]
 
 
+@given(text=UNICODE)
+def test_chars_agree_with_their_definition_character_by_character(text: str) -> None:
+    known = {character: [i] for i, character in enumerate(sorted(set(TRAIN)))}
+    expected = [known.get(character) or [len(known) + byte for byte in character.encode()] for character in text]
+    assert LEARNED["chars"].encode(text) == [i for ids in expected for i in ids]
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+@pytest.mark.parametrize("text", TRICKY, ids=lambda text: repr(text[:12]))
+def test_an_array_holds_the_same_ids_as_a_list(kind: str, text: str) -> None:
+    assert LEARNED[kind].encode_array(text).tolist() == LEARNED[kind].encode(text)
+
+
 def test_bpe_learns_the_most_frequent_pair_first() -> None:
     """In "aab aab ..." each "aab" has one pair "aa" and one "ab": the first merge is one of the two."""
-    learned = bpe.learn_tokens("aab " * 50, 260)
+    learned = bpe.learn_tokens(["aab " * 50], 260)
     assert learned[256] in (b"aa", b"ab")
     assert b"aab" in learned[257:]
     assert sorted(learned[:256]) == [bytes([byte]) for byte in range(256)]
@@ -185,6 +198,7 @@ def test_gpt2_agrees_with_tiktokens_own(tmp_path: Path, monkeypatch: pytest.Monk
     assert gpt2.encode(text) == reference.encode_ordinary(text)
     assert gpt2.decode([50_256]) == "<|endoftext|>"
     assert 50_256 not in gpt2.encode("<|endoftext|>")
+    assert gpt2.encode_array(text).tolist() == gpt2.encode(text)
 
 
 @pytest.fixture(scope="module")

@@ -40,8 +40,11 @@ def from_printable(texts: Iterable[str]) -> list[bytes]:
     return [bytes(byte_of[character] for character in text) for text in texts]
 
 
-def learn_tokens(text: str, vocab_size: int) -> list[bytes]:
-    """Learn at most `vocab_size` tokens from a text (fewer if no pair of it occurs twice any more)."""
+def learn_tokens(pieces: Iterable[str], vocab_size: int) -> list[bytes]:
+    """Learn at most `vocab_size` tokens from a text (fewer if no pair of it occurs twice any more).
+
+    `pieces` of a text cut as in data/encoding.py give the same tokens as the whole of it.
+    """
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -50,7 +53,7 @@ def learn_tokens(text: str, vocab_size: int) -> list[bytes]:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # all 256 bytes, so that any text can be encoded
         show_progress=False,
     )
-    learner.train_from_iterator([text], trainer)
+    learner.train_from_iterator(pieces, trainer)
     ids = learner.get_vocab()
     return from_printable(sorted(ids, key=ids.__getitem__))
 

@@ -1,4 +1,4 @@
-"""The corpus: one UTF-8 text, and a manifest that says what it is and which of its blocks are held out.
+"""The corpus: one UTF-8 text, and a manifest that says what it is, where its blocks are cut, and what each split holds.
 
 The split. The text is cut into blocks of `data.block_bytes`, each cut moved on to the next start of a UTF-8 character.
 Of every ten blocks, the fifth is for validation (every choice of a model looks only there), the tenth for test (only
@@ -12,22 +12,27 @@ What it does not protect from: text that stands in the corpus twice. Where a sen
 document is a near-copy of another, a held-out block may repeat what the training blocks say, and a model that remembers
 looks better than it would on new text; remove duplicates first (python-docs is cleaned of repeated paragraphs). And the
 ends of a held-out block continue sentences that training blocks begin or end.
+
+The text may be larger than memory: it is written and read block by block.
 """
 
 import hashlib
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from troupe.data.source import Source
 from troupe.errors import ArtifactError, CorpusError
-from troupe.files import read_json, write_atomic, write_json
+from troupe.files import atomic_file, read_json, write_json
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 CYCLE = 10  # blocks
 HELD_OUT: dict[int, Split] = {4: "validation", 9: "test"}  # by place in the cycle, counted from 0
 TEXT, MANIFEST = "corpus.txt", "manifest.json"
+CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes that stand inside a UTF-8 character, never at its beginning
+BUFFER = 2**20  # bytes read from disk at a time
 
 
 def check_size(n_bytes: int, block_bytes: int) -> None:
@@ -39,33 +44,48 @@ def check_size(n_bytes: int, block_bytes: int) -> None:
         )
 
 
-def cut_blocks(content: bytes, block_bytes: int) -> list[tuple[int, int, Split]]:
-    """The blocks of a UTF-8 text as (start, end, split), offsets in bytes, which cover it without gap or overlap."""
-    starts = [_character_start(content, at) for at in range(0, len(content), block_bytes)]
-    borders = pairwise([*starts, len(content)])
-    return [(start, end, HELD_OUT.get(i % CYCLE, "train")) for i, (start, end) in enumerate(borders)]
+def cut_blocks(chunks: Iterable[bytes]) -> Iterator[tuple[Split, bytes]]:
+    """The blocks of a UTF-8 text, in order, from its chunks of `data.block_bytes` (the last may be shorter)."""
+    block = b""
+    for i, chunk in enumerate(chunks):
+        begun = chunk.lstrip(CONTINUATION)
+        if i > 0:
+            yield split_of(i - 1), block + chunk[: len(chunk) - len(begun)]
+        block = begun
+    if block:
+        yield split_of(i), block
 
 
-def write_corpus(directory: Path, text: str, name: str, source: Source, block_bytes: int) -> None:
-    """Write corpus.txt and manifest.json. Raises CorpusError if the text is too short, or not the one in `source`."""
-    content = text.encode()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != source.sha256:
-        raise CorpusError(
-            f"data.source {name!r}: its text has sha256 {digest}, but the inputs stage saw {source.sha256}: "
-            "the text or the parameter changed in between; run `make pipeline` again"
-        )
-    check_size(len(content), block_bytes)
-    blocks = cut_blocks(content, block_bytes)
+def split_of(block: int) -> Split:
+    """The split that a block belongs to, by its number."""
+    return HELD_OUT.get(block % CYCLE, "train")
+
+
+def write_corpus(directory: Path, pieces: Iterable[str], name: str, source: Source, block_bytes: int) -> None:
+    """Write corpus.txt, from the pieces of the text, and manifest.json.
+
+    Raises CorpusError if the text is too short, or not the one in `source`.
+    """
+    check_size(source.bytes, block_bytes)
+    digest = hashlib.sha256()
+    with atomic_file(directory / TEXT) as file:
+        for piece in pieces:
+            content = piece.encode()
+            digest.update(content)
+            file.write(content)
+        if digest.hexdigest() != source.sha256:
+            raise CorpusError(
+                f"data.source {name!r}: its text has sha256 {digest.hexdigest()}, but the inputs stage saw "
+                f"{source.sha256}: the text or the parameter changed in between; run `make pipeline` again"
+            )
     manifest = {
         "source": name,
         "licence": source.licence,
-        "bytes": len(content),
-        "sha256": digest,
-        "blocks": [{"start": start, "end": end, "split": split} for start, end, split in blocks],
-        "splits": {split: _facts(_join(content, blocks, split)) for split in SPLITS},
+        "bytes": source.bytes,
+        "sha256": source.sha256,
+        "block_bytes": block_bytes,
+        "splits": _facts(directory / TEXT, block_bytes),
     }
-    write_atomic(directory / TEXT, content)
     write_json(directory / MANIFEST, manifest)
 
 
@@ -76,29 +96,36 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def split_text(directory: Path, split: Split) -> str:
-    """The text of one split. Raises ArtifactError if the corpus is missing or is not the one of the manifest."""
+    """The text of one split. Raises ArtifactError as `split_blocks` does."""
+    return "".join(split_blocks(directory, split))
+
+
+def split_blocks(directory: Path, split: Split) -> Iterator[str]:
+    """The text of one split, block by block.
+
+    Raises ArtifactError if the corpus is missing or, after the last block, if it is not the one of the manifest.
+    """
     manifest = read_manifest(directory)
-    path = directory / TEXT
+    path, digest = directory / TEXT, hashlib.sha256()
+    for part, block in _read_blocks(path, manifest["block_bytes"]):
+        if part == split:
+            digest.update(block)
+            yield block.decode(errors="replace")
+    if digest.hexdigest() != manifest["splits"][split]["sha256"]:
+        raise ArtifactError(f"{path}: its {split} text is not the one in {MANIFEST}; delete {directory} and run again")
+
+
+def _read_blocks(path: Path, block_bytes: int) -> Iterator[tuple[Split, bytes]]:
     try:
-        content = path.read_bytes()
+        with path.open("rb", buffering=BUFFER) as file:
+            yield from cut_blocks(iter(partial(file.read, block_bytes), b""))
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; run the corpus stage, or `make pipeline`") from None
-    blocks = [(block["start"], block["end"], block["split"]) for block in manifest["blocks"]]
-    part = _join(content, blocks, split)
-    if _facts(part) != manifest["splits"][split]:
-        raise ArtifactError(f"{path}: its {split} text is not the one in {MANIFEST}; delete {directory} and run again")
-    return part.decode()
 
 
-def _character_start(content: bytes, at: int) -> int:
-    while at < len(content) and content[at] & 0b1100_0000 == 0b1000_0000:  # a continuation byte of UTF-8
-        at += 1
-    return at
-
-
-def _join(content: bytes, blocks: list[tuple[int, int, Split]], split: Split) -> bytes:
-    return b"".join(content[start:end] for start, end, part in blocks if part == split)
-
-
-def _facts(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def _facts(path: Path, block_bytes: int) -> dict[Split, dict[str, Any]]:
+    sizes, digests = dict.fromkeys(SPLITS, 0), {split: hashlib.sha256() for split in SPLITS}
+    for split, block in _read_blocks(path, block_bytes):
+        sizes[split] += len(block)
+        digests[split].update(block)
+    return {split: {"bytes": sizes[split], "sha256": digests[split].hexdigest()} for split in SPLITS}

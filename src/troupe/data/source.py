@@ -2,12 +2,14 @@
 
 Files are UTF-8 (a byte order mark at the front is dropped, CRLF becomes LF). A document is a .txt or .md file, the
 "text" field of a line of a .jsonl file, or a paragraph of the Python reference; documents are joined by a blank line.
+All is read piece by piece, so that a text may be larger than memory; only a line of a .jsonl file may not.
 Nothing here imports numpy or torch: the `inputs` stage runs on every call and must start fast.
 """
 
+import codecs
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -27,6 +29,7 @@ LICENCES = {
 }
 USERS_LICENCE = "as given by the user"
 SEPARATOR = "\n\n"
+PIECE = 2**20  # bytes of a file at a time
 
 
 @dataclass(frozen=True)
@@ -47,26 +50,34 @@ def describe(name: str) -> Source:
     """
     if name == TINY_SHAKESPEARE:
         return Source(name, [], SHAKESPEARE_BYTES, SHAKESPEARE_SHA256, LICENCES[name])
-    content = read_text(name).encode()
-    digest = hashlib.sha256(content).hexdigest()
+    digest, size = hashlib.sha256(), 0
+    for piece in read_pieces(name):
+        content = piece.encode()
+        digest.update(content)
+        size += len(content)
     if name == PYTHON_DOCS:
-        return Source(name, [], len(content), digest, LICENCES[name])
-    return Source("files", [path.as_posix() for path in find_files(name)], len(content), digest, USERS_LICENCE)
+        return Source(name, [], size, digest.hexdigest(), LICENCES[name])
+    return Source("files", [path.as_posix() for path in find_files(name)], size, digest.hexdigest(), USERS_LICENCE)
 
 
 def read_text(name: str) -> str:
-    """The whole text of the source called `name`.
+    """The whole text of the source called `name`. Raises CorpusError as `read_pieces` does."""
+    return "".join(read_pieces(name))
+
+
+def read_pieces(name: str) -> Iterator[str]:
+    """The text of the source called `name`, piece by piece.
 
     Raises CorpusError: no such file, unsupported suffix, not UTF-8 (byte offset), bad JSON line (file:line), no text, a
     download that fails or has another digest.
     """
-    if name == TINY_SHAKESPEARE:
-        return _tiny_shakespeare()
-    documents = _python_docs() if name == PYTHON_DOCS else [d for path in find_files(name) for d in _documents(path)]
-    text = SEPARATOR.join(document for document in documents if document.strip())
-    if not text:
+    before = ""
+    for document in _documents(name):
+        for place, piece in enumerate(_unless_blank(iter(document))):
+            yield piece if place else before + piece
+            before = SEPARATOR
+    if not before:
         raise CorpusError(f"data.source {name!r}: there is no text in it")
-    return text
 
 
 def find_files(pattern: str) -> list[Path]:
@@ -105,19 +116,66 @@ def _tiny_shakespeare() -> str:
     return fetch(SHAKESPEARE_URL, SHAKESPEARE_SHA256, mirrored("tiny-shakespeare.txt"), advice).decode()
 
 
-def _documents(path: Path) -> Iterator[str]:
+def _documents(name: str) -> Iterator[Iterable[str]]:
+    """Every document, itself in pieces."""
+    if name == TINY_SHAKESPEARE:
+        yield [_tiny_shakespeare()]
+        return
+    if name == PYTHON_DOCS:
+        yield from ([paragraph] for paragraph in _python_docs())
+        return
+    for path in find_files(name):
+        pieces = _unix_newlines(_decoded(path))
+        if path.suffix.lower() != ".jsonl":
+            yield pieces
+            continue
+        for number, line in enumerate(_lines(pieces), start=1):
+            if line.strip():
+                yield [_text_field(line, f"{path}:{number}")]
+
+
+def _decoded(path: Path) -> Iterator[str]:
+    decoder, start = codecs.getincrementaldecoder("utf-8")(), 0
     try:
-        text = path.read_bytes().decode().removeprefix("\ufeff").replace("\r\n", "\n")
+        with path.open("rb") as file:
+            if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                file.seek(0)
+            content = b"first"
+            while content:
+                start = file.tell() - len(decoder.getstate()[0])  # it may hold the beginning of a character back
+                content = file.read(PIECE)
+                yield decoder.decode(content, final=not content)
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 at byte {error.start}; convert it, e.g. with iconv") from None
+        raise CorpusError(f"{path}: not UTF-8 at byte {start + error.start}; convert it, e.g. with iconv") from None
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read: {error.strerror}") from None
-    if path.suffix.lower() != ".jsonl":
-        yield text
-        return
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON strings may hold U+2028
-        if line.strip():
-            yield _text_field(line, f"{path}:{number}")
+
+
+def _unix_newlines(pieces: Iterable[str]) -> Iterator[str]:
+    held = ""
+    for piece in pieces:
+        text = held + piece
+        held = "\r" if text.endswith("\r") else ""  # its "\n" may come with the next piece
+        yield text.removesuffix(held).replace("\r\n", "\n")
+    yield held
+
+
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    rest = ""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split("\n")  # not splitlines: JSON strings may hold U+2028
+        yield from whole
+    yield rest
+
+
+def _unless_blank(pieces: Iterator[str]) -> Iterator[str]:
+    """The pieces of a document, or nothing if they hold nothing visible."""
+    leading = ""
+    for piece in pieces:
+        leading += piece
+        if leading.strip():
+            yield leading
+            yield from pieces
 
 
 def _text_field(line: str, place: str) -> str:
@@ -128,6 +186,8 @@ def _text_field(line: str, place: str) -> str:
     text = record.get("text") if isinstance(record, dict) else None
     if not isinstance(text, str):
         raise CorpusError(f'{place}: expected an object with a string field "text"')
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise CorpusError(f'{place}: "text" holds half of a surrogate pair, which is no character')
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CorpusError(f'{place}: "text" holds half of a surrogate pair, which is no character') from None
     return text

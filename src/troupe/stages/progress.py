@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -31,6 +31,16 @@ def track(stage: str, total: int, start: int = 0) -> Iterator[Update]:
                 print(f"{line}\n", end="", flush=True, file=sys.stdout)  # one write: lines of two processes never mix
 
         yield update
+
+
+def follow(stage: str, pieces: Iterable[str], n_bytes: int) -> Iterator[str]:
+    """Hand a text of `n_bytes` in UTF-8 on, piece by piece, and show how much of it has gone through."""
+    began, done = time.monotonic(), 0
+    with track(stage, n_bytes) as show:
+        for piece in pieces:
+            yield piece
+            done += len(piece.encode())
+            show(done, {"MB/s": done / 1e6 / (time.monotonic() - began)})
 
 
 @contextmanager

@@ -1,32 +1,58 @@
 """tokens: the tokenizer, learned from the training split only, and the token ids of every split."""
 
+from collections.abc import Iterable, Iterator
+
 from troupe.data.batches import save_ids
-from troupe.data.corpus import SPLITS, read_manifest, split_text
-from troupe.data.tokenizer import make_tokenizer
+from troupe.data.corpus import SPLITS, Split, read_manifest, split_blocks
+from troupe.data.encoding import cut_pieces, encode_pieces
+from troupe.data.tokenizer import Tokenizer, make_tokenizer
 from troupe.files import sha256_file, write_json
 from troupe.layout import CORPUS, TOKENS
-from troupe.params import Params
+from troupe.params import Params, TokensParams
 from troupe.stages.common import stage_main
+from troupe.stages.progress import follow
+
+LEARN_FROM = 2**28  # bytes of training text, spread over all of it: more changes a vocabulary little and takes long
+LEARN_PIECE = 2**16  # characters; the library that learns holds 256 pieces
 
 
 def tokens(params: Params) -> None:
-    """Write tokenizer.json, train.npy, validation.npy, test.npy and meta.json to artifacts/tokens."""
+    """Write tokenizer.json, meta.json and the ids of every split (train.npy, ...) to artifacts/tokens."""
     manifest = read_manifest(CORPUS)
-    texts = {split: split_text(CORPUS, split) for split in SPLITS}
-    tokenizer = make_tokenizer(params.tokens.kind, texts["train"], params.tokens.vocab_size)
+    sizes = {split: manifest["splits"][split]["bytes"] for split in SPLITS}
+    tokenizer = learn(params.tokens, sizes["train"])
     tokenizer.save(TOKENS / "tokenizer.json")
-    ids = {split: tokenizer.encode(text) for split, text in texts.items()}
     write_json(
         TOKENS / "meta.json",
         {
             "vocab_size": tokenizer.vocab_size,
-            "tokens": {split: save_ids(TOKENS, split, ids[split], tokenizer.vocab_size) for split in SPLITS},
-            "bytes": {split: manifest["splits"][split]["bytes"] for split in SPLITS},
+            "tokens": {split: encode(tokenizer, split, sizes[split]) for split in SPLITS},
+            "bytes": sizes,
             "test_sha256": manifest["splits"]["test"]["sha256"],
             "corpus_sha256": manifest["sha256"],
             "tokenizer_sha256": sha256_file(TOKENS / "tokenizer.json"),
         },
     )
+
+
+def learn(params: TokensParams, n_bytes: int) -> Tokenizer:
+    """The tokenizer, from the `n_bytes` of training text; `bpe` learns from LEARN_FROM of them."""
+    text = follow("tokens: read", split_blocks(CORPUS, "train"), n_bytes)
+    pieces = cut_pieces(text, LEARN_PIECE)
+    return make_tokenizer(
+        params.kind, spread(pieces, LEARN_FROM / n_bytes) if params.kind == "bpe" else pieces, params.vocab_size
+    )
+
+
+def spread(pieces: Iterable[str], share: float) -> Iterator[str]:
+    """About this share of the pieces (all from 1 on), evenly spread over them."""
+    return (piece for i, piece in enumerate(pieces) if int((i + 1) * share) > int(i * share))
+
+
+def encode(tokenizer: Tokenizer, split: Split, n_bytes: int) -> int:
+    """Write the ids of a split of `n_bytes`; returns how many there are."""
+    text = follow(f"tokens: {split}", split_blocks(CORPUS, split), n_bytes)
+    return save_ids(TOKENS, split, encode_pieces(tokenizer, cut_pieces(text)), tokenizer.vocab_size)
 
 
 if __name__ == "__main__":
