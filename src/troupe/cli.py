@@ -56,8 +56,10 @@ def generate(
     temperature: Annotated[float, typer.Option(help="Below 1 sharper, above 1 wilder.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest tokens; 0: from all.")] = 50,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest that have this probability together.")] = 0.95,
+    min_p: Annotated[float, typer.Option(help="Draw from tokens this many times as likely as the likeliest.")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: tokens seen before become less likely.")] = 1.0,
     greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token instead of drawing.")] = False,
+    stop: Annotated[bool, typer.Option(help="End where the model ends the text (<|endoftext|> of gpt2).")] = True,
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same text; without one, a fresh one.")
     ] = None,
@@ -72,8 +74,8 @@ def generate(
         raise ParamsError(f"--max-new-tokens must be at least 1, got {max_new_tokens}")
     from troupe.decoding import Decoding
 
-    decoding = Decoding(repetition_penalty, temperature, top_k or None, top_p, greedy)
-    _continue(_open(model), prompt, max_new_tokens, decoding, secrets.randbits(63) if seed is None else seed)
+    decoding = Decoding(repetition_penalty, temperature, top_k or None, top_p, min_p, greedy)
+    _continue(_open(model), prompt, max_new_tokens, decoding, secrets.randbits(63) if seed is None else seed, stop)
 
 
 @app.command()
@@ -180,12 +182,12 @@ def _open(model: str) -> "Bundle":
     return load_bundle(folder)
 
 
-def _continue(bundle: "Bundle", prompt: str, n_new: int, decoding: "Decoding", seed: int) -> None:
+def _continue(bundle: "Bundle", prompt: str, n_new: int, decoding: "Decoding", seed: int, stop: bool) -> None:
     """Print the prompt and what follows, at every token; a character that two tokens share waits for the second."""
     import torch
 
     from troupe.decoding import stream
-    from troupe.seeding import generator
+    from troupe.seeding import derive_seed
 
     ids, block_size = bundle.tokenizer.encode(prompt), bundle.model.config.block_size
     if len(ids) > block_size:
@@ -194,9 +196,11 @@ def _continue(bundle: "Bundle", prompt: str, n_new: int, decoding: "Decoding", s
         sys.stdout.reconfigure(errors="replace")  # for a terminal that does not speak UTF-8
     sys.stdout.write(bundle.tokenizer.decode(ids))
     characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for next_B in stream(bundle.model, torch.tensor([ids]), n_new, decoding, generator(seed, "generate")):
-        sys.stdout.write(characters.decode(bundle.tokenizer.decode_bytes(next_B.tolist())))
-        sys.stdout.flush()
+    end_id = bundle.tokenizer.end_id if stop else None
+    for next_B in stream(bundle.model, torch.tensor([ids]), n_new, decoding, [derive_seed(seed, "generate")], end_id):
+        if (token := int(next_B)) != end_id:
+            sys.stdout.write(characters.decode(bundle.tokenizer.decode_bytes([token])))
+            sys.stdout.flush()
     sys.stdout.write(characters.decode(b"", final=True) + "\n")
 
 

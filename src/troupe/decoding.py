@@ -1,14 +1,16 @@
 """From logits to text: filters that compose, and the one sampler that pipeline, judge, server and command line share.
 
-Axes: B batch, T tokens so far, V vocabulary. A filter is a pure function on the logits of the next token; a token that
-it rules out gets minus infinity.
+Axes: B batch, T tokens so far, V vocabulary, N new tokens. A filter is a pure function on the logits of the next token;
+a token that it rules out gets minus infinity. docs/algorithms/decoding.md tells the order, the seeds and the window.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from troupe.errors import ParamsError
@@ -23,24 +25,51 @@ def penalise_repetition(logits_BV: Tensor, seen_BT: Tensor, penalty: float) -> T
 
 
 def apply_temperature(logits_BV: Tensor, temperature: float) -> Tensor:
-    """Below 1 sharper, above 1 flatter; towards 0 the likeliest token takes all."""
-    return logits_BV / temperature
+    """Below 1 sharper, above 1 flatter; towards 0 the likeliest token takes all.
+
+    The highest logit becomes 0, so that under a tiny temperature the others overflow to minus infinity, none to plus.
+    """
+    return (logits_BV - logits_BV.amax(-1, keepdim=True)) / temperature
 
 
 def keep_top_k(logits_BV: Tensor, k: int) -> Tensor:
-    """Keep the k likeliest tokens (Fan et al. 2018)."""
+    """Keep the k likeliest tokens (Fan et al. 2018, 1805.04833); of equals at the limit, any."""
     values, indices = logits_BV.topk(min(k, logits_BV.size(-1)), dim=-1)
     return torch.full_like(logits_BV, -torch.inf).scatter(-1, indices, values)
 
 
-def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
-    """Keep the smallest set of likeliest tokens with a probability of at least p together (Holtzman et al. 2020)."""
+def keep_top_p(logits_BV: Tensor, p: float, left: int | None = None) -> Tensor:
+    """Keep the smallest set of likeliest tokens with a probability of at least p together.
+
+    The nucleus of Holtzman et al. 2020, 1904.09751. `left` is how many tokens an earlier filter has left
+    at most: only these are sorted then, where sorting a vocabulary of 50,000 costs more than all other filters.
+    """
     if p >= 1:
         return logits_BV  # a running sum may round up to 1 before the last token
-    values, indices = logits_BV.sort(dim=-1, descending=True)
+    values, indices = logits_BV.topk(min(left or logits_BV.size(-1), logits_BV.size(-1)), dim=-1)
     probabilities = values.softmax(-1)
     mass_before = probabilities.cumsum(-1) - probabilities
-    return logits_BV.scatter(-1, indices, values.masked_fill(mass_before >= p, -torch.inf))
+    kept = values.masked_fill(mass_before >= p, -torch.inf)
+    return torch.full_like(logits_BV, -torch.inf).scatter(-1, indices, kept)
+
+
+def keep_min_p(logits_BV: Tensor, p: float) -> Tensor:
+    """Keep the tokens at least p times as likely as the likeliest (min-p: Nguyen et al. 2024, 2407.01082).
+
+    A ratio of probabilities is a difference of logits, so nothing is normalised and nothing sorted.
+    """
+    if p <= 0:
+        return logits_BV
+    return torch.where(logits_BV >= logits_BV.amax(-1, keepdim=True) + math.log(p), logits_BV, -torch.inf)
+
+
+def draw(logits_BV: Tensor, uniform_B1: Tensor) -> Tensor:
+    """(B, 1): the first token up to which the probabilities add up to more than `uniform`, which is from [0, 1).
+
+    The inverse of the cumulative distribution: one number draws one token, and a token of probability 0 is never drawn.
+    """
+    cumulative_BV = logits_BV.softmax(-1).cumsum(-1, dtype=torch.float64)
+    return torch.searchsorted(cumulative_BV, uniform_B1 * cumulative_BV[:, -1:], right=True)
 
 
 @dataclass(frozen=True)
@@ -54,12 +83,13 @@ class Decoding:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
     greedy: bool = False
 
     def __post_init__(self) -> None:
-        if not self.repetition_penalty > 0:
+        if not 0 < self.repetition_penalty < math.inf:
             raise ParamsError(f"repetition_penalty must be above 0, got {self.repetition_penalty}; 1 turns it off")
-        if not self.temperature > 0:
+        if not torch.finfo(torch.float32).tiny < self.temperature < math.inf:
             raise ParamsError(
                 f"temperature must be above 0, got {self.temperature}; use greedy for the likeliest token"
             )
@@ -67,61 +97,82 @@ class Decoding:
             raise ParamsError(f"top_k must be at least 1, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ParamsError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise ParamsError(f"min_p must be from 0 to 1, got {self.min_p}; 0 turns it off")
 
     def filter(self, logits_BV: Tensor, seen_BT: Tensor) -> Tensor:
         """The logits that the next token is drawn from."""
         if self.repetition_penalty != 1:
             logits_BV = penalise_repetition(logits_BV, seen_BT, self.repetition_penalty)
-        logits_BV = apply_temperature(logits_BV, self.temperature)
+        if self.temperature != 1:
+            logits_BV = apply_temperature(logits_BV, self.temperature)
         if self.top_k is not None:
             logits_BV = keep_top_k(logits_BV, self.top_k)
         if self.top_p is not None:
-            logits_BV = keep_top_p(logits_BV, self.top_p)
+            logits_BV = keep_top_p(logits_BV, self.top_p, left=self.top_k)
+        if self.min_p is not None:
+            logits_BV = keep_min_p(logits_BV, self.min_p)
         return logits_BV
 
-    def choose(self, logits_BV: Tensor, seen_BT: Tensor, rng: torch.Generator) -> Tensor:
-        """(B, 1): the next token of each sequence."""
+    def choose(self, logits_BV: Tensor, seen_BT: Tensor, uniform_B1: Tensor) -> Tensor:
+        """(B, 1): the next token of each sequence, drawn with its own number from [0, 1); greedy needs none."""
         logits_BV = self.filter(logits_BV.float(), seen_BT)
-        if self.greedy:
-            return logits_BV.argmax(-1, keepdim=True)
-        probabilities_BV = logits_BV.softmax(-1).to(rng.device)
-        return torch.multinomial(probabilities_BV, 1, generator=rng).to(logits_BV.device)
+        return logits_BV.argmax(-1, keepdim=True) if self.greedy else draw(logits_BV, uniform_B1)
 
 
-def stream(model: GPT, ids_BT: Tensor, n_new: int, decoding: Decoding, rng: torch.Generator) -> Iterator[Tensor]:
-    """Yield the next token of every sequence, (B,), `n_new` times. Fastest with `rng` on the model's device.
-
-    The model sees at most its last block_size tokens. GPT-2's learned positions cannot slide, so when its context is
-    full the model starts again from the last half of it: every token is predicted from at least block_size/2 tokens,
-    and the cache is rebuilt once in block_size/2 tokens instead of at every one. The repetition penalty remembers as
-    far back as the model does. Raises ParamsError for an empty prompt.
-    """
-    if ids_BT.size(1) == 0:
-        raise ParamsError("the prompt is empty; give at least one token to continue")
-    block_size = model.config.block_size
-    context_BT = new_BT = ids_BT[:, -block_size:]
-    cache = KVCache(model.config.n_layer, block_size)
-    with evaluating(model):
-        for _ in range(n_new):
-            next_B1 = _next(model, new_BT, context_BT, cache, decoding, rng)
-            yield next_B1.squeeze(-1)
-            context_BT, new_BT = torch.cat([context_BT, next_B1], dim=1), next_B1
-            if context_BT.size(1) > block_size:
-                context_BT = new_BT = context_BT[:, -(block_size // 2) :]
-                cache = KVCache(model.config.n_layer, block_size)
-
-
-def generate(model: GPT, ids_BT: Tensor, n_new: int, decoding: Decoding, rng: torch.Generator) -> Tensor:
-    """The prompt and `n_new` tokens after it, (B, T + n_new), windowed as in `stream`."""
-    new_B = stream(model, ids_BT, n_new, decoding, rng)
-    return torch.cat([ids_BT, *(next_B.unsqueeze(-1) for next_B in new_B)], dim=1)
+def uniforms(seeds: Sequence[int], n_new: int) -> Tensor:
+    """u_BN from [0, 1): the random numbers of every sequence come from its own seed alone, always on the CPU."""
+    rng = torch.Generator()
+    return torch.stack([torch.rand(n_new, generator=rng.manual_seed(seed), dtype=torch.float64) for seed in seeds])
 
 
 @torch.inference_mode()
-def _next(
-    model: GPT, new_BT: Tensor, context_BT: Tensor, cache: KVCache, decoding: Decoding, rng: torch.Generator
+def stream(
+    model: GPT, ids_BT: Tensor, n_new: int, decoding: Decoding, seeds: Sequence[int], stop_id: int | None = None
+) -> Iterator[Tensor]:
+    """Yield the next token of every sequence, (B,), `n_new` times, or until each of them has drawn `stop_id`.
+
+    A sequence that has drawn `stop_id` goes on with nothing else. `seeds` holds one seed per sequence: its text depends
+    on the model, its prompt and its seed, not on the sequences beside it. What that leaves open: a matrix product may
+    round differently for another number of sequences, and a draw that falls within such an error (about 1e-6 in single
+    precision) of the border between two tokens then takes the other one.
+
+    The model sees at most its last block_size tokens. Learned positions cannot slide, so when its context is full the
+    model starts again from the last half of it: every token is predicted from at least block_size/2 tokens, and the
+    cache is rebuilt once in block_size/2 tokens instead of at every one. The repetition penalty remembers as far back
+    as the model does. Raises ParamsError for an empty prompt, ValueError if seeds and sequences differ in number.
+    """
+    B, T = ids_BT.shape
+    if T == 0:
+        raise ParamsError("the prompt is empty; give at least one token to continue")
+    if len(seeds) != B:
+        raise ValueError(f"{len(seeds)} seeds for {B} sequences")
+    block_size = model.config.block_size
+    uniform_BN = uniforms(seeds, n_new).to(ids_BT.device)
+    ids_BT = F.pad(ids_BT, (0, n_new))  # room for all, so that a new token copies no old ones
+    running_B1 = torch.ones_like(ids_BT[:, :1], dtype=torch.bool)
+    start, cache = max(0, T - block_size), KVCache(model.config.n_layer, block_size)
+    with evaluating(model):
+        for end in range(T, T + n_new):
+            if end - start > block_size:
+                start, cache = end - max(1, block_size // 2), KVCache(model.config.n_layer, block_size)
+            logits_BV = model(ids_BT[:, start + cache.length : end], cache)[:, -1]
+            next_B1 = decoding.choose(logits_BV, ids_BT[:, start:end], uniform_BN[:, end - T, None])
+            if stop_id is not None:
+                next_B1 = next_B1.where(running_B1, stop_id)
+                running_B1 = next_B1 != stop_id
+            ids_BT[:, end : end + 1] = next_B1
+            yield next_B1.squeeze(-1)
+            if stop_id is not None and not running_B1.any():
+                return
+
+
+def generate(
+    model: GPT, ids_BT: Tensor, n_new: int, decoding: Decoding, seeds: Sequence[int], stop_id: int | None = None
 ) -> Tensor:
-    return decoding.choose(model(new_BT, cache)[:, -1], context_BT, rng)
+    """The prompts and what `stream` yields after them, (B, T + n_new), or less where all have drawn `stop_id`."""
+    new_B = stream(model, ids_BT, n_new, decoding, seeds, stop_id)
+    return torch.cat([ids_BT, *(next_B.unsqueeze(-1) for next_B in new_B)], dim=1)
 
 
 @contextmanager

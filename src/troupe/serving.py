@@ -1,6 +1,7 @@
 """The registered model as a text generator. MLflow runs this file from the folder of the model (models from code)."""
 
 import secrets
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from troupe.decoding import Decoding, generate
 from troupe.errors import ArtifactError, ParamsError
 from troupe.models.bundle import load_bundle
-from troupe.seeding import generator
+from troupe.seeding import derive_seed
 
 # MLflow reads the names, types and defaults of a request's params from this example; it has no "unset".
 EXAMPLE_PROMPTS = ["The ", "Once upon"]
-EXAMPLE_PARAMS = {"max_new_tokens": 8, "temperature": 0.8, "top_k": 50, "top_p": 0.95, "seed": -1}
+EXAMPLE_PARAMS = {"max_new_tokens": 8, "temperature": 0.8, "top_k": 50, "top_p": 0.95, "min_p": 0.0, "seed": -1}
 FRESH = -1  # the seed that stands for a new one in each request
 MOST_TOKENS = 4096  # of one request: it holds a worker until it is done
 
@@ -26,8 +27,9 @@ class TextGenerator(PythonModel):
     """Texts that continue prompts.
 
     `predict(["prompt", ...], params={...})` returns one string per prompt: the prompt and `max_new_tokens` tokens after
-    it, drawn with `temperature`, `top_k` (0: all) and `top_p`. One `seed` gives one answer; -1, the default, a fresh
-    one. A prompt longer than the model's context is continued from its end.
+    it, drawn with `temperature`, `top_k` (0: all), `top_p` and `min_p`, or fewer where the model ends the text with its
+    tokenizer's `end_id`. One `seed` gives one answer; -1, the default, a fresh one. A prompt longer than the model's
+    context is continued from its end.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -43,7 +45,12 @@ class TextGenerator(PythonModel):
         """See the class. A value out of range or an empty prompt is a bad request, named in the answer."""
         chosen = EXAMPLE_PARAMS | (params or {})
         try:
-            decoding = Decoding(temperature=chosen["temperature"], top_k=chosen["top_k"] or None, top_p=chosen["top_p"])
+            decoding = Decoding(
+                temperature=chosen["temperature"],
+                top_k=chosen["top_k"] or None,
+                top_p=chosen["top_p"],
+                min_p=chosen["min_p"],
+            )
             return [self._continue(prompt, number, chosen, decoding) for number, prompt in enumerate(model_input)]
         except ParamsError as error:
             raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from None
@@ -54,10 +61,11 @@ class TextGenerator(PythonModel):
             raise ParamsError("the prompt is empty; give at least one character")
         if not 1 <= n_new <= MOST_TOKENS:
             raise ParamsError(f"max_new_tokens must be from 1 to {MOST_TOKENS}, got {n_new}")
-        ids_BT = torch.tensor([self.bundle.tokenizer.encode(prompt)])
-        rng = generator(secrets.randbits(63) if seed == FRESH else seed, "serve", number)
-        made_BT = generate(self.bundle.model, ids_BT, n_new, decoding, rng)[:, ids_BT.size(1) :]
-        return prompt + self.bundle.tokenizer.decode(made_BT[0].tolist())
+        ids_1T = torch.tensor([self.bundle.tokenizer.encode(prompt)])
+        seeds = [derive_seed(secrets.randbits(63) if seed == FRESH else seed, "serve", number)]
+        end_id = self.bundle.tokenizer.end_id
+        made_1T = generate(self.bundle.model, ids_1T, n_new, decoding, seeds, end_id)[:, ids_1T.size(1) :]
+        return prompt + self.bundle.tokenizer.decode(takewhile(lambda token: token != end_id, made_1T[0].tolist()))
 
 
 set_model(TextGenerator())  # how MLflow finds the model in this file; the one thing it does when it is imported

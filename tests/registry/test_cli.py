@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from troupe import cli
-from troupe.data.tokenizer import ByteTokenizer
+from troupe.data.tokenizer import BytePairTokenizer, ByteTokenizer
 from troupe.models.bundle import save_bundle
 from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
 from troupe.seeding import generator
@@ -40,6 +41,20 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GPT:
     return model
 
 
+@pytest.fixture
+def endless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that can say nothing but "<|endoftext|>", with GPT-2's ids and only bytes as tokens."""
+    monkeypatch.chdir(tmp_path)
+    tokenizer = BytePairTokenizer("gpt2", [bytes([byte]) for byte in range(256)])
+    model = GPT(GPTConfig(tokenizer.vocab_size, block_size=16, n_layer=1, n_head=2, n_embd=8, dropout=0.0))
+    with torch.no_grad():
+        model.norm.weight.zero_()
+        model.norm.bias.fill_(1.0)
+        model.token_embedding.weight.fill_(-10.0)
+        model.token_embedding.weight[tokenizer.end_id] = 10.0
+    save_bundle(Path("artifacts/pretrain"), model, tokenizer, {})
+
+
 def test_help_is_quick_and_lists_every_command() -> None:
     code = "import sys, troupe.cli as c; assert not {'torch', 'mlflow', 'numpy'} & sys.modules.keys(); c.main()"
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
@@ -57,6 +72,25 @@ def test_generates_on_a_stage_and_on_a_folder_the_same_for_one_seed(troupe: Run)
     assert troupe(*words, "--model", "artifacts/pretrain")[1] == out
     assert troupe(*words[:-1], "8", "--model", "pretrain")[1] != out
     assert troupe(*words, "--model", "pretrain", "--greedy", "--repetition-penalty", "1.3")[1] != out
+    likeliest = troupe(*words, "--model", "pretrain", "--greedy")[1]
+    assert troupe(*words, "--model", "pretrain", "--min-p", "1")[1] == likeliest != out
+
+
+@pytest.mark.usefixtures("endless")
+def test_the_token_that_ends_a_text_ends_it_unwritten(troupe: Run) -> None:
+    words = ["generate", "--model", "pretrain", "--prompt", "x", "--max-new-tokens", "3"]
+    assert troupe(*words) == (0, "x\n", "")
+    assert troupe(*words, "--no-stop") == (0, "x" + 3 * "<|endoftext|>" + "\n", "")
+
+
+@pytest.mark.usefixtures("endless")
+def test_the_server_stops_there_too() -> None:
+    from troupe.models.bundle import load_bundle
+    from troupe.serving import TextGenerator
+
+    server = TextGenerator()
+    server.bundle = load_bundle(Path("artifacts/pretrain"))
+    assert server.predict(None, ["x", "y z"], {"max_new_tokens": 3}) == ["x", "y z"]
 
 
 @pytest.mark.usefixtures("model")
@@ -70,8 +104,6 @@ def test_a_prompt_longer_than_the_context_is_continued_from_its_end(troupe: Run)
 
 def test_characters_that_tokens_share_are_never_cut(troupe: Run, model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
     """The four bytes of a mask come one by one: nothing three times, the mask; half a character is replaced."""
-    import torch
-
     from troupe import decoding
 
     pieces = ["🎭".encode(), "é".encode()[:1]]
@@ -89,6 +121,7 @@ def test_characters_that_tokens_share_are_never_cut(troupe: Run, model: GPT, mon
         (["--temperature", "0"], "temperature must be above 0"),
         (["--temperature", "nan"], "temperature must be above 0"),
         (["--top-p", "1.5"], "top_p must be above 0 and at most 1"),
+        (["--min-p", "2"], "min_p must be from 0 to 1, got 2.0"),
         (["--top-k", "-1"], "top_k must be at least 1"),
         (["--max-new-tokens", "0"], "--max-new-tokens must be at least 1"),
         (["--prompt", ""], "--prompt is empty"),

@@ -54,7 +54,8 @@ class Game:
     def fake(self, real_BT: Tensor, *draw: str | int) -> Tensor:
         """ids_BT: the same prompts, continued by the generator from its own distribution (temperature 1, no filter)."""
         prompts_BP = real_BT[:, : self.params.prompt_length]
-        return generate(self.generator, prompts_BP, self.params.sequence_length, Decoding(), self.rng(*draw, "fake"))
+        seeds = [derive_seed(self.seed, "adversarial", *draw, "fake", row) for row in range(len(prompts_BP))]
+        return generate(self.generator, prompts_BP, self.params.sequence_length, Decoding(), seeds)
 
     @torch.no_grad()
     def scores(self, ids_BT: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from troupe.evaluation.windows import Places, continuations, markov
 from troupe.evaluation.workers import workers
 from troupe.models.gpt2 import GPT
 from troupe.params import EvaluateParams
-from troupe.seeding import generator
+from troupe.seeding import derive_seed, generator
 
 Figures = dict[str, Any]
 Key = TypeVar("Key", bound=Hashable)
@@ -77,10 +77,9 @@ class Comparison:
         """{writer: {"judge": {split: verdict}, "diversity"}} of models, "known_bad" and "real_against_real"."""
         train, repetitions = self.train.encode(), range(self.params.judge_seeds)
         makers: dict[str, MakeWindows] = {
-            name: partial(self._written, name, partial(continuations, model), next(model.parameters()).device)
-            for name, model in models.items()
+            name: partial(self._written, name, partial(continuations, model)) for name, model in models.items()
         }
-        makers["known_bad"] = partial(self._written, "known_bad", partial(markov, train), torch.device("cpu"))
+        makers["known_bad"] = partial(self._written, "known_bad", partial(markov, train))
         makers["real_against_real"] = self._real
         hear = partial(_hear, known_ngrams(self.train))
         with workers() as pool:
@@ -113,17 +112,10 @@ class Comparison:
         drawn = torch.randperm(len(places.starts), generator=rng)[: self.params.judge_texts]
         return places.take(drawn.sort().values.numpy())
 
-    def _written(
-        self,
-        name: str,
-        write: Callable[[Places, torch.Generator], list[str]],
-        device: torch.device,
-        split: str,
-        repetition: int,
-    ) -> Windows:
+    def _written(self, name: str, write: Callable[[Places, int], list[str]], split: str, repetition: int) -> Windows:
         places = self._places(split, repetition)
-        rng = generator(self.seed, "evaluate", name, split, repetition, device=device)
-        return paired(places.real(), write(places, rng), places.starts)
+        seed = derive_seed(self.seed, "evaluate", name, split, repetition)
+        return paired(places.real(), write(places, seed), places.starts)
 
     def _real(self, split: str, repetition: int) -> Windows:
         places = self._places(split, repetition)

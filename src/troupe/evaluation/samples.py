@@ -9,7 +9,7 @@ from troupe.decoding import Decoding, generate
 from troupe.evaluation.workers import workers
 from troupe.models.bundle import Bundle
 from troupe.params import EvaluateParams
-from troupe.seeding import generator
+from troupe.seeding import derive_seed
 
 
 def decodings(params: EvaluateParams) -> dict[str, Decoding]:
@@ -56,6 +56,6 @@ def _settings(params: EvaluateParams) -> dict[str, str]:
 def _continue(bundle: Bundle, params: EvaluateParams, decoding: Decoding, seed: int, way: str) -> str:
     device = next(bundle.model.parameters()).device
     prompt_1T = torch.tensor([bundle.tokenizer.encode(params.prompt)], device=device)
-    rng = generator(seed, "evaluate", "sample", way, device=device)
-    ids_1T = generate(bundle.model, prompt_1T, params.sample_tokens, decoding, rng)
+    seeds = [derive_seed(seed, "evaluate", "sample", way)]
+    ids_1T = generate(bundle.model, prompt_1T, params.sample_tokens, decoding, seeds)
     return bundle.tokenizer.decode(ids_1T[0, prompt_1T.shape[1] :].tolist())

@@ -14,6 +14,7 @@ from troupe.data.tokenizer import Tokenizer
 from troupe.decoding import Decoding, generate
 from troupe.errors import CorpusError
 from troupe.models.gpt2 import GPT
+from troupe.seeding import derive_seed, generator
 
 CACHE_FLOATS = 2**28  # 1 GB of keys and values: bounds how many texts are generated at a time
 FEWEST = 8  # windows; with fewer no judge can be trained on one half and tested on the other
@@ -64,25 +65,26 @@ def find_places(split: str, ids: np.ndarray, tokenizer: Tokenizer, width: int, p
     return Places(ids, np.array(starts), prompt, width, tokenizer)
 
 
-def continuations(model: GPT, places: Places, rng: torch.Generator) -> list[str]:
+def continuations(model: GPT, places: Places, seed: int) -> list[str]:
     """What the model writes at every place after the real tokens before it; the prompt is not part of the text.
 
-    Drawn from the model's own distribution: temperature 1, no filter. Texts that are still too short when typical ones
-    are long enough are continued, so that long tokens are not preferred.
+    Drawn from the model's own distribution: temperature 1, no filter, every place with random numbers of its own. Texts
+    that are still too short when typical ones are long enough are continued, so that long tokens are not preferred.
     """
     config, device = model.config, next(model.parameters()).device
     batch = max(1, CACHE_FLOATS // (2 * config.n_layer * config.block_size * config.n_embd))
     mean_bytes = token_bytes(places.tokenizer)[places.ids].mean()
     enough = int(1.2 * places.width / mean_bytes) + 1
     ids_NP = places.prompts().to(device)
-    batches = [ids_NP[i : i + batch] for i in range(0, len(ids_NP), batch)]
-    return [text for ids_BP in batches for text in _write(model, ids_BP, enough, places, rng)]
+    seeds = [derive_seed(seed, place) for place in range(len(ids_NP))]
+    parts = [slice(i, i + batch) for i in range(0, len(ids_NP), batch)]
+    return [text for part in parts for text in _write(model, ids_NP[part], enough, places, seeds[part])]
 
 
-def _write(model: GPT, ids_BT: Tensor, n_new: int, places: Places, rng: torch.Generator) -> list[str]:
+def _write(model: GPT, ids_BT: Tensor, n_new: int, places: Places, seeds: list[int]) -> list[str]:
     texts, rows = [b""] * len(ids_BT), list(range(len(ids_BT)))
     while rows:
-        ids_BT = generate(model, ids_BT, n_new, Decoding(), rng)
+        ids_BT = generate(model, ids_BT, n_new, Decoding(), [derive_seed(seeds[row], ids_BT.size(1)) for row in rows])
         for row, ids_T in zip(rows, ids_BT[:, places.prompt :].tolist(), strict=True):
             texts[row] = places.tokenizer.decode_bytes(ids_T)
         short = [i for i, row in enumerate(rows) if len(texts[row]) < places.width]
@@ -90,13 +92,13 @@ def _write(model: GPT, ids_BT: Tensor, n_new: int, places: Places, rng: torch.Ge
     return [clip(text, places.width) for text in texts]
 
 
-def markov(train: bytes, places: Places, rng: torch.Generator) -> list[str]:
+def markov(train: bytes, places: Places, seed: int) -> list[str]:
     """A known-bad writer at the same places: every byte drawn given only the one before it, as counted in `train`."""
     data = np.frombuffer(train, dtype=np.uint8).astype(np.int64)
     counts = np.bincount(data[:-1] * 256 + data[1:], minlength=256 * 256).reshape(256, 256)
     weights = torch.from_numpy(counts + 1e-9)  # a byte that nothing follows in `train` may be followed by any
     last = [places.tokenizer.decode_bytes([int(places.ids[start - 1])])[-1] for start in places.starts]
-    text_NT = torch.tensor(last).unsqueeze(1)
+    text_NT, rng = torch.tensor(last).unsqueeze(1), generator(seed, "markov")
     for _ in range(places.width):
         text_NT = torch.cat([text_NT, torch.multinomial(weights[text_NT[:, -1]], 1, generator=rng)], dim=1)
     return [clip(bytes(row), places.width) for row in text_NT[:, 1:].tolist()]
