@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,11 +37,13 @@ def fit(
     sections: Mapping[str, Section],
     inputs: Sequence[Path] = (),
     watch: Watch | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> Figures:
     """Train `model` on the training split; write to `folder` the best model by validation, metrics.jsonl, summary.json.
 
     `sections` and `inputs` (beyond the tokens) are what the result depends on: with any of them changed, training
-    starts afresh instead of from the checkpoints of an earlier attempt. Those stay until `forget`.
+    starts afresh instead of from the checkpoints of an earlier attempt. Those stay until `forget`. `origin` is what the
+    model's provenance says beyond stage, seed and corpus.
     Returns the facts of summary.json.
     """
     meta, began = read_json(TOKENS / "meta.json"), time.monotonic()
@@ -70,7 +73,7 @@ def fit(
         best = train(model, batches, look, params, precision, log_and_show, checkpoints.save, resume)
 
     tokens = params.steps * params.batch_size * model.config.block_size
-    provenance = {"stage": name, "seed": run.seed, "corpus_sha256": meta["corpus_sha256"]}
+    provenance = {"stage": name, "seed": run.seed, "corpus_sha256": meta["corpus_sha256"], **(origin or {})}
     facts = {
         "steps": params.steps,
         "tokens": tokens,

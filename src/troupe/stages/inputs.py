@@ -1,6 +1,7 @@
-"""inputs: check params.yaml with this run's overrides, and digest the source text, before any stage deletes anything.
+"""inputs: check params.yaml with this run's overrides, and digest what it names, before any stage deletes anything.
 
-Writes artifacts/params.yaml (the parameters of this run) and artifacts/source.json (what data.source holds now).
+Writes artifacts/params.yaml (the parameters of this run), artifacts/source.json (what data.source holds now) and
+artifacts/init.json (the weights that pretrain.init_from names now).
 """
 
 from dataclasses import asdict
@@ -8,7 +9,7 @@ from dataclasses import asdict
 from troupe.data.corpus import check_size
 from troupe.data.source import describe
 from troupe.files import write_json
-from troupe.layout import EFFECTIVE_PARAMS, SOURCE
+from troupe.layout import EFFECTIVE_PARAMS, INITIAL, SOURCE
 from troupe.params import Params, dump_params
 from troupe.stages.common import stage_main
 
@@ -17,8 +18,20 @@ def inputs(params: Params) -> None:
     """Write this run's parameters and the digest of its source; every fault is found before either is written."""
     source = describe(params.data.source)
     check_size(source.bytes, params.data.block_bytes)
+    initial = _initial_weights(params)
     dump_params(params, EFFECTIVE_PARAMS)
     write_json(SOURCE, asdict(source))
+    write_json(INITIAL, initial)
+
+
+def _initial_weights(params: Params) -> dict[str, str | None]:
+    if params.pretrain.init_from == "scratch":
+        return {"init_from": "scratch"}
+    from troupe.models.initial import find_initial, require_agreement  # late: torch, seconds that no other run needs
+
+    initial = find_initial(params.pretrain.init_from)
+    require_agreement(initial, params)
+    return initial.facts()
 
 
 if __name__ == "__main__":

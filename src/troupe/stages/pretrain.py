@@ -1,9 +1,15 @@
-"""Stage pretrain: tokens -> artifacts/pretrain, a dense GPT-2 trained on the text."""
+"""Stage pretrain: tokens -> artifacts/pretrain, a dense GPT-2 trained on the text.
+
+It starts from random weights, or from those that `pretrain.init_from` names and artifacts/init.json holds to account.
+"""
 
 from troupe.compute import set_up
+from troupe.errors import ArtifactError
 from troupe.files import read_json
-from troupe.layout import TOKENS, model_dir
+from troupe.layout import INITIAL, TOKENS, model_dir
+from troupe.models.bundle import TOKENIZER
 from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.initial import SCRATCH, find_initial, load_initial, require_agreement
 from troupe.params import Params
 from troupe.seeding import generator
 from troupe.stages.common import stage_main
@@ -11,13 +17,34 @@ from troupe.stages.fit import fit, forget
 
 
 def pretrain(params: Params) -> None:
-    """Train a GPT-2 from scratch on the training split."""
-    device = set_up(params.run)
+    """Train a GPT-2 on the training split."""
+    device, scratch = set_up(params.run), params.pretrain.init_from == SCRATCH
+    model = random_gpt2(params) if scratch else given_gpt2(params)
+    sections = {"run": params.run, "model": params.model, "pretrain": params.pretrain}
+    origin = {} if scratch else {"initial": read_json(INITIAL)}
+    folder = model_dir("pretrain")
+    fit("pretrain", model.to(device), params.pretrain, params.run, folder, sections, [INITIAL], origin=origin)
+    forget("pretrain")
+
+
+def random_gpt2(params: Params) -> GPT:
+    """A GPT-2 of the dimensions in params.yaml, initialised from the seed."""
     model = GPT(GPTConfig(read_json(TOKENS / "meta.json")["vocab_size"], **params.model.model_dump()))
     init_gpt2(model, generator(params.run.seed, "pretrain", "init"))
-    sections = {"run": params.run, "model": params.model, "pretrain": params.pretrain}
-    fit("pretrain", model.to(device), params.pretrain, params.run, model_dir("pretrain"), sections)
-    forget("pretrain")
+    return model
+
+
+def given_gpt2(params: Params) -> GPT:
+    """The GPT-2 that `pretrain.init_from` names, in the revision that stage `inputs` has seen.
+
+    Raises ArtifactError if it has changed since, or does not know the tokens; ParamsError for other dimensions.
+    """
+    seen = read_json(INITIAL)
+    initial = find_initial(params.pretrain.init_from, seen.get("revision"))
+    if initial.facts() != seen:
+        raise ArtifactError(f"pretrain.init_from {initial.name}: not what {INITIAL} recorded; run stage inputs again")
+    require_agreement(initial, params)
+    return load_initial(initial, TOKENS / TOKENIZER, params.model.block_size, params.model.dropout)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""The weights that `pretrain.init_from` names: a bundle that a stage wrote, or a GPT-2 of Hugging Face's.
+
+They bring their dimensions and their tokenizer with them; what params.yaml says must agree, and a line that says how is
+all a user needs to make it so.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tokenizers import Tokenizer as LibraryTokenizer
+
+from troupe.data.tokenizer import Tokenizer, load_tokenizer
+from troupe.errors import ArtifactError, ParamsError
+from troupe.files import read_json, sha256_file
+from troupe.layout import ARTIFACTS
+from troupe.models import hub, huggingface
+from troupe.models.bundle import CONFIG, TOKENIZER, WEIGHTS, load_bundle
+from troupe.models.gpt2 import GPT, GPTConfig
+from troupe.models.huggingface_tokenizer import vocabulary
+from troupe.params import Params
+
+SCRATCH = "scratch"
+FREE = {"vocab_size", "block_size", "dropout"}  # of a GPTConfig: what need not be equal, or is checked otherwise
+GPT2_VOCABULARY = 50_257
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Weights to start from: `revision` is the hub's commit, `sha256` digests configuration and weights."""
+
+    name: str
+    folder: Path
+    revision: str | None
+    sha256: str
+    config: GPTConfig
+
+    def facts(self) -> dict[str, str | None]:
+        """What a model's provenance says of its origin."""
+        return {"init_from": self.name, "revision": self.revision, "sha256": self.sha256}
+
+
+def find_initial(name: str, revision: str | None = None) -> Initial:
+    """Look up what init_from names, without loading it; a folder comes before a name of the hub.
+
+    Raises ArtifactError: nothing of that name, no dense model, broken files, a folder that a stage rewrites.
+    """
+    folder, from_hub = Path(name), not Path(name).is_dir()
+    if from_hub:
+        if not hub.is_hub_name(name):
+            raise ArtifactError(f"pretrain.init_from {name!r}: no such folder; name one, scratch, gpt2 or owner/name")
+        folder = hub.fetch(name, revision)
+    elif folder.resolve().is_relative_to(ARTIFACTS.resolve()):
+        raise ArtifactError(f"pretrain.init_from {name!r}: stages rewrite what is in {ARTIFACTS}; copy the folder")
+    if huggingface.is_huggingface(folder):
+        config, weights = huggingface.read_config(folder), huggingface.weight_files(folder)
+    else:
+        config, weights = _bundle_config(folder), [folder / WEIGHTS]
+    return Initial(name, folder, folder.name if from_hub else None, _digest([folder / CONFIG, *weights]), config)
+
+
+def require_agreement(initial: Initial, params: Params) -> None:
+    """Raise ParamsError, with a line for SET, where params.yaml asks for another model than the weights are."""
+    wanted, given = initial.config, params.model
+    fields = [field for field in given.model_dump() if field not in FREE]
+    differing = {f"model.{f}": getattr(wanted, f) for f in fields if getattr(given, f) != getattr(wanted, f)}
+    if given.block_size > wanted.block_size:
+        differing["model.block_size"] = wanted.block_size
+    kind = _kind(initial)
+    if kind not in (None, params.tokens.kind):
+        differing = {"tokens.kind": kind, **differing}
+    if differing:
+        line = " ".join(f"{name}={_yaml(value)}" for name, value in differing.items())
+        raise ParamsError(f'pretrain.init_from {initial.name}: its dimensions are others; set them: SET="{line}"')
+
+
+def load_initial(initial: Initial, tokenizer_file: Path, block_size: int, dropout: float) -> GPT:
+    """The model, with the positions beyond `block_size` cut off. Raises ArtifactError if its tokens are others."""
+    _require_tokenizer(initial, tokenizer_file)
+    from_huggingface = huggingface.is_huggingface(initial.folder)
+    model = huggingface.import_gpt2(initial.folder) if from_huggingface else load_bundle(initial.folder).model
+    shorter = GPT(replace(model.config, block_size=block_size, dropout=dropout))
+    weights = model.state_dict()
+    if "position_embedding.weight" in weights:
+        weights["position_embedding.weight"] = weights["position_embedding.weight"][:block_size]
+    shorter.load_state_dict(weights)
+    return shorter
+
+
+def _bundle_config(folder: Path) -> GPTConfig:
+    content = read_json(folder / CONFIG)
+    try:
+        architecture, dims = content["architecture"], content["model"]
+        if architecture != "gpt2":
+            raise ArtifactError(f"{folder}: a {architecture} model; pretrain starts from a dense one")
+        return GPTConfig(**dims)
+    except (KeyError, TypeError):
+        raise ArtifactError(f"{folder / CONFIG}: describes neither a bundle nor a GPT-2 of Hugging Face's") from None
+
+
+def _digest(files: Iterable[Path]) -> str:
+    lines = [f"{sha256_file(file)}  {file.name}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _kind(initial: Initial) -> str | None:
+    """The tokens.kind that the weights are for, where it is known without looking at the tokens."""
+    if not huggingface.is_huggingface(initial.folder):
+        return str(read_json(initial.folder / TOKENIZER).get("kind"))
+    return "gpt2" if initial.config.vocab_size == GPT2_VOCABULARY else None
+
+
+def _yaml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _require_tokenizer(initial: Initial, file: Path) -> None:
+    tokenizer = load_tokenizer(file)
+    if tokenizer.vocab_size != initial.config.vocab_size:
+        raise ArtifactError(
+            f"pretrain.init_from {initial.name}: it knows {initial.config.vocab_size} tokens, {file} has "
+            f"{tokenizer.vocab_size}; set tokens.kind and tokens.vocab_size as they were for it"
+        )
+    if not _same_tokens(initial.folder, tokenizer, file):
+        raise ArtifactError(
+            f"pretrain.init_from {initial.name}: its tokens are not those of {file}; a bpe or chars tokenizer belongs "
+            "to the text that it was made from: keep data.source, or start from a model of gpt2 or bytes"
+        )
+
+
+def _same_tokens(folder: Path, tokenizer: Tokenizer, file: Path) -> bool:
+    """Whether ids mean the same; a folder without a tokenizer is taken at its number of tokens."""
+    if not huggingface.is_huggingface(folder):
+        return sha256_file(folder / TOKENIZER) == sha256_file(file)
+    if (folder / "tokenizer.json").is_file():
+        return dict(LibraryTokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()) == vocabulary(tokenizer)
+    if (folder / "vocab.json").is_file():
+        return bool(read_json(folder / "vocab.json") == vocabulary(tokenizer))
+    return True
