@@ -1,5 +1,6 @@
 """Where and how torch computes: device, threads, precision, determinism; set once at the start of a stage."""
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
@@ -11,14 +12,21 @@ from troupe.params import RunParams
 def set_up(run: RunParams) -> torch.device:
     """Set threads and deterministic algorithms, and return the device of `run.device`.
 
-    Raises ParamsError when a GPU is asked for and there is none.
+    Of several processes that train together each has its own GPU, that of the number which torchrun gave it.
+    Raises ParamsError when a GPU is asked for and there is none, or fewer than processes.
     """
     torch.set_num_threads(run.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.set_flush_denormal(True)  # vanishing gradients are denormal numbers: a step took three times as long
     if run.device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("run.device: cuda asked for, but torch sees no GPU; set run.device to auto or cpu")
-    return torch.device("cuda" if run.device != "cpu" and torch.cuda.is_available() else "cpu")
+    if run.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if run.processes > torch.cuda.device_count():
+        raise ParamsError(f"run.processes: {run.processes} asked for, but torch sees {torch.cuda.device_count()} GPUs")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
 
 
 def autocast(run: RunParams, device: torch.device) -> AbstractContextManager[object]:

@@ -4,6 +4,9 @@ TroupeError
 ├── ParamsError      a parameter is unknown, missing, mistyped or out of range
 ├── CorpusError      text that cannot be used: missing, empty, not UTF-8, wrong digest
 ├── ArtifactError    a file that a stage wrote is missing, corrupted or from another run
+├── Diverged         training has gone astray: a figure is not finite, or the gradient has exploded
+├── Interrupted      a signal has asked a run to stop, and its state is saved
+├── ProcessFailed    one of the processes that train a model together has ended
 ├── WorkspaceBusy    another pipeline is running in this workspace
 └── RegistryError    the model registry cannot be reached or refuses
 
@@ -27,6 +30,26 @@ class CorpusError(TroupeError):
 
 class ArtifactError(TroupeError):
     pass
+
+
+class Diverged(TroupeError):
+    """Only weights of fewer than `since` updates are beyond doubt."""
+
+    def __init__(self, message: str, since: int) -> None:
+        super().__init__(message)
+        self.since = since
+
+
+class Interrupted(TroupeError):
+    """Ends the process with the status that shells give one that a signal has ended."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+class ProcessFailed(TroupeError):
+    exit_code = 1  # not the user's to mend: the pipeline tries again
 
 
 class WorkspaceBusy(TroupeError):

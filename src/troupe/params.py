@@ -24,6 +24,7 @@ class Section(BaseModel):
 class RunParams(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Annotated[int, Field(ge=1, le=256)]
+    processes: Annotated[int, Field(ge=1, le=256)]
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]
 
@@ -149,6 +150,16 @@ class Params(Section):
             raise ValueError(
                 f"evaluate.stride ({self.evaluate.stride}) must not exceed model.block_size ({self.model.block_size})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def processes_share_a_batch(self) -> Self:
+        for name, section in (("pretrain", self.pretrain), ("moe", self.moe)):
+            if section.batch_size % self.run.processes:
+                raise ValueError(
+                    f"{name}.batch_size ({section.batch_size}) must be divisible by run.processes "
+                    f"({self.run.processes}): each takes an equal share of every batch"
+                )
         return self
 
 

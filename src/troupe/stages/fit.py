@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from troupe.compute import autocast
 from troupe.data.batches import Batches, load_ids
 from troupe.data.tokenizer import load_tokenizer
+from troupe.errors import Diverged
 from troupe.files import read_json, write_json
 from troupe.layout import CHECKPOINTS, TOKENS
 from troupe.models.bundle import TOKENIZER, save_bundle
@@ -21,9 +23,12 @@ from troupe.seeding import derive_seed
 from troupe.stages.log import MetricsLog
 from troupe.stages.progress import track
 from troupe.training.checkpoint import Checkpoints, run_key
+from troupe.training.interruption import signals_noted
 from troupe.training.loop import Figures, train
+from troupe.training.parallel import leads, team_of
 from troupe.training.validation import validate
 
+Log = Callable[[int, Mapping[str, float]], None]
 Watch = Callable[[GPT], Figures]  # what else to measure at a look at validation
 TOKEN_FILES = [TOKENS / name for name in ("train.npy", "validation.npy", "meta.json", TOKENIZER)]
 
@@ -44,33 +49,33 @@ def fit(
     `sections` and `inputs` (beyond the tokens) are what the result depends on: with any of them changed, training
     starts afresh instead of from the checkpoints of an earlier attempt. Those stay until `forget`. `origin` is what the
     model's provenance says beyond stage, seed and corpus.
-    Returns the facts of summary.json.
+    Returns the facts of summary.json; nothing in a process that trains along and leaves writing to the one that leads.
+
+    Raises Interrupted after a last checkpoint when SIGTERM or Ctrl-C comes, and Diverged (training/loop.py).
     """
+    team = team_of(run, next(model.parameters()).device)
     meta, began = read_json(TOKENS / "meta.json"), time.monotonic()
     stage = name.partition("-")[0]  # a control draws the same batches and dropout as the model it is held against
     batches = Batches(
         load_ids(TOKENS, "train"), model.config.block_size, params.batch_size, derive_seed(run.seed, stage, "batches")
     )
-    precision = partial(autocast, run, next(model.parameters()).device)
+    precision = partial(autocast, run, team.device)
     validation_ids = load_ids(TOKENS, "validation")
 
     def look() -> Figures:
         seen = validate(model, validation_ids, meta["bytes"]["validation"], precision)
         return seen | (watch(model) if watch else {})
 
-    key = run_key(sections, [*TOKEN_FILES, *inputs])
-    checkpoints = Checkpoints(CHECKPOINTS / name / key, journal=folder / "metrics.jsonl")
+    journal, key = folder / "metrics.jsonl", run_key(sections, [*TOKEN_FILES, *inputs])
+    checkpoints = Checkpoints(CHECKPOINTS / name / key, journal if team.leads else None)
     resume = checkpoints.newest()
     start = resume.step if resume else 0
-    torch.manual_seed(derive_seed(run.seed, stage, "dropout"))
-    log = MetricsLog(folder / "metrics.jsonl", start)
-    with track(name, params.steps, start) as show:
-
-        def log_and_show(step: int, figures: Mapping[str, float]) -> None:
-            log(step, figures)
-            show(step, {"loss": figures["train/loss"], "tok/s": figures["train/tokens_per_second"]})
-
-        best = train(model, batches, look, params, precision, log_and_show, checkpoints.save, resume)
+    torch.manual_seed(derive_seed(run.seed, stage, "dropout" if team.leads else f"dropout of rank {team.rank}"))
+    record = _logged_and_shown(name, journal, params.steps, start) if team.leads else nullcontext(_unheard)
+    with record as log, signals_noted() as interrupted, _last_good_one_named(checkpoints):
+        best = train(model, batches, look, params, precision, log, checkpoints.save, resume, team, interrupted)
+    if not team.leads:
+        return {}
 
     tokens = params.steps * params.batch_size * model.config.block_size
     provenance = {"stage": name, "seed": run.seed, "corpus_sha256": meta["corpus_sha256"], **(origin or {})}
@@ -90,5 +95,30 @@ def fit(
 
 def forget(*names: str) -> None:
     """Delete the checkpoints of fits whose stage has finished, stale ones of other parameters too."""
-    for name in names:
+    for name in names if leads() else ():
         shutil.rmtree(CHECKPOINTS / name, ignore_errors=True)
+
+
+@contextmanager
+def _logged_and_shown(name: str, journal: Path, steps: int, start: int) -> Iterator[Log]:
+    log = MetricsLog(journal, start)
+    with track(name, steps, start) as show:
+
+        def log_and_show(step: int, figures: Mapping[str, float]) -> None:
+            log(step, figures)
+            show(step, {"loss": figures["train/loss"], "tok/s": figures["train/tokens_per_second"]})
+
+        yield log_and_show
+
+
+def _unheard(step: int, figures: Mapping[str, float]) -> None:
+    """The log of a process that does not lead."""
+
+
+@contextmanager
+def _last_good_one_named(checkpoints: Checkpoints) -> Iterator[None]:
+    try:
+        yield
+    except Diverged as error:
+        good = checkpoints.before(error.since)
+        raise Diverged(f"{error}; last good checkpoint: {good or 'none yet'}", error.since) from None

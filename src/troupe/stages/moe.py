@@ -21,7 +21,9 @@ from troupe.params import Params
 from troupe.seeding import generator
 from troupe.stages.common import stage_main
 from troupe.stages.fit import fit, forget
+from troupe.training.launch import side_by_side
 from troupe.training.loop import Figures
+from troupe.training.parallel import leads
 
 WATCHED = 32  # windows of validation text on which the routers are watched
 
@@ -43,7 +45,8 @@ def moe(params: Params) -> None:
     facts = train_on("moe", experts, folder=folder, watch=watch)
     if params.moe.control:
         control = train_on("moe-control", dense, folder=folder / "control")
-        write_json(folder / "summary.json", facts | {f"control/{name}": value for name, value in control.items()})
+        if leads():
+            write_json(folder / "summary.json", facts | {f"control/{name}": value for name, value in control.items()})
     forget("moe", "moe-control")
 
 
@@ -62,4 +65,4 @@ def _validation_windows(block_size: int) -> Tensor:
 
 
 if __name__ == "__main__":
-    stage_main("moe", moe)
+    stage_main("moe", side_by_side(moe))

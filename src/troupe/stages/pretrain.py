@@ -14,6 +14,7 @@ from troupe.params import Params
 from troupe.seeding import generator
 from troupe.stages.common import stage_main
 from troupe.stages.fit import fit, forget
+from troupe.training.launch import side_by_side
 
 
 def pretrain(params: Params) -> None:
@@ -48,4 +49,4 @@ def given_gpt2(params: Params) -> GPT:
 
 
 if __name__ == "__main__":
-    stage_main("pretrain", pretrain)
+    stage_main("pretrain", side_by_side(pretrain))

@@ -36,16 +36,19 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run, in a folder of their own; `journal` is the metric log that is kept with them."""
+    """The checkpoints of one run, in a folder of their own; `journal` is the metric log that is kept with them.
 
-    def __init__(self, folder: Path, journal: Path) -> None:
+    Without a journal they are for reading only, by a process that trains along with the one that writes.
+    """
+
+    def __init__(self, folder: Path, journal: Path | None) -> None:
         self.folder, self.journal = folder, journal
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint and forget all but the `KEPT` newest."""
         weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
         write_atomic(self._tensors(checkpoint.step), weights)
-        if self.journal.exists():
+        if self.journal and self.journal.exists():
             write_atomic(self.folder / self.journal.name, self.journal.read_bytes())
         digest = hashlib.sha256(weights).hexdigest()
         write_json(self._facts(checkpoint.step), {**checkpoint.facts, "step": checkpoint.step, "sha256": digest})
@@ -65,6 +68,10 @@ class Checkpoints:
             return checkpoint
         return None
 
+    def before(self, step: int) -> Path | None:
+        """The tensors of the newest checkpoint of fewer than `step` steps; None where there is none."""
+        return next((self._tensors(found) for found in reversed(self._steps()) if found < step), None)
+
     def delete(self) -> None:
         """Remove them all: the run has finished and its result is what remains."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -76,8 +83,10 @@ class Checkpoints:
         return Checkpoint(facts.pop("step"), safetensors.torch.load_file(self._tensors(step)), facts)
 
     def _restore_journal(self) -> None:
+        if self.journal is None or self.journal.exists():
+            return
         copy = self.folder / self.journal.name
-        if copy.exists() and not self.journal.exists():
+        if copy.exists():
             write_atomic(self.journal, copy.read_bytes())
 
     def _steps(self) -> list[int]:

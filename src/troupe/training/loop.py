@@ -4,21 +4,22 @@ The model it leaves behind is the best one that validation saw, not the last: a 
 and then the last steps can overfit.
 """
 
-import math
+import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from troupe.data.batches import Batches
-from troupe.errors import TroupeError
+from troupe.errors import Diverged, Interrupted
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
 from troupe.training.checkpoint import Checkpoint
+from troupe.training.divergence import Watch
 from troupe.training.loss import Autocast, cross_entropy
 from troupe.training.optim import build_optimizers, set_rate
+from troupe.training.parallel import Team
 from troupe.training.schedule import learning_rate_factor
 from troupe.training.state import restore, snapshot
 
@@ -48,6 +49,8 @@ def train(
     log: Callable[[int, Mapping[str, float]], None],
     save: Callable[[Checkpoint], None],
     resume: Checkpoint | None = None,
+    team: Team | None = None,
+    interrupted: Callable[[], int] = lambda: 0,
 ) -> Figures:
     """Train `model` in place for `params.steps` updates; return the figures of the best look at validation.
 
@@ -56,39 +59,51 @@ def train(
     anywhere and called again with the newest checkpoint that it gave to `save`, it ends with the same weights to the
     byte: a step depends on its number and on what a checkpoint holds, nothing else.
 
-    Raises TroupeError, naming the step, if the loss or its gradient is not finite.
+    In a team of several processes each computes on its share of every batch, and all take the same step; only the one
+    that leads validates, logs, saves, and returns figures and the best weights.
+
+    Raises Diverged, naming the step, if the loss or its gradient is not finite or the gradient has exploded; and
+    Interrupted, after the step in progress and a last `save`, once `interrupted()` gives the number of a signal.
     """
+    team = team or Team(device=next(model.parameters()).device)
     optimizers = build_optimizers(model, params)
-    best, start = Best(), 0
+    best, watch, start = Best(), Watch(), 0
     if resume:
-        networks, start = restore(resume, optimizers), resume.step
+        networks, start = restore(resume, optimizers, team.rank), resume.step
         model.load_state_dict(networks["model"])
         best.weights, best.figures = networks.get("best", {}), resume.facts
     model.train()
     for step in range(start, params.steps):
-        began = time.perf_counter()
+        began, done = time.perf_counter(), step + 1
         set_rate(optimizers, learning_rate_factor(step, params))
-        x_BT, y_BT = (ids_BT.to(_device(model)) for ids_BT in batches.batches(step))
+        x_BT, y_BT = (team.share(ids_BT).to(team.device) for ids_BT in batches.batches(step))
         loss = cross_entropy(model, x_BT, y_BT, autocast)
         loss.backward()  # type: ignore[no-untyped-call]
+        team.average_gradients(model)
         grad_norm = clip_grad_norm_(model.parameters(), params.grad_clip)
-        figures = {"train/loss": loss.item(), "train/grad_norm": grad_norm.item()}
-        _require_finite(step, figures, params)
+        figures, asked_to_stop = _read(team, loss, grad_norm, interrupted())
+        figures["train/lr"] = optimizers[0].param_groups[0]["lr"]
+        _require_health(watch, done, figures, params)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
 
-        done = step + 1
-        figures["train/lr"] = optimizers[0].param_groups[0]["lr"]
-        figures["train/tokens_per_second"] = x_BT.numel() / (time.perf_counter() - began)
-        if _due(done, params.eval_interval, params.steps):
-            seen = validate()
-            best.offer(model, {"step": done, **seen})
-            figures |= seen
-        log(done, figures)
-        if _due(done, params.checkpoint_interval, params.steps):
-            save(snapshot(done, {"model": model.state_dict(), "best": best.weights}, optimizers, best.figures))
-    model.load_state_dict(best.weights)
+        figures["train/tokens_per_second"] = team.size * x_BT.numel() / (time.perf_counter() - began)
+        if team.leads:
+            if _due(done, params.eval_interval, params.steps):
+                seen = validate()
+                best.offer(model, {"step": done, **seen})
+                figures |= seen
+            log(done, figures)
+        if asked_to_stop or _due(done, params.checkpoint_interval, params.steps):
+            networks = {"model": model.state_dict(), "best": best.weights}
+            checkpoint = snapshot(done, networks, optimizers, best.figures, team)
+            if team.leads:
+                save(checkpoint)
+        if asked_to_stop:
+            raise _interrupted(done, params.steps, interrupted())
+    if team.leads:
+        model.load_state_dict(best.weights)
     return best.figures
 
 
@@ -96,13 +111,23 @@ def _due(done: int, interval: int, steps: int) -> bool:
     return done % interval == 0 or done == steps
 
 
-def _device(model: GPT) -> Any:
-    return next(model.parameters()).device
+def _read(team: Team, loss: Tensor, grad_norm: Tensor, signal_number: int) -> tuple[Figures, bool]:
+    """The figures of a step, and whether any process has been asked to stop: what one has heard all act upon."""
+    mean_loss, norm, asked = team.means(loss.detach(), grad_norm, signal_number)
+    return {"train/loss": mean_loss, "train/grad_norm": norm}, asked > 0
 
 
-def _require_finite(step: int, figures: Figures, params: TrainParams) -> None:
-    if not all(math.isfinite(value) for value in figures.values()):
-        raise TroupeError(
-            f"training diverged at step {step + 1} of {params.steps}: loss {figures['train/loss']}, gradient norm "
-            f"{figures['train/grad_norm']}; lower learning_rate or adamw_learning_rate, or raise warmup_steps"
+def _require_health(watch: Watch, done: int, figures: Figures, params: TrainParams) -> None:
+    """Called before the optimisers step, so that a gradient that is not finite never reaches weights or checkpoint."""
+    if fault := watch.fault(figures["train/loss"], figures["train/grad_norm"]):
+        raise Diverged(
+            f"training diverged at step {done} of {params.steps}, learning rate {figures['train/lr']:.4g}: {fault}; "
+            "lower learning_rate or adamw_learning_rate, or raise warmup_steps",
+            since=done - watch.unhealthy,
         )
+
+
+def _interrupted(done: int, steps: int, number: int) -> Interrupted:
+    name = signal.Signals(number or signal.SIGTERM).name  # another process of the team has heard it
+    message = f"stopped by {name} after step {done} of {steps}; its state is saved: the same command goes on from there"
+    return Interrupted(message, number or signal.SIGTERM)

@@ -8,25 +8,32 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from troupe.training.checkpoint import Checkpoint
+from troupe.training.parallel import Team
 
 Tensors = Mapping[str, Tensor]
 
 
-def snapshot(step: int, networks: Mapping[str, Tensors], optimizers: Sequence[Optimizer], facts: Any) -> Checkpoint:
-    """The state after `step` updates. `networks` are state dicts by name; `facts` whatever JSON can hold."""
-    parts = {**networks, "optimizer": _optimizer_tensors(optimizers), "random": _random_states()}
+def snapshot(
+    step: int, networks: Mapping[str, Tensors], optimizers: Sequence[Optimizer], facts: Any, team: Team | None = None
+) -> Checkpoint:
+    """The state after `step` updates. `networks` are state dicts by name; `facts` whatever JSON can hold.
+
+    Of a team, every process must call it: networks and optimisers are alike in all, random states are each one's own.
+    """
+    random = (team or Team()).gather(_random_states())
+    parts = {**networks, "optimizer": _optimizer_tensors(optimizers), "random": random}
     tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
     return Checkpoint(step, tensors, facts)
 
 
-def restore(checkpoint: Checkpoint, optimizers: Sequence[Optimizer]) -> dict[str, dict[str, Tensor]]:
-    """Put optimisers and random states back, and return the state dicts of the networks by name."""
+def restore(checkpoint: Checkpoint, optimizers: Sequence[Optimizer], rank: int = 0) -> dict[str, dict[str, Tensor]]:
+    """Put optimisers and this process's random states back, and return the state dicts of the networks by name."""
     parts: dict[str, dict[str, Tensor]] = {}
     for full_name, tensor in checkpoint.tensors.items():
         part, _, name = full_name.partition(".")
         parts.setdefault(part, {})[name] = tensor
     _restore_optimizers(optimizers, parts.pop("optimizer", {}))
-    _restore_random_states(parts.pop("random"))
+    _restore_random_states(parts.pop("random"), rank)
     return parts
 
 
@@ -50,11 +57,11 @@ def _restore_optimizers(optimizers: Sequence[Optimizer], tensors: Tensors) -> No
 
 
 def _random_states() -> dict[str, Tensor]:
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), **{f"cuda{i}": state for i, state in enumerate(gpus)}}
+    """torch's, of the CPU and of the one GPU that this process computes on."""
+    return {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})}
 
 
-def _restore_random_states(states: Tensors) -> None:
-    torch.set_rng_state(states["cpu"])
+def _restore_random_states(states: Tensors, rank: int) -> None:
+    torch.set_rng_state(states[f"{rank}.cpu"])
     if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([states[f"cuda{i}"] for i in range(torch.cuda.device_count())])
+        torch.cuda.set_rng_state(states[f"{rank}.cuda"])
