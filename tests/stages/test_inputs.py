@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from troupe.files import read_json
-from troupe.layout import EFFECTIVE_PARAMS, SOURCE
+from troupe.layout import EFFECTIVE_PARAMS, INITIAL, SOURCE
 from troupe.params import load_params
 from troupe.stages.inputs import inputs
 
@@ -37,6 +37,7 @@ def test_it_writes_the_parameters_of_this_run_and_what_the_source_holds() -> Non
     source = read_json(SOURCE)
     assert (source["kind"], source["files"], source["bytes"]) == ("files", ["mine.txt"], 1200)
     assert source["sha256"] == hashlib.sha256(b"words " * 200).hexdigest()
+    assert read_json(INITIAL) == {"init_from": "scratch"}
 
 
 def test_changed_text_changes_the_digest(workspace: Path) -> None:
@@ -57,6 +58,7 @@ def test_changed_text_changes_the_digest(workspace: Path) -> None:
         ("data.source=mine.txt", "1200 bytes, fewer than 10 blocks of data.block_bytes=4096; lower data.block_bytes"),
         ("data.source=params.yaml", "params.yaml: data.source takes .txt, .md, .jsonl files only"),
         ("data.sauce=mine.txt", "data.sauce: unknown parameter"),
+        ("data.source=mine.txt data.block_bytes=64 pretrain.init_from=nowhere", "'nowhere': no such folder"),
         ("model.n_embd=190", "n_embd (190) must be divisible by n_head (4)"),
     ],
 )

@@ -1,14 +1,18 @@
 """The pretrain stage: files in, files out, the same bytes for the same seed."""
 
 import math
+from pathlib import Path
 
 import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from troupe.errors import ArtifactError
 from troupe.files import read_json
-from troupe.layout import CHECKPOINTS, TOKENS, model_dir
+from troupe.layout import CHECKPOINTS, INITIAL, TOKENS, model_dir
 from troupe.models.bundle import load_bundle
 from troupe.params import Params
+from troupe.stages.inputs import inputs
 from troupe.stages.log import read_metrics
 from troupe.stages.pretrain import pretrain
 
@@ -48,3 +52,55 @@ def test_missing_tokens_are_one_clear_error_and_nothing_is_deleted(workspace: Pa
     with pytest.raises(ArtifactError, match=r"validation\.npy"):
         pretrain(workspace)
     assert (FOLDER / "model.safetensors").read_bytes() == before
+
+
+@pytest.fixture
+def given(workspace: Params) -> tuple[Params, GPT2LMHeadModel]:
+    """A checkpoint of transformers as large as the workspace's model, but for a longer context; steps of no length."""
+    torch.manual_seed(0)
+    known = read_json(TOKENS / "meta.json")["vocab_size"]
+    size = GPT2Config(vocab_size=known, n_positions=24, n_layer=2, n_head=2, n_embd=16, bos_token_id=0, eos_token_id=0)
+    theirs = GPT2LMHeadModel(size).eval()
+    theirs.save_pretrained("given")
+    standing = {"init_from": "given", "steps": 1, "learning_rate": 1e-9, "adamw_learning_rate": 1e-9}
+    pretraining = workspace.pretrain.model_copy(update=standing)
+    params = workspace.model_copy(update={"pretrain": pretraining})
+    inputs(params)
+    return params, theirs
+
+
+def test_it_starts_from_a_checkpoint_of_transformers(given: tuple[Params, GPT2LMHeadModel]) -> None:
+    """After one step of no length the model is still the one that it started from."""
+    params, theirs = given
+    pretrain(params)
+    bundle = load_bundle(FOLDER)
+    assert bundle.model.config.block_size == params.model.block_size == 16, "of the checkpoint's 24"
+    ids = torch.randint(theirs.config.vocab_size, (2, 16))
+    with torch.no_grad():
+        torch.testing.assert_close(bundle.model(ids), theirs(ids).logits, atol=1e-5, rtol=0)
+    assert bundle.config["provenance"]["initial"] == read_json(INITIAL)
+    assert read_json(INITIAL)["init_from"] == "given"
+
+
+def test_it_starts_from_a_model_of_its_own(workspace: Params) -> None:
+    pretrain(workspace)
+    FOLDER.rename("mine")
+    first = load_bundle(Path("mine"))
+    again = workspace.pretrain.model_copy(update={"init_from": "mine"})
+    params = workspace.model_copy(update={"pretrain": again})
+    inputs(params)
+    pretrain(params)
+    assert read_metrics(FOLDER / "metrics.jsonl")[0]["train/loss"] < math.log(300) - 0.5, "it goes on, not from chance"
+    assert load_bundle(FOLDER).sha256 != first.sha256
+
+
+def test_initial_weights_that_changed_behind_its_back_are_refused(given: tuple[Params, GPT2LMHeadModel]) -> None:
+    params, _ = given
+    before = read_json(INITIAL)
+    weights = Path("given/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(ArtifactError, match=r"given: not what artifacts/init\.json recorded; run stage inputs again"):
+        pretrain(params)
+    inputs(params)
+    assert read_json(INITIAL)["sha256"] != before["sha256"], "what DVC and checkpoints go by"
+    pretrain(params)
