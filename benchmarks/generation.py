@@ -1,0 +1,140 @@
+"""Tokens per second of generation, 10.7M parameters (6 layers, 6 heads, 384 wide, context 256, 65 characters).
+
+1,000 tokens against nanoGPT's own sample.py, unchanged (with NANOGPT=path), and a full context against
+`transformers.generate` on the same weights, alone and in a batch. Weights are random: they change no time.
+"""
+
+import argparse
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from benchmarks.common import finish, interleaved, nanogpt, start, table
+from troupe.data.tokenizer import CharTokenizer
+from troupe.decoding import Decoding, generate
+from troupe.models.bundle import save_bundle
+from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.huggingface import export_gpt2, their_name
+
+CHARACTERS = "\n" + "".join(map(chr, range(32, 96)))  # 65, as many as tiny Shakespeare has
+DIMENSIONS = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
+CONFIG = GPTConfig(len(CHARACTERS), block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.0)
+QUICK = GPTConfig(len(CHARACTERS), block_size=32, n_layer=1, n_head=2, n_embd=32, dropout=0.0)
+TEMPERATURE, TOP_K = 0.8, 50
+WAY = Decoding(temperature=TEMPERATURE, top_k=TOP_K)
+
+
+def main() -> None:
+    args = start("generation", "Tokens per second of generation", rounds=3)
+    config, n_new = (QUICK, 3000) if args.quick else (CONFIG, 1000)
+    model = new_model(config)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        sections = [against_nanogpt(args, checkout, model, n_new, folder)] if (checkout := nanogpt()) else []
+        sections += [against_transformers(args, model, batch, folder) for batch in (1, 16)]
+    notes = [
+        f"Every contestant draws with temperature {TEMPERATURE:g} from the {TOP_K} likeliest tokens, in float32.",
+        "A ratio above 1 is faster than the first row.",
+        "transformers has no answer to a full context for learned positions, so there the text just fills one.",
+    ]
+    finish(args, sections, notes, ["torch", "transformers"])
+
+
+def new_model(config: GPTConfig) -> GPT:
+    model = GPT(config).eval()
+    init_gpt2(model, torch.Generator().manual_seed(0))
+    return model
+
+
+def against_nanogpt(args: argparse.Namespace, checkout: Path, model: GPT, n_new: int, folder: Path) -> str:
+    """One text of `n_new` tokens, longer than the context; without start-up and with it."""
+    sample = sample_script(checkout, model, folder / "nanogpt")
+    spelled = CharTokenizer(CHARACTERS)  # with 256 ids more, so 0.1M parameters more
+    save_bundle(folder / "bundle", new_model(replace(model.config, vocab_size=spelled.vocab_size)), spelled, {})
+    command = [sys.executable, "-m", "troupe.cli", "generate", "--model", str(folder / "bundle"), "--prompt", "\n"]
+    command += [f"--max-new-tokens={n_new}", f"--temperature={TEMPERATURE}", f"--top-k={TOP_K}", "--top-p=1"]
+    running = {
+        "nanoGPT": lambda: n_new / (sample(n_new) - sample(1)),
+        "troupe": lambda: n_new / seconds(partial(ours, model, 1, n_new)),
+    }
+    started = {
+        "python sample.py": lambda: n_new / sample(n_new),
+        "troupe generate": lambda: n_new / seconds(partial(run, command)),
+    }
+    return "\n\n".join(
+        [
+            table(f"{n_new:,} tokens", interleaved(running, args.rounds), "tokens/s", base="nanoGPT"),
+            table("The same as a command", interleaved(started, args.rounds), "tokens/s", base="python sample.py"),
+        ]
+    )
+
+
+def sample_script(checkout: Path, model: GPT, folder: Path) -> Callable[[int], float]:
+    """A copy of nanoGPT's sample.py with the model's weights: tokens -> seconds of one run of it.
+
+    nanoGPT reads pickles, so these are written for it, in a folder that is deleted at the end.
+    """
+    (folder / "data" / "bench").mkdir(parents=True)
+    for script in ("sample.py", "model.py", "configurator.py"):
+        shutil.copy(checkout / script, folder)
+    dims = {name: getattr(model.config, name) for name in DIMENSIONS} | {"bias": True, "dropout": 0.0}
+    weights = {f"transformer.{their_name(name)}": tensor for name, tensor in model.state_dict().items()}
+    weights["lm_head.weight"] = model.token_embedding.weight.detach()
+    torch.save({"model_args": dims, "model": weights, "config": {"dataset": "bench"}}, folder / "ckpt.pt")
+    meta = {"stoi": {character: i for i, character in enumerate(CHARACTERS)}, "itos": dict(enumerate(CHARACTERS))}
+    (folder / "data" / "bench" / "meta.pkl").write_bytes(pickle.dumps(meta))
+    command = [sys.executable, "sample.py", "--out_dir=.", "--device=cpu", "--dtype=float32", "--num_samples=1"]
+    command += [f"--temperature={TEMPERATURE}", f"--top_k={TOP_K}"]
+    return lambda n_new: seconds(partial(run, [*command, f"--max_new_tokens={n_new}"], folder))
+
+
+def against_transformers(args: argparse.Namespace, model: GPT, batch: int, folder: Path) -> str:
+    """The same weights, exported; from one token of prompt until the context is full."""
+    export_gpt2(folder / f"transformers {batch}", model, CharTokenizer(CHARACTERS))
+    theirs = AutoModelForCausalLM.from_pretrained(folder / f"transformers {batch}").eval()
+    n_new = model.config.block_size - 1
+    prompt_B1 = torch.zeros(batch, 1, dtype=torch.long)
+    options: dict[str, Any] = {"attention_mask": torch.ones_like(prompt_B1), "pad_token_id": 0}
+    options |= {"min_new_tokens": n_new, "max_new_tokens": n_new}
+    greedy = generate(model, prompt_B1, n_new, Decoding(greedy=True), range(batch))
+    if not theirs.generate(prompt_B1, do_sample=False, **options).equal(greedy):
+        raise SystemExit("transformers and troupe differ in their greedy text: not the same weights")
+    drawn = {"do_sample": True, "temperature": TEMPERATURE, "top_k": TOP_K}
+    figures = interleaved(
+        {
+            "transformers": lambda: batch * n_new / seconds(partial(theirs.generate, prompt_B1, **drawn, **options)),
+            "troupe": lambda: batch * n_new / seconds(partial(ours, model, batch, n_new)),
+        },
+        args.rounds,
+    )
+    texts = "one text" if batch == 1 else f"{batch} texts at a time"
+    return table(f"{n_new} tokens, {texts}", figures, "tokens/s", base="transformers")
+
+
+def ours(model: GPT, batch: int, n_new: int) -> None:
+    generate(model, torch.zeros(batch, 1, dtype=torch.long), n_new, WAY, range(batch))
+
+
+def run(command: list[str], cwd: Path | None = None) -> None:
+    subprocess.run(command, cwd=cwd, stdout=subprocess.DEVNULL, check=True)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
