@@ -21,7 +21,7 @@ if Path(os.environ.get("TROUPE_MIRROR", "."), "gpt2/vocab.bpe").is_file():
 # Everything that GPT-2's expression tells apart: letters, digits, marks, contractions, and white space of every sort,
 # also such as Python and Unicode disagree on (\x1c), as does not break (\xa0) and as is none (\u200b).
 MORSELS = ["a", "é", "日", "e\u0301", "1", "²", "!", "😀", "'", "'s", "'ll", " ", "  ", "\n", "\r\n", "\t", "\x0b"]
-MORSELS += ["\x1c", "\x85", "\xa0", "\u2028", "\u200b", "\ufeff", "\x00", "<|endoftext|>"]
+MORSELS += ["\x1c", "\x85", "\xa0", "\u2028", "\u200b", "\ufeff", "\x00", "<|endoftext|>", "<|unused|>"]
 TEXTS = st.lists(st.sampled_from(MORSELS)).map("".join) | st.text(st.characters(exclude_categories=["Cs"]))
 
 

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from troupe.data.batches import Ids
 from troupe.data.tokenizer import Tokenizer
 
-PIECE = 2**20  # characters: large enough that a piece's own cost vanishes, small enough to keep many in memory
+PIECE = 2**18  # characters: large enough that a piece's own cost vanishes, small enough for all cores to end together
 UP_TO_LAST_CUT = re.compile(r"(?s:.*)\S(?=[ \t\r\n])")  # Python's \s is wider than Unicode's white space, so \S is safe
 
 

@@ -126,11 +126,11 @@ class BytePairTokenizer:
         self.kind, self.tokens = kind, tokens
         special = GPT2_SPECIAL if kind == "gpt2" else {}
         self.end_id = special.get("<|endoftext|>")
-        self._encoding = tiktoken.Encoding(kind, pat_str=gpt2_pieces, mergeable_ranks=ranks, special_tokens=special)
-
-    @property
-    def vocab_size(self) -> int:
-        return self._encoding.n_vocab
+        self.vocab_size = len(tokens) + len(special)
+        # encode_to_numpy looks for special tokens even though none is allowed, and is slow where there is none at all.
+        self._encoding = tiktoken.Encoding(
+            kind, pat_str=gpt2_pieces, mergeable_ranks=ranks, special_tokens=special or {"<|unused|>": len(tokens)}
+        )
 
     def encode(self, text: str) -> list[int]:
         return self._encoding.encode_ordinary(text)
