@@ -30,17 +30,27 @@ def supervise(
 
     Every line of its output, standard error too, goes to `log` and to `on_line` as it comes. `system_log` receives JSON
     lines {"step" and "time" in seconds, "system/cpu_percent" (100 is one core), "system/memory_megabytes"} of the
-    command and its children. An exception, a signal that raises one included, ends the whole group: SIGTERM first,
-    SIGKILL after GRACE_SECONDS.
+    command and its children. An exception, a signal that raises one included, ends the whole group: SIGINT first, as
+    Ctrl-C would, at which dvc waits for its stage (at SIGTERM it does not) and a stage that trains saves its state;
+    SIGKILL after GRACE_SECONDS. What the command says until then is heard.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with started(command, subprocess.PIPE, environment) as child, log.open("a", encoding="utf-8") as file:
         watcher = threading.Thread(target=_watch, args=(child, system_log), daemon=True)
         watcher.start()
-        for line in _lines(child):
-            file.write(line + "\n")
-            file.flush()
-            on_line(line)
+
+        def hear() -> None:
+            for line in _lines(child):
+                file.write(line + "\n")
+                file.flush()
+                on_line(line)
+
+        try:
+            hear()
+        except BaseException:
+            _end(child, signal.SIGINT)
+            hear()
+            raise
         watcher.join()
         return child.wait()
 
@@ -64,12 +74,7 @@ def started(
     try:
         yield child
     finally:
-        if child.poll() is None:
-            _signal_group(child, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(GRACE_SECONDS)
-        _signal_group(child, signal.SIGKILL)
-        child.wait()
+        _end(child, signal.SIGTERM)
         for pipe in (child.stdin, child.stdout):
             if pipe:
                 pipe.close()
@@ -87,6 +92,16 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _end(child: subprocess.Popen[bytes], request: signal.Signals) -> None:
+    """Ask the whole group to end, and see to it that it does."""
+    if child.poll() is None:
+        _signal_group(child, request)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE_SECONDS)
+    _signal_group(child, signal.SIGKILL)
+    child.wait()
 
 
 def _lines(child: subprocess.Popen[bytes]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Small files, written whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from troupe.errors import ArtifactError
+
+ROOM, LEAVE = "make room on the disk", "make the folder writable"
+DISK_FAULTS = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: "raise the limit on the size of a file",
+    errno.EROFS: LEAVE,
+    errno.EACCES: LEAVE,
+    errno.EPERM: LEAVE,
+}
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -24,18 +35,36 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
     Nothing is left of it when the body raises.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)  # mkstemp gives 0600, which hides the file from a container's other user
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises ArtifactError, naming `path`, when the disk is full or the folder cannot be written to."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp gives 0600, which hides the file from a container's other user
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        ours = Path(error.filename or path).parent in path.parents  # not a file that was read meanwhile
+        if not ours or error.errno not in DISK_FAULTS:
+            raise
+        raise ArtifactError(f"{path}: {disk_fault(error)}") from None
+
+
+def disk_fault(error: OSError) -> str:
+    """What is wrong with the disk, and what to do."""
+    return f"not written: {error.strerror}; {DISK_FAULTS[error.errno or 0]}, then run the same command again"
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -72,7 +72,7 @@ def test_an_exception_ends_the_group_politely_first(folder: Path) -> None:
     def stop_at_once(_: str) -> None:
         raise KeyboardInterrupt
 
-    script = "trap 'echo asked > asked; exit' TERM; echo ready; while :; do sleep 0.1; done"
+    script = "trap 'echo asked > asked; exit' INT; echo ready; while :; do sleep 0.1; done"
     with pytest.raises(KeyboardInterrupt):
         supervise(["sh", "-c", script], stop_at_once, folder / "x.log")
     assert (folder / "asked").exists()
@@ -89,7 +89,7 @@ def test_what_does_not_listen_is_killed(folder: Path, monkeypatch: pytest.Monkey
 def test_sigterm_to_the_supervisor_reaches_the_command(folder: Path) -> None:
     code = (
         "from pathlib import Path; from pipelines.supervisor import supervise, terminable\n"
-        "with terminable(): supervise(['sh', '-c', \"trap 'touch asked; exit' TERM; touch ready; "
+        "with terminable(): supervise(['sh', '-c', \"trap 'touch asked; exit' INT; touch ready; "
         "while :; do sleep 0.1; done\"], print, Path('x.log'))"
     )
     with subprocess.Popen([sys.executable, "-c", code], env=environment()) as child:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from troupe.errors import TroupeError
+from troupe.files import DISK_FAULTS, disk_fault
 from troupe.layout import PARAMS
 from troupe.overlay import split_overrides
 from troupe.params import Params, load_params
@@ -22,6 +23,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 def stage_main(name: str, body: Callable[[Params], None]) -> None:
     """Run a stage from the command line: `body(params)`; a TroupeError is printed as one line and exits non-zero.
+
+    So does a disk that is full or read-only. Ctrl-C ends a stage quietly; training saves its state first (fit.py).
 
     `--params FILE` is read as it stands. Without it params.yaml is read, the profile in TROUPE_PROFILE laid over
     it, and over both the overrides in TROUPE_SET.
@@ -37,6 +40,13 @@ def stage_main(name: str, body: Callable[[Params], None]) -> None:
     except TroupeError as error:
         print(f"{name}: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        print(f"{name}: {error.filename or 'a file'}: {disk_fault(error)}", file=sys.stderr)
+        raise SystemExit(TroupeError.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def overrides_from_environment() -> list[str]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from troupe.files import write_atomic
+from troupe.files import write_atomic, writing
 
 
 class MetricsLog:
@@ -22,7 +22,7 @@ class MetricsLog:
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         finite = {name: float(value) if math.isfinite(value) else str(value) for name, value in values.items()}
-        with self._path.open("a", encoding="utf-8") as file:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **finite}) + "\n")
 
 

@@ -70,7 +70,7 @@ def _launch(processes: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we tell what happened ourselves
+    logging.disable()  # the launcher's own words; we tell what happened in one line
     with TemporaryDirectory() as folder:
         config = LaunchConfig(
             min_nodes=1,
