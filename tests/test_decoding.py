@@ -26,7 +26,6 @@ from troupe.decoding import (
 )
 from troupe.errors import ParamsError
 from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
-from troupe.models.layers import KVCache
 from troupe.models.switchhead import SwitchHeadConfig, upcycle
 
 CONFIG = GPTConfig(vocab_size=40, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.3)
@@ -88,12 +87,17 @@ def test_cached_generation_equals_uncached_before_at_and_past_the_context(model:
     assert generated.tolist() == generate_without_cache(model, ids, n_new).tolist()
 
 
-def test_cached_logits_equal_uncached_logits(model: GPT) -> None:
-    """In single precision, prompt and tokens one by one, up to a full context."""
-    model, ids = copy.deepcopy(model).float(), prompt(T=CONFIG.block_size)
-    cache = KVCache(CONFIG.n_layer, CONFIG.block_size)
-    parts = [model(ids[:, :4], cache), *(model(ids[:, i : i + 1], cache) for i in range(4, CONFIG.block_size))]
-    torch.testing.assert_close(torch.cat(parts, dim=1), model(ids), atol=1e-5, rtol=0)
+@pytest.mark.parametrize("length", [1, 4, 30])
+def test_cached_logits_equal_uncached_logits_in_single_precision(model: GPT, length: int) -> None:
+    """All that the sampler sees, over three contexts: each window through the model at once gives the same."""
+    model, half, block = copy.deepcopy(model).float(), CONFIG.block_size // 2, CONFIG.block_size
+    cached: list[Tensor] = []
+    model.register_forward_hook(lambda _module, _ids, logits_BTV: cached.append(logits_BTV[:, -1]))
+    ids = generate(model, prompt(T=length), 3 * block, Decoding(), SEEDS)
+    start, watched = max(0, length - block), cached.copy()
+    for end, logits_BV in enumerate(watched, length):
+        start = end - half if end - start > block else start
+        torch.testing.assert_close(logits_BV, model(ids[:, start:end])[:, -1], atol=1e-5, rtol=0)
 
 
 def test_a_long_prompt_counts_by_its_last_block(model: GPT) -> None:
