@@ -45,11 +45,18 @@ class ModelParams(Section):
     n_head: Count
     n_embd: Count
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    positions: Literal["learned", "rotary"]
+    norm: Literal["layer", "rms"]
+    activation: Literal["gelu", "relu2", "swiglu"]
+    qk_norm: bool
+    bias: bool
 
     @model_validator(mode="after")
     def heads_divide_width(self) -> Self:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head})")
+        if self.positions == "rotary" and self.n_embd // self.n_head % 2:
+            raise ValueError(f"positions: rotary turns pairs; n_embd / n_head ({self.n_embd // self.n_head}) must be even")
         return self
 
 

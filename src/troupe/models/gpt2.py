@@ -1,29 +1,19 @@
-"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"), with attention as its one seam.
+"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"), with attention as its one seam
+and the departures that a GPTConfig may ask for.
 
 Axes: B batch, T tokens, D model width, H heads, K head width, S all tokens so far, V vocabulary.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from troupe.models.layers import MLP, KVCache, LayerCache, causal_attention, split_heads
+from troupe.models.layers import MLP, GPTConfig, KVCache, LayerCache, QueryKey, build_norm, causal_attention, split_heads
 
 INIT_STD = 0.02
-
-
-@dataclass(frozen=True)
-class GPTConfig:
-    vocab_size: int
-    block_size: int  # tokens of context
-    n_layer: int
-    n_head: int
-    n_embd: int
-    dropout: float
 
 
 class CausalSelfAttention(nn.Module):
@@ -32,12 +22,14 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.query_key_value = nn.Linear(config.n_embd, 3 * config.n_embd)
-        self.output = nn.Linear(config.n_embd, config.n_embd)
+        self.query_key_value = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.prepare = QueryKey(config)
+        self.output = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         q, k, v = (split_heads(y_BTD, self.config.n_head) for y_BTD in self.query_key_value(x_BTD).chunk(3, dim=-1))
+        q, k = self.prepare(q, k, cache.length if cache else 0)
         if cache is not None:
             k, v = cache.extend(k, v)
         y_BHTK = causal_attention(q, k, v, self.config.dropout if self.training else 0.0)
@@ -50,10 +42,10 @@ class Block(nn.Module):
 
     def __init__(self, config: GPTConfig, attention: nn.Module) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.n_embd)
+        self.attention_norm = build_norm(config)
         self.attention = attention
-        self.mlp_norm = nn.LayerNorm(config.n_embd)
-        self.mlp = MLP(config.n_embd, config.dropout)
+        self.mlp_norm = build_norm(config)
+        self.mlp = MLP(config)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cache)
@@ -72,10 +64,11 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
-        self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        learned = config.positions == "learned"
+        self.position_embedding = nn.Embedding(config.block_size, config.n_embd) if learned else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, attention(config)) for _ in range(config.n_layer))
-        self.norm = nn.LayerNorm(config.n_embd)
+        self.norm = build_norm(config)
 
     def forward(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits of the token after each of `ids_BT`, which follow the tokens that `cache` holds.
@@ -86,8 +79,10 @@ class GPT(nn.Module):
         end = start + ids_BT.size(1)
         if end > self.config.block_size:
             raise ValueError(f"{end} tokens do not fit a context of {self.config.block_size}")
-        positions_T = torch.arange(start, end, device=ids_BT.device)
-        x_BTD = self.dropout(self.token_embedding(ids_BT) + self.position_embedding(positions_T))
+        x_BTD = self.token_embedding(ids_BT)
+        if self.position_embedding is not None:
+            x_BTD = x_BTD + self.position_embedding(torch.arange(start, end, device=ids_BT.device))
+        x_BTD = self.dropout(x_BTD)
         for index, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, cache.layers[index] if cache else None)
         return F.linear(self.norm(x_BTD), self.token_embedding.weight)
@@ -106,5 +101,5 @@ def init_gpt2(model: nn.Module, rng: torch.Generator) -> None:
             nn.init.normal_(module.weight, std=std, generator=rng)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-        if isinstance(module, nn.LayerNorm):
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm):
             module.reset_parameters()

@@ -1,25 +1,106 @@
-"""What the language models share: the MLP, causal attention over heads, and the key-value cache.
+"""What the language models share: configuration, norms, the MLP, what happens to queries and keys, causal attention,
+and the key-value cache.
 
-Axes: B batch, T new tokens, S all tokens so far, D model width, H heads, K head width.
+Axes: B batch, T new tokens, S all tokens so far, D model width, F hidden width, H heads, K head width.
 """
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ROTARY_BASE = 10_000.0
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The dimensions, and where a model departs from GPT-2, which is what the defaults give exactly."""
+
+    vocab_size: int
+    block_size: int  # tokens of context
+    n_layer: int
+    n_head: int
+    n_embd: int
+    dropout: float
+    positions: Literal["learned", "rotary"] = "learned"
+    norm: Literal["layer", "rms"] = "layer"
+    activation: Literal["gelu", "relu2", "swiglu"] = "gelu"
+    qk_norm: bool = False
+    bias: bool = True
+
+
+def build_norm(config: GPTConfig) -> nn.Module:
+    """The normalisation before each part of a block: LayerNorm, or RMSNorm (Zhang & Sennrich 2019, 1910.07467)."""
+    return nn.LayerNorm(config.n_embd, bias=config.bias) if config.norm == "layer" else nn.RMSNorm(config.n_embd)
+
 
 class MLP(nn.Module):
-    """GPT-2's feed-forward block: D -> 4D -> D with the tanh approximation of GELU (Radford et al. 2019)."""
+    """The feed-forward part of a block.
 
-    def __init__(self, n_embd: int, dropout: float) -> None:
+    gelu: GPT-2's D -> 4D -> D with the tanh approximation. relu2: the same with a squared ReLU (So et al. 2021, Primer,
+    2109.08668, section 3.1). swiglu: a gate, silu(x W) * (x V), on 8/3 D hidden units, rounded down to a multiple
+    of 8, so that its three matrices have about as many parameters (Shazeer 2020, 2002.05202).
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.input = nn.Linear(n_embd, 4 * n_embd)
-        self.output = nn.Linear(4 * n_embd, n_embd)
-        self.dropout = nn.Dropout(dropout)
+        D, self.activation = config.n_embd, config.activation
+        gated = self.activation == "swiglu"
+        hidden = 8 * D // 3 // 8 * 8 if gated else 4 * D
+        self.input = nn.Linear(D, 2 * hidden if gated else hidden, bias=config.bias)
+        self.output = nn.Linear(hidden, D, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        y_BTD: Tensor = self.dropout(self.output(F.gelu(self.input(x_BTD), approximate="tanh")))
+        y_BTD: Tensor = self.dropout(self.output(self._activate(self.input(x_BTD))))
         return y_BTD
+
+    def _activate(self, x_BTF: Tensor) -> Tensor:
+        if self.activation == "gelu":
+            return F.gelu(x_BTF, approximate="tanh")
+        if self.activation == "relu2":
+            return F.relu(x_BTF).square()
+        gate_BTF, up_BTF = x_BTF.chunk(2, dim=-1)
+        return F.silu(gate_BTF) * up_BTF
+
+
+class QueryKey(nn.Module):
+    """What happens to queries and keys before they meet: norm over a head (Henry et al. 2020, 2010.04245; here RMSNorm
+    with a learned gain), then rotation by position (Su et al. 2021, RoFormer, 2104.09864). Nothing in GPT-2."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        K = config.n_embd // config.n_head
+        self.query_norm = nn.RMSNorm(K) if config.qk_norm else nn.Identity()
+        self.key_norm = nn.RMSNorm(K) if config.qk_norm else nn.Identity()
+        self.rotary = Rotary(K, config.block_size) if config.positions == "rotary" else None
+
+    def forward(self, q_BHTK: Tensor, k_BHTK: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Both as they were shaped; `start` is the position of the first of the T tokens."""
+        q, k = self.query_norm(q_BHTK), self.key_norm(k_BHTK)
+        return (q, k) if self.rotary is None else (self.rotary(q, start), self.rotary(k, start))
+
+
+class Rotary(nn.Module):
+    """Turns each pair of a head's features (i, i + K/2) by the angle position * base^(-2i/K)."""
+
+    cos_TK: Tensor
+    sin_TK: Tensor
+
+    def __init__(self, head_width: int, block_size: int) -> None:
+        super().__init__()
+        frequencies = ROTARY_BASE ** (-torch.arange(0, head_width, 2) / head_width)
+        angles_TK = torch.outer(torch.arange(block_size), frequencies)
+        self.register_buffer("cos_TK", angles_TK.cos(), persistent=False)
+        self.register_buffer("sin_TK", angles_TK.sin(), persistent=False)
+
+    def forward(self, x_BHTK: Tensor, start: int) -> Tensor:
+        end = start + x_BHTK.size(2)
+        cos, sin = self.cos_TK[start:end], self.sin_TK[start:end]
+        a, b = x_BHTK.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class LayerCache:
@@ -60,9 +141,16 @@ def split_heads(x_BTD: Tensor, n_head: int) -> Tensor:
 
 
 def causal_attention(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, dropout: float) -> Tensor:
-    """(B, H, T, K): scaled dot-product attention of the last T of S tokens, each over itself and those before it."""
+    """(B, H, T, K): scaled dot-product attention of the last T of S tokens, each over itself and those before it.
+
+    On a CPU in float32 even under autocast: the backward pass of its bfloat16 kernel took five times as long.
+    """
     T, S = q_BHTK.size(2), k_BHSK.size(2)
     mask = None
     if 1 < T < S:
         mask = torch.ones(T, S, dtype=torch.bool, device=q_BHTK.device).tril(S - T)
-    return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask, dropout, is_causal=T == S)
+    if q_BHTK.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask, dropout, is_causal=T == S)
+    with torch.autocast("cpu", enabled=False):
+        q, k, v = q_BHTK.float(), k_BHSK.float(), v_BHSK.float()
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=T == S)

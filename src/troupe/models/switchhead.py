@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from troupe.models.gpt2 import GPT, CausalSelfAttention, GPTConfig
-from troupe.models.layers import LayerCache, causal_attention, split_heads
+from troupe.models.layers import LayerCache, QueryKey, causal_attention, split_heads
 
 # Scores this small order the experts, yet leave every gate where a score of zero has it, to 1e-10 in the logits.
 ROUTER_STD_AT_SWITCH = 1e-12
@@ -31,7 +31,7 @@ class SwitchHead(nn.Module):
 
     In every head v_j = sum over the top k experts e of g_e(x_j) (x_j W_V^e + b_V^e), and y_i sums the heads' attended
     values through W_O^e in the same way. Gates are sigmoids that are not renormalised, or the softmax over all experts.
-    As in GPT-2 there are biases: a value bias per expert, gated with it, and one ungated output bias per layer.
+    With biases, as in GPT-2, there is a value bias per expert, gated with it, and one ungated output bias per layer.
 
     Every expert is computed and the gates of those not chosen are zero: one matrix product instead of a gather or a
     loop, the fastest form on a CPU while E/k is about 2. The cache holds values after mixing, so it costs no more
@@ -43,16 +43,18 @@ class SwitchHead(nn.Module):
         self.config, self.experts = config, experts
         all_experts = config.n_head * experts.n_expert
         head_width = config.n_embd // config.n_head
-        self.query_key = nn.Linear(config.n_embd, 2 * config.n_embd)
+        self.query_key = nn.Linear(config.n_embd, 2 * config.n_embd, bias=config.bias)
+        self.prepare = QueryKey(config)
         self.value_router = nn.Linear(config.n_embd, all_experts, bias=False)
-        self.value = nn.Linear(config.n_embd, all_experts * head_width)
+        self.value = nn.Linear(config.n_embd, all_experts * head_width, bias=config.bias)
         self.output_router = nn.Linear(config.n_embd, all_experts, bias=False)
-        self.output = nn.Linear(all_experts * head_width, config.n_embd)
+        self.output = nn.Linear(all_experts * head_width, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         H, E = self.config.n_head, self.experts.n_expert
         q, k = (split_heads(y_BTD, H) for y_BTD in self.query_key(x_BTD).chunk(2, dim=-1))
+        q, k = self.prepare(q, k, cache.length if cache else 0)
         v_BTHEK = torch.unflatten(self.value(x_BTD), -1, (H, E, -1))
         v = (v_BTHEK * self._gates(self.value_router, x_BTD).type_as(v_BTHEK)).sum(-2).transpose(1, 2)
         if cache is not None:
@@ -98,13 +100,15 @@ def _upcycle_attention(dense: CausalSelfAttention, config: SwitchHeadConfig, rng
     D = dense.config.n_embd
     weight, bias = dense.query_key_value.weight, dense.query_key_value.bias
     layer = SwitchHead(dense.config, config).to(weight)
+    layer.prepare.load_state_dict(dense.prepare.state_dict())
     with torch.no_grad():
         layer.query_key.weight.copy_(weight[: 2 * D])
-        layer.query_key.bias.copy_(bias[: 2 * D])
         layer.value.weight.copy_(scale * _repeat_heads(weight[2 * D :], H, E))
-        layer.value.bias.copy_(scale * _repeat_heads(bias[2 * D :], H, E))
         layer.output.weight.copy_(scale * _repeat_heads(dense.output.weight.T, H, E).T)
-        layer.output.bias.copy_(dense.output.bias)
+        if dense.config.bias:
+            layer.query_key.bias.copy_(bias[: 2 * D])
+            layer.value.bias.copy_(scale * _repeat_heads(bias[2 * D :], H, E))
+            layer.output.bias.copy_(dense.output.bias)
         for router in (layer.value_router, layer.output_router):
             router.weight.copy_(
                 ROUTER_STD_AT_SWITCH * torch.randn(router.weight.shape, generator=rng, device=rng.device)
