@@ -30,6 +30,7 @@ import torch  # noqa: E402
 from troupe.compute import autocast, set_up  # noqa: E402
 from troupe.data.batches import Batches, Ids  # noqa: E402
 from troupe.data.source import TINY_SHAKESPEARE, read_text  # noqa: E402
+from troupe.errors import TroupeError  # noqa: E402
 from troupe.layout import PARAMS  # noqa: E402
 from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2  # noqa: E402
 from troupe.overlay import Layers, split_overrides  # noqa: E402
@@ -115,4 +116,7 @@ def _parameters(config: Path, overrides: list[str]) -> tuple[RunParams, ModelPar
 
 if __name__ == "__main__":
     overrides = split_overrides(sys.argv[2] if len(sys.argv) > 2 else "")
-    print(json.dumps(asdict(fit(Path(sys.argv[1]), overrides))))
+    try:
+        print(json.dumps(asdict(fit(Path(sys.argv[1]), overrides))))
+    except TroupeError as error:
+        raise SystemExit(f"{sys.argv[1]}: {error}") from None

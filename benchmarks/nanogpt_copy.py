@@ -54,7 +54,7 @@ def run(folder: Path, script: str | Path, *arguments: str) -> Finished:
     )
     if ended.returncode:
         last = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise SystemExit(f"nanoGPT's {Path(script).name} failed: {last}")
+        raise SystemExit(f"{Path(script).name} failed in a copy of nanoGPT: {last}")
     return Finished(ended.stdout, time.monotonic() - began)
 
 

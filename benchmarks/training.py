@@ -32,7 +32,7 @@ NOTES = [
     "nanoGPT is its train.py, unchanged, in a temporary copy. On a CPU it takes no notice of --dtype: it opens no "
     "autocast there, so that float32 is its best. The rows with `model.py` are not its script, but a driver of ours "
     "around its model, optimiser and way to draw batches, under bfloat16 autocast.",
-    "troupe is troupe.training.loop.train on GPT-2 with AdamW, the same shape, batch and threads. With its recipe it is "
+    "troupe is troupe.training.loop.train on GPT-2 with AdamW: same shape, batch and threads. With its recipe it is "
     "the configuration of benchmarks.shakespeare for this shape, which does other work in a step.",
     "Useful FLOP/s: 6 per weight of a matrix, the head included, and 6 L T D for causal attention, per token. The peak "
     "is the fastest of the forward, input-gradient and weight-gradient products of every linear layer, nothing else.",
@@ -106,11 +106,12 @@ def utilisation(shape: Shape, figures: Figures) -> str:
 
 
 def fit(config: str, *overrides: str) -> dict[str, Any]:
-    """The result of `python -m benchmarks.fit` in a process of its own."""
+    """The result of `python -m benchmarks.fit` in a process of its own; exits if that fails, which has said why."""
     command = [sys.executable, "-m", "benchmarks.fit", str(CONFIGS / f"{config}.yaml"), " ".join(overrides)]
-    return dict(
-        json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
-    )
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if ended.returncode:
+        raise SystemExit(ended.returncode)
+    return dict(json.loads(ended.stdout.splitlines()[-1]))
 
 
 def _fit(config: str, overrides: list[str]) -> float:

@@ -1,0 +1,53 @@
+"""Every benchmark runs from end to end at tiny size, and writes a page that says where its figures are from.
+
+nanoGPT's part is run where NANOGPT names a checkout, as `make bench` has it.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from troupe.data.download import mirrored
+from troupe.overlay import Layers
+from troupe.params import ModelParams, PretrainParams
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "benchmarks" / "configs").glob("*.yaml"))
+SHAKESPEARE = pytest.mark.skipif(
+    not any(path.is_file() for path in mirrored("tiny-shakespeare.txt")), reason="no tiny-shakespeare.txt here"
+)
+
+
+@SHAKESPEARE
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("training", []), ("shakespeare", ["--configs", "nanogpt-cpu", "--seeds", "1"])],
+    ids=["training", "shakespeare"],
+)
+def test_it_writes_a_page(tmp_path: Path, name: str, options: list[str]) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--out", str(tmp_path), *options]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 0, ended.stderr
+    page = (tmp_path / f"{name}.md").read_text()
+    for fact in ("machine", "threads", "versions", "command", "commit", "date"):
+        assert f"\n- {fact}: " in page
+    assert "| troupe, float32 |" in page or "| 1 | 4." in page  # after 4 steps the loss is still near ln 65 = 4.17
+    if checkout := os.environ.get("NANOGPT"):
+        assert "| nanoGPT" in page
+        assert checkout not in page
+    else:
+        assert "skipped: nanoGPT" in ended.stdout
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_is_valid(path: Path) -> None:
+    layers = Layers(ROOT / "params.yaml")
+    layers.add_profile(path)
+    ModelParams.model_validate(layers.values["model"])
+    PretrainParams.model_validate(layers.values["pretrain"])
+    assert YAML(typ="safe").load(path.read_text(encoding="utf-8"))["about"]["what"]
