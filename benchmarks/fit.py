@@ -32,7 +32,8 @@ from troupe.data.batches import Batches, Ids  # noqa: E402
 from troupe.data.source import TINY_SHAKESPEARE, read_text  # noqa: E402
 from troupe.errors import TroupeError  # noqa: E402
 from troupe.layout import PARAMS  # noqa: E402
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2  # noqa: E402
+from troupe.models.config import GPTConfig  # noqa: E402
+from troupe.models.gpt2 import GPT, init_gpt2  # noqa: E402
 from troupe.overlay import Layers, split_overrides  # noqa: E402
 from troupe.params import ModelParams, PretrainParams, RunParams  # noqa: E402
 from troupe.seeding import derive_seed, generator  # noqa: E402

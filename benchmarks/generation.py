@@ -24,7 +24,8 @@ from benchmarks.common import finish, interleaved, nanogpt, start, table
 from troupe.data.tokenizer import CharTokenizer
 from troupe.decoding import Decoding, generate
 from troupe.models.bundle import save_bundle
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.huggingface import export_gpt2, their_name
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 96)))  # 65, as many as tiny Shakespeare has

@@ -25,7 +25,8 @@ from troupe.decoding import (
     uniforms,
 )
 from troupe.errors import ParamsError
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHeadConfig, upcycle
 
 CONFIG = GPTConfig(vocab_size=40, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.3)

@@ -55,8 +55,9 @@ class ModelParams(Section):
     def heads_divide_width(self) -> Self:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head})")
-        if self.positions == "rotary" and self.n_embd // self.n_head % 2:
-            raise ValueError(f"positions: rotary turns pairs; n_embd / n_head ({self.n_embd // self.n_head}) must be even")
+        width = self.n_embd // self.n_head
+        if self.positions == "rotary" and width % 2:
+            raise ValueError(f"positions: rotary turns pairs of features; n_embd / n_head ({width}) must be even")
         return self
 
 
@@ -118,6 +119,8 @@ class AdversarialParams(Section):
 
 class EvaluateParams(Section):
     stride: Count
+    train_bytes: Count
+    held_out_bytes: Count
     ngram_max_order: Annotated[int, Field(ge=1, le=16)]
     sample_tokens: Count
     prompt: Annotated[str, Field(min_length=1)]

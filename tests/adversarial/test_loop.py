@@ -15,7 +15,8 @@ from troupe.adversarial.loop import Outcome, refine, update_critic, update_gener
 from troupe.adversarial.objectives import GAN
 from troupe.decoding import evaluating
 from troupe.errors import TroupeError
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import load_params
 from troupe.seeding import generator
 from troupe.training.checkpoint import Checkpoint

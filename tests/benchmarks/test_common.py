@@ -8,7 +8,8 @@ from benchmarks.common import interleaved, table
 from benchmarks.fit import Log, nanogpt_split
 from benchmarks.gemm import Shape, peak_flops
 from benchmarks.nanogpt_copy import Finished
-from troupe.models.gpt2 import GPT, GPTConfig
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT
 from troupe.training.loss import cross_entropy
 from troupe.training.validation import validate
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from troupe.evaluation.likelihood import bits_per_byte, nats, windows
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 
 VOCABULARY, CONTEXT = 11, 8
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from troupe.data.tokenizer import ByteTokenizer, Tokenizer, make_tokenizer
 from troupe.errors import CorpusError
 from troupe.evaluation.windows import Places, clip, continuations, find_places, markov
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 
 TEXT = "Déjà vu: the quick brown fox — ein schöner Tag — jumps over the lazy dog. " * 20
 WIDTH, PROMPT = 40, 3

@@ -11,7 +11,8 @@ from troupe.data.tokenizer import ByteTokenizer
 from troupe.errors import ArtifactError
 from troupe.files import sha256_file
 from troupe.models.bundle import load_bundle, save_bundle
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig, upcycle
 
 CONFIG = GPTConfig(vocab_size=256, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.1)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.layers import KVCache
 
 CONFIG = GPTConfig(vocab_size=50, block_size=16, n_layer=3, n_head=2, n_embd=24, dropout=0.2)

@@ -14,7 +14,8 @@ from tests.conftest import ROOT, TINY
 from troupe.data.tokenizer import make_tokenizer
 from troupe.errors import ArtifactError, ParamsError
 from troupe.models.bundle import save_bundle
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.huggingface import export_gpt2
 from troupe.models.initial import find_initial, load_initial, require_agreement
 from troupe.params import Params, load_params

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from troupe.models.gpt2 import GPT, CausalSelfAttention, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, CausalSelfAttention, init_gpt2
 from troupe.models.layers import KVCache
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig, expert_usage, upcycle
 

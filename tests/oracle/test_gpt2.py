@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from troupe.data.tokenizer import Kind, make_tokenizer
 from troupe.decoding import Decoding, generate
-from troupe.models.gpt2 import GPT, GPTConfig
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT
 from troupe.models.huggingface import export_gpt2, import_gpt2
 from troupe.training.loss import cross_entropy
 

@@ -11,7 +11,8 @@ import tiktoken
 from transformers import AutoTokenizer, GPT2Tokenizer
 
 from troupe.data.tokenizer import Tokenizer, make_tokenizer
-from troupe.models.gpt2 import GPT, GPTConfig
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT
 from troupe.models.huggingface import export_gpt2
 
 MIRROR = Path(os.environ.get("TROUPE_MIRROR", "."), "gpt2")

@@ -14,7 +14,8 @@ from troupe import environment
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.files import write_json
 from troupe.models.bundle import save_bundle
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.seeding import generator
 from troupe.tracking.connection import connection
 

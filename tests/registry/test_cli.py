@@ -11,7 +11,8 @@ import torch
 from troupe import cli
 from troupe.data.tokenizer import BytePairTokenizer, ByteTokenizer
 from troupe.models.bundle import save_bundle
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.seeding import generator
 
 Run = Callable[..., tuple[int, str, str]]

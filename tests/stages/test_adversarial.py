@@ -14,7 +14,8 @@ from troupe.errors import ArtifactError
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, TOKENS, model_dir
 from troupe.models.bundle import load_bundle, save_bundle
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHeadConfig, upcycle
 from troupe.params import Params, dump_params
 from troupe.seeding import generator

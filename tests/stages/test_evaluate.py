@@ -1,5 +1,6 @@
 """The evaluate stage: files in, figures out, the same for the same seed, and no figure that is not a number."""
 
+import hashlib
 import json
 import math
 import subprocess
@@ -10,13 +11,15 @@ from typing import Any
 import pytest
 import torch
 
+from troupe.data.corpus import split_text
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError
 from troupe.evaluation.provenance import gather_provenance, git_commit
 from troupe.files import read_json, write_json
-from troupe.layout import METRICS, MODEL_STAGES, REPORT, REPORTS, TOKENS, model_dir
+from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORT, REPORTS, TOKENS, model_dir
 from troupe.models.bundle import save_bundle
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import Params
 from troupe.stages.evaluate import evaluate
 
@@ -54,7 +57,7 @@ def numbers(node: Any) -> Iterator[float]:
 def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate(params)
     metrics = read_json(METRICS)
-    assert set(metrics) == {"test_sha256", "judge", "models", "controls", "ngram", "candidate"}
+    assert set(metrics) == {"test_sha256", "text", "judge", "models", "controls", "ngram", "candidate"}
     assert set(metrics["controls"]) == {"dense_continued", "real_against_real", "real_text", "known_bad"}
     assert all(math.isfinite(number) for number in numbers(metrics))
     assert list(metrics["ngram"]["test"]) == [str(order) for order in range(1, 7)]
@@ -68,6 +71,26 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
     assert set(samples["texts"]["moe"]) == {"greedy", "temperature", "top-k", "top-p"}
     assert "moe is the candidate" in REPORT.read_text() or metrics["candidate"]["stage"] != "moe"
     assert f"candidate: {metrics['candidate']['stage']}, because" in capsys.readouterr().out
+
+
+def test_a_long_text_is_measured_at_its_beginning_and_the_report_says_so(params: Params) -> None:
+    """All figures are of the cut text, which ends with a token, and the gate sees that the test text is another."""
+    sizes = read_json(TOKENS / "meta.json")["bytes"]
+    cut = {"train_bytes": 1000, "held_out_bytes": sizes["test"] - 40}
+    evaluate(params)
+    whole = read_json(METRICS)
+    assert whole["text"] == {split: {"bytes": n_bytes, "of": n_bytes} for split, n_bytes in sizes.items()}
+    assert whole["test_sha256"] == read_json(TOKENS / "meta.json")["test_sha256"]
+    assert "Too long" not in REPORT.read_text()
+    evaluate(params.model_copy(update={"evaluate": params.evaluate.model_copy(update=cut)}))
+    metrics, page = read_json(METRICS), REPORT.read_text()
+    assert 1000 <= metrics["text"]["train"]["bytes"] < sizes["train"]
+    n_bytes = metrics["text"]["test"]["bytes"]
+    assert cut["held_out_bytes"] - 20 < n_bytes <= cut["held_out_bytes"]
+    assert metrics["test_sha256"] == hashlib.sha256(split_text(CORPUS, "test").encode()[:n_bytes]).hexdigest()
+    assert metrics["ngram"]["test"] != whole["ngram"]["test"]
+    assert page.count("Too long") == len([part for part in metrics["text"].values() if part["bytes"] < part["of"]])
+    assert f"its first {n_bytes:,} bytes of {sizes['test']:,} (evaluate.held_out_bytes)" in page
 
 
 def test_it_repeats_itself_with_any_number_of_threads(params: Params) -> None:

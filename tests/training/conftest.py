@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from troupe.data.batches import Batches
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import TrainParams
 from troupe.seeding import generator
 

@@ -5,7 +5,8 @@ from dataclasses import asdict, fields
 from functools import partial
 from typing import Any
 
-from troupe.models.gpt2 import GPT, GPTConfig
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from troupe.models.layers import MLP, GPTConfig, KVCache, LayerCache, QueryKey, build_norm, causal_attention, split_heads
+from troupe.models.config import GPTConfig
+from troupe.models.layers import MLP, KVCache, LayerCache, QueryKey, build_norm, causal_attention, split_heads
 
 INIT_STD = 0.02
 

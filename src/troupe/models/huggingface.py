@@ -15,11 +15,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from troupe.data.tokenizer import GPT2_SPECIAL, BytePairTokenizer, Tokenizer
+from troupe.data.tokenizer import Tokenizer
 from troupe.errors import ArtifactError
 from troupe.files import read_json, write_atomic, write_json
 from troupe.models.architectures import dimensions_of
-from troupe.models.gpt2 import GPT, INIT_STD, GPTConfig
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, INIT_STD
 from troupe.models.huggingface_tokenizer import write_tokenizer
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -102,9 +103,8 @@ def export_gpt2(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
         theirs = their_name(name)
         tensors[PREFIX + theirs] = (tensor.T if _is_transposed(theirs) else tensor).contiguous()
     write_atomic(folder / WEIGHTS, safetensors.torch.save(tensors, {"format": "pt"}))
-    end = GPT2_SPECIAL["<|endoftext|>"] if _is_gpt2s(tokenizer) else None
     write_tokenizer(folder, tokenizer, model.config.block_size)
-    write_json(folder / CONFIG, _their_config(model.config, end))
+    write_json(folder / CONFIG, _their_config(model.config, tokenizer.end_id))
 
 
 def their_name(ours: str) -> str:
@@ -159,10 +159,6 @@ def _require_gpt2(model: GPT) -> None:
         value = getattr(model.config, field.name)
         if field.default not in (value, MISSING):
             raise ArtifactError(f"model.{field.name}={value} is no GPT-2, transformers wants {field.default}")
-
-
-def _is_gpt2s(tokenizer: Tokenizer) -> bool:
-    return isinstance(tokenizer, BytePairTokenizer) and tokenizer.kind == "gpt2"
 
 
 def _their_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from troupe.files import read_json, sha256_file
 from troupe.layout import ARTIFACTS
 from troupe.models import hub, huggingface
 from troupe.models.bundle import CONFIG, TOKENIZER, WEIGHTS, load_bundle
-from troupe.models.gpt2 import GPT, GPTConfig
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT
 from troupe.models.huggingface_tokenizer import vocabulary
 from troupe.params import Params
 

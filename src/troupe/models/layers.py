@@ -1,34 +1,16 @@
-"""What the language models share: configuration, norms, the MLP, what happens to queries and keys, causal attention,
+"""What the language models share: norms, the MLP, what happens to queries and keys, causal attention,
 and the key-value cache.
 
 Axes: B batch, T new tokens, S all tokens so far, D model width, F hidden width, H heads, K head width.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from troupe.models.config import GPTConfig
+
 ROTARY_BASE = 10_000.0
-
-
-@dataclass(frozen=True)
-class GPTConfig:
-    """The dimensions, and where a model departs from GPT-2, which is what the defaults give exactly."""
-
-    vocab_size: int
-    block_size: int  # tokens of context
-    n_layer: int
-    n_head: int
-    n_embd: int
-    dropout: float
-    positions: Literal["learned", "rotary"] = "learned"
-    norm: Literal["layer", "rms"] = "layer"
-    activation: Literal["gelu", "relu2", "swiglu"] = "gelu"
-    qk_norm: bool = False
-    bias: bool = True
 
 
 def build_norm(config: GPTConfig) -> nn.Module:

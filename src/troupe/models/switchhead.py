@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from troupe.models.gpt2 import GPT, CausalSelfAttention, GPTConfig
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, CausalSelfAttention
 from troupe.models.layers import LayerCache, QueryKey, causal_attention, split_heads
 
 # Scores this small order the experts, yet leave every gate where a score of zero has it, to 1e-10 in the logits.

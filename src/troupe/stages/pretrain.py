@@ -8,7 +8,8 @@ from troupe.errors import ArtifactError
 from troupe.files import read_json
 from troupe.layout import INITIAL, TOKENS, model_dir
 from troupe.models.bundle import TOKENIZER
-from troupe.models.gpt2 import GPT, GPTConfig, init_gpt2
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.initial import SCRATCH, find_initial, load_initial, require_agreement
 from troupe.params import Params
 from troupe.seeding import generator

@@ -1,0 +1,21 @@
+"""What a language model is built from."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The dimensions, and where a model departs from GPT-2, which is what the defaults give exactly."""
+
+    vocab_size: int
+    block_size: int  # tokens of context
+    n_layer: int
+    n_head: int
+    n_embd: int
+    dropout: float
+    positions: Literal["learned", "rotary"] = "learned"
+    norm: Literal["layer", "rms"] = "layer"
+    activation: Literal["gelu", "relu2", "swiglu"] = "gelu"
+    qk_norm: bool = False
+    bias: bool = True
