@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.data.corpus import SPLITS, check_size, cut_blocks, read_manifest, split_text, write_corpus
+from troupe.data.corpus import SPLITS, check_size, cut_blocks, read_manifest, split_beginning, split_text, write_corpus
 from troupe.data.source import Source
 from troupe.errors import ArtifactError, CorpusError
 
@@ -70,6 +70,12 @@ def test_the_manifest_tells_what_is_there(tmp_path: Path) -> None:
     assert sum(facts["bytes"] for facts in manifest["splits"].values()) == 2000
     test = split_text(tmp_path, "test").encode()
     assert manifest["splits"]["test"] == {"bytes": len(test), "sha256": hashlib.sha256(test).hexdigest()}
+
+
+@pytest.mark.parametrize(("n_bytes", "blocks"), [(1, 1), (64, 1), (65, 2), (511, 8), (512, 8), (9999, 8)])
+def test_the_beginning_of_a_split_is_its_first_blocks(tmp_path: Path, n_bytes: int, blocks: int) -> None:
+    written(tmp_path, "".join(character * 64 for character in "0123456789"))
+    assert split_beginning(tmp_path, "train", n_bytes) == split_text(tmp_path, "train")[: 64 * blocks]
 
 
 def test_equal_text_gives_equal_bytes(tmp_path: Path) -> None:

@@ -139,8 +139,8 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
 
 def test_the_digest_names_the_judge() -> None:
     params = EvaluateParams(
-        stride=1, ngram_max_order=1, sample_tokens=1, prompt="a", judge_seeds=5, judge_window=128,
-        judge_texts=400, temperature=1.0, top_k=1, top_p=1.0,
+        stride=1, train_bytes=1, held_out_bytes=1, ngram_max_order=1, sample_tokens=1, prompt="a", judge_seeds=5,
+        judge_window=128, judge_texts=400, temperature=1.0, top_k=1, top_p=1.0,
     )  # fmt: skip
     text = {"train": "a", "validation": "b"}
     digest = realism.description(params, text)["digest"]

@@ -100,6 +100,17 @@ def split_text(directory: Path, split: Split) -> str:
     return "".join(split_blocks(directory, split))
 
 
+def split_beginning(directory: Path, split: Split, n_bytes: int) -> str:
+    """The first blocks of a split, as many as hold `n_bytes`, or all of it. Raises ArtifactError as `split_blocks`."""
+    taken: list[str] = []
+    for block in split_blocks(directory, split):
+        taken.append(block)
+        n_bytes -= len(block.encode())
+        if n_bytes <= 0:
+            break
+    return "".join(taken)
+
+
 def split_blocks(directory: Path, split: Split) -> Iterator[str]:
     """The text of one split, block by block.
 

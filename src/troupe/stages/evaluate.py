@@ -1,14 +1,16 @@
 """Stage evaluate: every model on the same held-out text -> reports: metrics.json, samples.json, plots, report.html."""
 
+import hashlib
 from collections.abc import Mapping
 from itertools import count
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from troupe.compute import set_up
 from troupe.data.batches import load_ids
-from troupe.data.corpus import Split, read_manifest, split_text
+from troupe.data.corpus import Split, read_manifest, split_beginning, split_text
 from troupe.data.tokenizer import load_tokenizer
 from troupe.evaluation.candidate import choose
 from troupe.evaluation.comparison import Comparison, Figures, HeldOut
@@ -17,11 +19,11 @@ from troupe.evaluation.provenance import gather_provenance
 from troupe.evaluation.realism import description, prompt_length
 from troupe.evaluation.report import render_report
 from troupe.evaluation.samples import write_samples
-from troupe.evaluation.windows import find_places
+from troupe.evaluation.windows import find_places, token_bytes
 from troupe.files import read_json, write_json
 from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, TOKENS, model_dir
 from troupe.models.bundle import TOKENIZER, Bundle, load_bundle
-from troupe.params import Params
+from troupe.params import EvaluateParams, Params
 from troupe.stages.common import overrides_from_environment, profile_from_environment, stage_main
 from troupe.stages.log import read_metrics
 from troupe.stages.progress import track
@@ -51,12 +53,16 @@ def evaluate(params: Params) -> None:
 
 def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -> Figures:
     """The content of reports/metrics.json."""
+    train = split_beginning(CORPUS, "train", params.evaluate.train_bytes)
+    held_out = read_held_out(params.evaluate, models["pretrain"].model.config.block_size)
+    text = {"train": train.encode()} | {split: held_out[split].content for split in HELD_OUT}
+    digests = {split: hashlib.sha256(content).hexdigest() for split, content in text.items()}
     seeds, everyone = params.evaluate.judge_seeds, models | ({"dense_continued": control} if control else {})
     with track("evaluate", len(everyone) * len(HELD_OUT) + (len(models) + 2) * seeds) as show:
         done = count(1)
         comparison = Comparison(
-            train=split_text(CORPUS, "train"),
-            held_out=read_held_out(params.evaluate.judge_window, everyone["pretrain"].model.config.block_size),
+            train=train,
+            held_out=held_out,
             params=params.evaluate,
             seed=params.run.seed,
             tick=lambda figures: show(next(done), figures),
@@ -69,8 +75,9 @@ def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -
         likelihood = {split: {"bpb": value} for split, value in bpb["dense_continued"].items()}
         controls["dense_continued"] = {"parameters": size(control), **likelihood}
     return {
-        "test_sha256": read_json(TOKENS / "meta.json")["test_sha256"],
-        "judge": description(params.evaluate, judge_text()),
+        "test_sha256": digests["test"],
+        "text": shares(text),
+        "judge": description(params.evaluate, {split: digests[split] for split in ("train", "validation")}),
         "models": measured,
         "controls": controls | {"real_text": {"diversity": comparison.real_diversity()}},
         "ngram": comparison.ngram(),
@@ -92,21 +99,23 @@ def size(bundle: Bundle) -> int:
     return sum(parameter.numel() for parameter in bundle.model.parameters())
 
 
-def judge_text() -> dict[str, str]:
-    """The digests of the text that the judge learns from."""
+def shares(measured: Mapping[str, bytes]) -> Figures:
+    """{split: {"bytes", "of"}}: how many bytes of each split the figures are of, and how many it has."""
     splits = read_manifest(CORPUS)["splits"]
-    return {split: splits[split]["sha256"] for split in ("train", "validation")}
+    return {split: {"bytes": len(content), "of": splits[split]["bytes"]} for split, content in measured.items()}
 
 
-def read_held_out(window: int, block_size: int) -> dict[str, HeldOut]:
-    """The held-out splits, with their places for windows of `window` bytes."""
+def read_held_out(params: EvaluateParams, block_size: int) -> dict[str, HeldOut]:
+    """The beginning of each held-out split: at most `held_out_bytes` in whole tokens, with the judge's places in it."""
     tokenizer, meta = load_tokenizer(TOKENS / TOKENIZER), read_json(TOKENS / "meta.json")
     prompt = prompt_length(meta["bytes"]["train"] / meta["tokens"]["train"], block_size)
     read: dict[str, HeldOut] = {}
     for split in HELD_OUT:
-        ids = load_ids(TOKENS, split)
-        places = find_places(split, ids, tokenizer, window, prompt)
-        read[split] = HeldOut(split_text(CORPUS, split).encode(), ids, places)
+        ids = load_ids(TOKENS, split)[: params.held_out_bytes]  # a token is a byte at least
+        ends = np.cumsum(token_bytes(tokenizer)[ids])
+        ids = ids[: np.searchsorted(ends, params.held_out_bytes, side="right")]
+        places = find_places(split, ids, tokenizer, params.judge_window, prompt)
+        read[split] = HeldOut(split_text(CORPUS, split).encode()[: ends[len(ids) - 1]], ids, places)
     return read
 
 
