@@ -30,6 +30,7 @@ from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHeadConfig, upcycle
 
 CONFIG = GPTConfig(vocab_size=40, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.3)
+MODERN = replace(CONFIG, positions="rotary", norm="rms", qk_norm=True, activation="relu2", bias=False)
 GREEDY = Decoding(greedy=True)
 SEEDS = [11, 12, 13]
 SHARPEST = [Decoding(temperature=1e-6), Decoding(temperature=1e-30), Decoding(top_k=1), Decoding(top_p=1e-9)]
@@ -40,8 +41,8 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def dense() -> GPT:
-    model = GPT(CONFIG)
+def dense(config: GPTConfig = CONFIG) -> GPT:
+    model = GPT(config)
     init_gpt2(model, rng())
     with torch.no_grad():
         for parameter in model.parameters():
@@ -49,15 +50,25 @@ def dense() -> GPT:
     return model.double().eval()
 
 
-def with_experts() -> GPT:
-    model = upcycle(dense(), SwitchHeadConfig(n_expert=4, top_k=2, router="sigmoid"), rng())
+def modern() -> GPT:
+    return dense(MODERN)
+
+
+def with_experts(config: GPTConfig = CONFIG) -> GPT:
+    model = upcycle(dense(config), SwitchHeadConfig(n_expert=4, top_k=2, router="sigmoid"), rng())
     with torch.no_grad():
         for parameter in model.parameters():  # away from the switch, so that routing matters
             parameter += 0.2 * torch.randn(parameter.shape, generator=rng(parameter.numel()), dtype=parameter.dtype)
     return model
 
 
-@pytest.fixture(scope="module", params=[dense, with_experts], ids=["dense", "switchhead"])
+def modern_with_experts() -> GPT:
+    return with_experts(MODERN)
+
+
+@pytest.fixture(
+    scope="module", params=[dense, with_experts, modern, modern_with_experts], ids=lambda make: make.__name__
+)
 def model(request: pytest.FixtureRequest) -> GPT:
     gpt: GPT = request.param()
     return gpt
