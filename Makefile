@@ -14,6 +14,7 @@ export PROFILE ?=
 export NANOGPT ?=
 export TROUPE_UID ?= $(shell id -u)
 export TROUPE_GID ?= $(shell id -g)
+BENCHMARKS ?= tokenisation generation training shakespeare
 PORT   ?= 5001
 COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
@@ -52,8 +53,7 @@ pipeline: $(STAMP) ## text -> pretrain -> experts -> adversarial -> judged, regi
 	@$(BIN)/python -m pipelines run --profile "$$PROFILE" --set "$$SET"
 
 bench: $(STAMP) ## measure beside public peers, page by page into benchmarks/results (NANOGPT=path adds nanoGPT)
-	@set -e; for file in benchmarks/*.py; do name=$$(basename $$file .py); \
-	  case $$name in __init__ | common) ;; *) $(BIN)/python -m benchmarks.$$name ;; esac; done
+	@set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
 
 test: check ## lint, types, import contract and every test, a whole small pipeline among them
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

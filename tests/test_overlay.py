@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from troupe.errors import ParamsError
+from troupe.models.layers import GPTConfig
 from troupe.overlay import ABOUT, fields_of
 from troupe.params import load_params
 
@@ -87,6 +88,13 @@ def test_a_profile_holds_only_what_differs(path: Path) -> None:
     """A value that repeats params.yaml would have two homes."""
     content, shipped = YAML(typ="safe").load(path.read_text(encoding="utf-8")), load_params(SHIPPED).model_dump()
     assert not [name for name in _fields(path) if content[name[0]][name[1]] == shipped[name[0]][name[1]]]
+
+
+def test_the_profile_gpu2_124m_is_gpt2_exactly() -> None:
+    """The dimensions of OpenAI's smallest (Radford et al. 2019, table 2), and none of the departures."""
+    params = load_params(SHIPPED, profile="gpu2-124m")
+    assert GPTConfig(50_257, **params.model.model_dump()) == GPTConfig(50_257, 1024, 12, 12, 768, dropout=0.0)
+    assert params.tokens.kind == "gpt2"
 
 
 def test_make_help_lists_every_profile() -> None:

@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from troupe.data.download import mirrored
+from troupe.models.layers import GPTConfig
 from troupe.overlay import Layers
 from troupe.params import ModelParams, PretrainParams
 
@@ -50,4 +51,7 @@ def test_every_configuration_is_valid(path: Path) -> None:
     layers.add_profile(path)
     ModelParams.model_validate(layers.values["model"])
     PretrainParams.model_validate(layers.values["pretrain"])
+    if path.stem == "gpt2":
+        dimensions = {"vocab_size": 65, "block_size": 8, "n_layer": 1, "n_head": 1, "n_embd": 8, "dropout": 0.0}
+        assert GPTConfig(**(layers.values["model"] | dimensions)) == GPTConfig(**dimensions, bias=False)
     assert YAML(typ="safe").load(path.read_text(encoding="utf-8"))["about"]["what"]

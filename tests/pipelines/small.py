@@ -31,6 +31,7 @@ stages:
 """
 CHECK = """
 case "$TROUPE_SET" in bad*) echo 'inputs: override: run.seed: not a number' >&2; exit 2;; esac
+echo "$TROUPE_PROFILE" > profile.txt
 mkdir -p artifacts; echo "run: {seed: ${TROUPE_SET:-1}}" > artifacts/params.yaml
 """
 WORK = "echo second at work; cat first.txt > second.txt\n"
@@ -51,9 +52,9 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
-def pipeline(folder: Path, overrides: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    """`make pipeline SET=overrides` in a workspace."""
-    command = [PYTHON, "-m", "pipelines", "run", "--set", overrides]
+def pipeline(folder: Path, overrides: str = "", profile: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    """`make pipeline PROFILE=profile SET=overrides` in a workspace."""
+    command = [PYTHON, "-m", "pipelines", "run", "--profile", profile, "--set", overrides]
     return subprocess.run(command, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=120)
 
 

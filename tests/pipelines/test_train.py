@@ -30,8 +30,9 @@ def test_killed_then_completed_then_up_to_date(tmp_path: Path) -> None:
     eventually(lambda: not processes_in(folder))  # its Prefect server is gone, too
 
     (folder / "work.sh").write_text(WORK)
-    completed = pipeline(folder)
+    completed = pipeline(folder, profile="nightly")
     assert completed.returncode == 0, completed.stderr
+    assert (record(folder)["profile"], (folder / "profile.txt").read_text()) == ("nightly", "nightly\n")
     assert "second at work" in completed.stdout
     assert "nothing to promote" in completed.stdout, "this graph has no evaluation"
     stages = record(folder)["stages"]
