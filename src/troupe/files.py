@@ -56,7 +56,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        ours = Path(error.filename or path).parent in path.parents  # not a file that was read meanwhile
+        named = Path(error.filename or path).absolute()
+        ours = named.parent in path.absolute().parents  # not a file that was read meanwhile
         if not ours or error.errno not in DISK_FAULTS:
             raise
         raise ArtifactError(f"{path}: {disk_fault(error)}") from None

@@ -1,0 +1,85 @@
+"""SIGTERM and Ctrl-C: state saved, one line, a status that says so; the same command again ends with the same bytes."""
+
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from troupe.files import read_json
+from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir
+from troupe.models.bundle import load_bundle
+from troupe.params import Params, dump_params
+from troupe.stages.log import read_metrics
+from troupe.stages.pretrain import pretrain
+
+FOLDER = model_dir("pretrain")
+LOG = FOLDER / "metrics.jsonl"
+COMMAND = [sys.executable, "-m", "troupe.stages.pretrain", "--params", str(EFFECTIVE_PARAMS)]
+
+
+def stop_after(steps: int, number: signal.Signals) -> tuple[int, str, float]:
+    """Run the stage's command and send it a signal once its log shows `steps` steps; status, stderr and seconds."""
+    with subprocess.Popen(COMMAND, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and len(read_metrics(LOG)) < steps:
+            time.sleep(0.002)
+        began = time.monotonic()
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+        return process.returncode, said, time.monotonic() - began
+
+
+def steps_done(said: str, name: str) -> int:
+    (line,) = [line for line in said.splitlines() if "Warning" not in line and not line.startswith(" ")]
+    found = re.fullmatch(rf"pretrain: stopped by {name} after step (\d+) of 40; its state is saved: .*", line)
+    assert found, said
+    return int(found[1])
+
+
+@pytest.mark.slow
+def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bytes(workspace: Params) -> None:
+    pretrain(workspace)
+    undisturbed = load_bundle(FOLDER).sha256
+    shutil.rmtree(FOLDER)
+    rng = random.Random(time.time())
+    for steps, number in ((rng.randrange(1, 15), signal.SIGTERM), (rng.randrange(20, 34), signal.SIGINT)):
+        status, said, seconds = stop_after(steps, number)
+        assert (status, seconds < 10) == (128 + number, True)
+        done = steps_done(said, number.name)
+        assert done >= steps
+        assert list(CHECKPOINTS.rglob(f"{done:08d}.json"))
+        shutil.rmtree(FOLDER)  # as DVC does
+    pretrain(workspace)
+    assert load_bundle(FOLDER).sha256 == undisturbed
+    assert [record["step"] for record in read_metrics(LOG)] == list(range(1, 41))
+
+
+@pytest.mark.slow
+def test_processes_that_train_together_stop_together_and_resume(workspace: Params) -> None:
+    """Two of them, asked to stop and started again: one line, one log, and the losses of a single process."""
+    still = workspace.model_copy(
+        update={
+            "model": workspace.model.model_copy(update={"dropout": 0.0}),
+            "run": workspace.run.model_copy(update={"precision": "float32"}),
+            "pretrain": workspace.pretrain.model_copy(update={"optimizer": "adamw", "learning_rate": 0.002}),
+        }
+    )
+    pretrain(still)
+    alone = [record["train/loss"] for record in read_metrics(LOG)]
+    shutil.rmtree(FOLDER)
+    dump_params(still.model_copy(update={"run": still.run.model_copy(update={"processes": 2})}), EFFECTIVE_PARAMS)
+
+    status, said, seconds = stop_after(8, signal.SIGTERM)
+    assert (status, seconds < 10) == (128 + signal.SIGTERM, True)
+    done = steps_done(said, "SIGTERM")
+    finished = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60)
+    assert finished.returncode == 0, finished.stderr
+    records = read_metrics(LOG)
+    assert [record["step"] for record in records] == list(range(1, 41))
+    assert [record["train/loss"] for record in records] == pytest.approx(alone, abs=1e-4)
+    assert read_json(FOLDER / "summary.json")["resumed_at_step"] == done
+    assert not list(CHECKPOINTS.iterdir())
