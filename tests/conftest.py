@@ -51,6 +51,8 @@ TINY = (
     "adversarial.prompt_length=4 adversarial.sequence_length=8 evaluate.stride=16"
 )
 
+GPT2 = "model.positions=learned model.norm=layer model.activation=gelu model.qk_norm=false model.bias=true"
+
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:

@@ -20,6 +20,7 @@ from troupe.lock import workspace_lock
 if TYPE_CHECKING:
     from troupe.decoding import Decoding
     from troupe.models.bundle import Bundle
+    from troupe.models.shapes import Shape
     from troupe.params import Params
     from troupe.registry.versions import Version
 
@@ -130,6 +131,44 @@ def verify(model: Annotated[str, typer.Argument(help=f"A stage, a folder, or e.g
     print(f"{model}: whole, weights have sha256 {_open(model).sha256}")
 
 
+@app.command("describe")
+def describe_model(
+    model: Annotated[
+        str, typer.Option(help=f"A stage, a folder (also Hugging Face's), gpt2, {CHAMPION}; else what --set says.")
+    ] = "",
+    overrides: Set = "",
+    profile: Profile = "",
+    batch: Annotated[int, typer.Option(min=0, help="Sequences; 0: the batch_size of its stage.")] = 0,
+    context: Annotated[int, typer.Option(min=0, help="Tokens; 0: all that the model can see.")] = 0,
+) -> None:
+    """Print a model's parts, work per token and memory. Without --model: those that params.yaml asks for, unbuilt."""
+    parameters = _params(overrides, profile)
+    from rich.console import Console
+
+    from troupe.models.shapes import shapes_wanted
+    from troupe.training.description import describe
+
+    for name, shape in ({model: _shape(model)} if model else shapes_wanted(parameters)).items():
+        seen = context or shape.block_size
+        if seen > shape.block_size:
+            raise ParamsError(f"--context {seen}: {name} sees {shape.block_size} tokens")
+        of = parameters.moe if shape.architecture == "switchhead" else parameters.pretrain
+        describe(name, shape.build, of, batch or of.batch_size, seen, Console())
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    model: Model = "pretrain",
+) -> None:
+    """Write a dense model as Hugging Face transformers opens it: from_pretrained(folder), tokenizer too."""
+    bundle = _open(model)
+    from troupe.models.huggingface import export_gpt2
+
+    export_gpt2(folder, bundle.model, bundle.tokenizer)
+    print(f"{folder}: open it with transformers' AutoModelForCausalLM.from_pretrained({str(folder)!r})")
+
+
 @app.command()
 def params(overrides: Set = "", profile: Profile = "") -> None:
     """Check params.yaml and print it, with a profile and overrides laid over it."""
@@ -165,13 +204,23 @@ def _params(overrides: str, profile: str) -> "Params":
     return load_params(layout.PARAMS, both, profile or profile_from_environment())
 
 
+def _shape(model: str) -> "Shape":
+    """The shape of a model of troupe's or of a GPT-2 of Hugging Face's; only the registry's are read whole for it."""
+    from troupe.models import hub, shapes
+
+    if model.startswith("models:"):
+        return shapes.shape_of(_open(model).model)
+    folder = _folder(model)
+    return shapes.shape_in(hub.fetch(model) if hub.is_hub_name(model) and not folder.is_dir() else folder)
+
+
 def _open(model: str) -> "Bundle":
     """The model of a stage, in a folder or in the registry; its weights are checked on the way."""
     if model.startswith("models:"):
         from troupe.registry import fetch
 
         return fetch.load(model)
-    folder = layout.model_dir(model) if model in layout.MODEL_STAGES else Path(model)
+    folder = _folder(model)
     if not folder.is_dir():
         known = ", ".join(layout.MODEL_STAGES)
         raise ArtifactError(
@@ -180,6 +229,10 @@ def _open(model: str) -> "Bundle":
     from troupe.models.bundle import load_bundle
 
     return load_bundle(folder)
+
+
+def _folder(model: str) -> Path:
+    return layout.model_dir(model) if model in layout.MODEL_STAGES else Path(model)
 
 
 def _continue(bundle: "Bundle", prompt: str, n_new: int, decoding: "Decoding", seed: int, stop: bool) -> None:

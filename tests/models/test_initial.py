@@ -10,7 +10,7 @@ import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 
-from tests.conftest import ROOT, TINY
+from tests.conftest import GPT2, ROOT, TINY
 from troupe.data.tokenizer import make_tokenizer
 from troupe.errors import ArtifactError, ParamsError
 from troupe.models.bundle import save_bundle
@@ -45,7 +45,7 @@ def folder(request: pytest.FixtureRequest, dense: GPT, tmp_path: Path, monkeypat
 
 
 def parameters(overrides: str) -> Params:
-    return load_params(ROOT / "params.yaml", [*TINY.split(), *overrides.split()])
+    return load_params(ROOT / "params.yaml", [*TINY.split(), *GPT2.split(), *overrides.split()])
 
 
 def test_a_shorter_context_computes_the_same_of_it(folder: Path, dense: GPT) -> None:
@@ -80,6 +80,12 @@ def test_disagreement_is_one_line_to_paste(folder: Path) -> None:
     assert setting == "model.n_head=3 model.n_embd=12 model.block_size=24"
     require_agreement(initial, parameters(setting))
     require_agreement(initial, parameters(f"{setting} model.block_size=16 model.dropout=0.3"))
+
+
+def test_departures_from_gpt2_are_part_of_the_line(folder: Path) -> None:
+    departing = "model.n_head=3 model.n_embd=12 model.positions=rotary model.qk_norm=true"
+    with pytest.raises(ParamsError, match=r'SET="model.positions=learned model.qk_norm=false"'):
+        require_agreement(find_initial("given"), parameters(departing))
 
 
 def test_the_kind_of_tokens_is_part_of_the_line(dense: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,83 @@
+"""The tables of `troupe describe`: a model's parts, the work of a token, the memory of training and of generating."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from troupe.models.gpt2 import GPT
+from troupe.models.inspection import attention_macs, kv_cache_bytes, parts, without_weights
+from troupe.params import TrainParams
+from troupe.training.memory import TrainingMemory, training_memory
+
+PRECISIONS = {
+    "float32": partial(torch.autocast, "cpu", torch.bfloat16, enabled=False),
+    "bfloat16": partial(torch.autocast, "cpu", torch.bfloat16),
+}
+ROWS = {
+    "weights": "weights, float32",
+    "gradients": "gradients",
+    "optimizer": "optimiser",
+    "best": "copy of the best weights",
+    "activations": "activations",
+    "total": "together, at least",
+}
+
+
+def describe(
+    name: str, build: Callable[[], GPT], params: TrainParams, batch: int, context: int, console: Console
+) -> None:
+    """Print a model's tables; `build` makes it, on tensors without memory. `params` says which optimiser trains it."""
+    model = without_weights(build)
+    console.print(_structure(name, model, context), _training(build, params, batch, context, model.config.dropout))
+    cache = _size(kv_cache_bytes(model.config, batch, context))
+    console.print(f"key-value cache while generating, {batch} x {context} tokens, float32: {cache}\n", highlight=False)
+
+
+def _structure(name: str, model: GPT, context: int) -> Table:
+    found = parts(model)
+    parameters, linear = (sum(getattr(part, field) for part in found) for field in ("parameters", "macs"))
+    attention = attention_macs(model.config, context)
+    table = _table(f"{name}: {model.config}", "part", "modules", "parameters", "MACs per token")
+    for part in found:
+        name = f"{part.name}, the head too" if part.name == "token_embedding" and part.macs else part.name
+        table.add_row(name, str(part.modules), f"{part.parameters:,}", f"{part.macs:,}" if part.macs else "")
+    table.add_section()
+    table.add_row("all of these", "", f"{parameters:,}", f"{linear:,}")
+    table.add_row(f"attention over {context} tokens, causal", "", "", f"{attention.causal:,}")
+    table.add_row("the same, unmasked", "", "", f"{attention.full:,}")
+    table.add_section()
+    table.add_row("forward, causal (training: three times as much)", "", "", f"{linear + attention.causal:,}")
+    return table
+
+
+def _training(build: Callable[[], GPT], params: TrainParams, batch: int, context: int, dropout: float) -> Table:
+    kinds = {"fused": True, "stored": False} if dropout else {"fused": True}
+    columns: dict[str, TrainingMemory] = {
+        f"{precision}, attention {kind}": training_memory(build, params, batch, context, autocast, fused)
+        for precision, autocast in PRECISIONS.items()
+        for kind, fused in kinds.items()
+    }
+    table = _table(f"a training step of {batch} x {context} tokens, {params.optimizer}", "memory", *columns)
+    for field, text in ROWS.items():
+        if field == "total":
+            table.add_section()
+        table.add_row(text, *(_size(getattr(memory, field)) for memory in columns.values()))
+    if dropout:
+        table.caption = "fused: on a GPU, and on a CPU without dropout; stored: on a CPU with dropout"
+    return table
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.add_column(first)
+    for other in others:
+        table.add_column(other, justify="right")
+    return table
+
+
+def _size(n_bytes: Any) -> str:
+    return f"{n_bytes / 2**20:,.1f} MiB" if n_bytes < 2**30 else f"{n_bytes / 2**30:,.2f} GiB"

@@ -1,0 +1,75 @@
+"""A model's parts and work, from its shape: against torch's own counter, a real cache and published sizes."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT
+from troupe.models.inspection import attention_macs, kv_cache_bytes, parts, without_weights
+from troupe.models.layers import KVCache
+from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
+
+SMALL = GPTConfig(vocab_size=31, block_size=20, n_layer=2, n_head=3, n_embd=12, dropout=0.1)
+ALTERED = replace(SMALL, positions="rotary", norm="rms", activation="swiglu", qk_norm=True, bias=False)
+EXPERTS = partial(SwitchHead, experts=SwitchHeadConfig(4, 2, "sigmoid"))
+MODELS = {
+    "dense": partial(GPT, SMALL),
+    "experts": partial(GPT, SMALL, attention=EXPERTS),
+    "altered": partial(GPT, ALTERED),
+    "altered experts": partial(GPT, ALTERED, attention=EXPERTS),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_macs_are_half_the_flops_that_torch_counts(kind: str) -> None:
+    """Under math attention, which computes the whole matrix; fused kernels count as nothing on a CPU."""
+    model = MODELS[kind]().eval()
+    B, T = 2, 17
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(B, T, dtype=torch.int64))
+    macs = sum(part.macs for part in parts(model)) + attention_macs(SMALL, T).full
+    assert counter.get_total_flops() == 2 * B * T * macs
+
+
+def test_causal_attention_by_hand() -> None:
+    """Token t sees t tokens: over T = 4 that is (1+2+3+4)/4 = 2.5 on average, of 4; 2 products, 2 layers, 12 wide."""
+    macs = attention_macs(SMALL, 4)
+    assert (macs.causal, macs.full) == (2 * 2 * 12 * 2.5, 2 * 2 * 12 * 4)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_parameter_is_in_one_part(kind: str) -> None:
+    model = MODELS[kind]()
+    assert sum(part.parameters for part in parts(model)) == sum(p.numel() for p in model.parameters())
+    assert {part.modules for part in parts(model) if part.name.startswith("blocks.")} == {2}
+
+
+@pytest.mark.parametrize(
+    ("n_layer", "n_head", "n_embd", "parameters"),
+    [
+        (12, 12, 768, 124_439_808),
+        (24, 16, 1024, 354_823_168),
+        (36, 20, 1280, 774_030_080),
+        (48, 25, 1600, 1_557_611_200),
+    ],
+    ids=["gpt2", "medium", "large", "xl"],
+)
+def test_the_sizes_of_gpt2_without_their_memory(n_layer: int, n_head: int, n_embd: int, parameters: int) -> None:
+    """As transformers counts OpenAI's checkpoints."""
+    model = without_weights(lambda: GPT(GPTConfig(50_257, 1024, n_layer, n_head, n_embd, 0.1)))
+    assert sum(part.parameters for part in parts(model)) == parameters
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_cache_is_as_large_as_a_real_one(kind: str) -> None:
+    model, cache = MODELS[kind]().eval(), KVCache(SMALL.n_layer, SMALL.block_size)
+    with torch.no_grad():
+        model(torch.zeros(3, 5, dtype=torch.int64), cache)
+    real = sum(buffer.nbytes for layer in cache.layers for buffer in layer._buffers or ())
+    assert kv_cache_bytes(SMALL, batch=3, context=SMALL.block_size) == real

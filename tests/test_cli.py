@@ -1,0 +1,86 @@
+"""`troupe describe` and `troupe export`, as a person uses them."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.conftest import GPT2, ROOT
+from troupe import cli
+from troupe.data.tokenizer import ByteTokenizer
+from troupe.models.bundle import save_bundle
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.seeding import generator
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def troupe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in a workspace, wide; give what it prints, errors too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+
+    def run(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["troupe", *words])
+        with pytest.raises(SystemExit):
+            cli.main()
+        return "".join(capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def model(troupe: Run) -> GPT:
+    model = GPT(GPTConfig(vocab_size=256, block_size=16, n_layer=1, n_head=3, n_embd=12, dropout=0.1))
+    init_gpt2(model, generator(0, "cli"))
+    save_bundle(Path("artifacts/pretrain"), model, ByteTokenizer(), {})
+    return model
+
+
+def row(text: str, name: str) -> list[str]:
+    """The cells of the first line of a table that has `name` in it."""
+    line = next(line for line in text.splitlines() if name in line)
+    return [cell.strip() for cell in line.strip("│ ").split("│")]
+
+
+def test_an_exported_model_is_transformers_own(troupe: Run, model: GPT) -> None:
+    assert "open it with" in troupe("export", "--model", "pretrain", "theirs")
+    theirs, tokenizer = AutoModelForCausalLM.from_pretrained("theirs"), AutoTokenizer.from_pretrained("theirs")
+    ids = torch.tensor([tokenizer.encode("Größe 42")])
+    assert ids.tolist() == [list("Größe 42".encode())]
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, model.eval()(ids), atol=1e-5, rtol=0)
+    assert "theirs: exists already" in troupe("export", "--model", "pretrain", "theirs")
+
+
+def test_it_describes_a_model_and_its_export_alike(troupe: Run, model: GPT) -> None:
+    """3 x 12^2 + 36 = 468 parameters, 432 MACs; 2 x 1 layer x 5 x 8 tokens x 12 x 4 bytes = 3840 of cache."""
+    troupe("export", "theirs")
+    own, theirs = (
+        troupe("describe", "--model", name, "--batch", "5", "--context", "8") for name in ("pretrain", "theirs")
+    )
+    assert row(own, "query_key_value") == ["blocks.attention.query_key_value", "1", "468", "432"]
+    assert row(own, "all of these")[2] == f"{sum(p.numel() for p in model.parameters()):,}"
+    assert "5 x 8 tokens, float32: 0.0 MiB" in own
+    assert own.partition("┏")[2] == theirs.partition("┏")[2], "all but the name"
+
+
+def test_it_describes_what_parameters_ask_for(troupe: Run) -> None:
+    """GPT-2: 124,439,808 parameters; keys and values of 12 layers x 1024 tokens x 768 x 4 bytes are 72 MiB."""
+    size = "tokens.kind=gpt2 model.block_size=1024 model.n_layer=12 model.n_head=12 model.n_embd=768"
+    said = troupe("describe", "--set", f"{size} {GPT2}", "--batch", "1")
+    assert row(said, "all of these")[2] == "124,439,808"
+    assert "1 x 1024 tokens, float32: 72.0 MiB" in said
+    assert "blocks.attention.value_router" in said, "stage moe's model comes second"
+
+
+def test_what_cannot_be_described_is_one_line(troupe: Run, model: GPT) -> None:
+    assert "--context 17: pretrain sees 16 tokens" in troupe("describe", "--model", "pretrain", "--context", "17")
+    assert "tokens.kind chars" in troupe("describe", "--set", "tokens.kind=chars")
+    assert "config.json: no such file" in troupe("describe", "--model", "nowhere")

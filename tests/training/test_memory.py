@@ -1,0 +1,70 @@
+"""The memory of a training step without content, against the same step with content."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, CausalSelfAttention
+from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
+from troupe.params import load_params
+from troupe.training.loss import cross_entropy
+from troupe.training.memory import activation_bytes, training_memory
+from troupe.training.optim import build_optimizers
+
+PARAMS = load_params(ROOT / "params.yaml")
+EXPERTS = partial(SwitchHead, experts=SwitchHeadConfig(4, 2, "sigmoid"))
+ALTERED: dict[str, Any] = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "bias": False}
+B, T = 3, 40
+
+
+def config(dropout: float, **departures: Any) -> GPTConfig:
+    return GPTConfig(vocab_size=300, block_size=64, n_layer=2, n_head=3, n_embd=48, dropout=dropout, **departures)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("attention", [CausalSelfAttention, EXPERTS], ids=["dense", "experts"])
+@pytest.mark.parametrize("departures", [{}, ALTERED], ids=["gpt2", "altered"])
+def test_it_is_what_a_real_step_holds(
+    attention: Callable[[GPTConfig], torch.nn.Module], departures: dict[str, Any], dropout: float, bfloat16: bool
+) -> None:
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=bfloat16)
+    build = partial(GPT, config(dropout, **departures), attention)
+    claimed = training_memory(build, PARAMS.pretrain, B, T, autocast, fused=False)
+
+    model, ids = build().train(), torch.zeros(B, T, dtype=torch.int64)
+    optimizers = build_optimizers(model, PARAMS.pretrain)
+    loss = cross_entropy(model, ids, ids, autocast)
+    loss.backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    held = [tensor for o in optimizers for state in o.state.values() for tensor in state.values()]
+    assert claimed.weights == sum(parameter.nbytes for parameter in model.parameters())
+    assert claimed.gradients == sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+    assert claimed.optimizer == sum(tensor.nbytes for tensor in held)
+    assert claimed.activations == activation_bytes(model, lambda: cross_entropy(model, ids, ids, autocast))
+
+
+def test_activations_by_hand() -> None:
+    """y = x W with x (5, 3) and a loss sum(y^2): x, 60 bytes, and y, 40, are kept; W, a parameter, does not count."""
+    layer, x = torch.nn.Linear(3, 2, bias=False), torch.ones(5, 3)
+    assert activation_bytes(layer, lambda: layer(x).square().sum()) == 5 * 3 * 4 + 5 * 2 * 4
+
+
+def test_a_fused_attention_keeps_no_matrix_of_scores() -> None:
+    """The difference of a doubled context is that of the other activations: they double, a (T, T) matrix quadruples."""
+    stored, fused = (
+        [
+            training_memory(lambda: GPT(config(0.1)), PARAMS.pretrain, 1, t, nullcontext, fused).activations
+            for t in (16, 32, 64)
+        ]
+        for fused in (False, True)
+    )
+    assert fused[2] - fused[1] == 2 * (fused[1] - fused[0])
+    assert stored[2] - stored[1] > 2 * (stored[1] - stored[0])
