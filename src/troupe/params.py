@@ -49,6 +49,7 @@ class ModelParams(Section):
     norm: Literal["layer", "rms"]
     activation: Literal["gelu", "relu2", "swiglu"]
     qk_norm: bool
+    conv: Annotated[int, Field(ge=0, le=16)]
     bias: bool
 
     @model_validator(mode="after")

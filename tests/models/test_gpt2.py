@@ -1,13 +1,19 @@
 """Laws of the dense model: causality, the cache, initialisation, tied weights, precision."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.layers import KVCache
+from troupe.models.layers import MLP, CausalConv, KVCache, QueryKey
 
 CONFIG = GPTConfig(vocab_size=50, block_size=16, n_layer=3, n_head=2, n_embd=24, dropout=0.2)
+MODERN = replace(CONFIG, positions="rotary", norm="rms", activation="relu2", qk_norm=True, conv=4, bias=False)
+GATED = replace(CONFIG, activation="swiglu", conv=2)
+families = pytest.mark.parametrize("config", [CONFIG, MODERN, GATED], ids=["gpt2", "modern", "gated"])
 
 
 def model(config: GPTConfig = CONFIG, seed: int = 0) -> GPT:
@@ -20,8 +26,18 @@ def ids(B: int, T: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, CONFIG.vocab_size, (B, T), generator=torch.Generator().manual_seed(seed))
 
 
-def test_no_token_sees_a_later_one() -> None:
-    before, gpt = ids(2, 16), model().double()
+def stirred(config: GPTConfig) -> GPT:
+    """In float64, with every parameter away from where it starts: convolutions and gains do something."""
+    gpt = model(config).double()
+    with torch.no_grad():
+        for parameter in gpt.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    return gpt
+
+
+@families
+def test_no_token_sees_a_later_one(config: GPTConfig) -> None:
+    before, gpt = ids(2, 16), stirred(config)
     after = before.clone()
     after[:, 9:] = (after[:, 9:] + 1) % CONFIG.vocab_size
     changed = (gpt(before) - gpt(after)).abs().amax((0, 2))
@@ -29,9 +45,12 @@ def test_no_token_sees_a_later_one() -> None:
     assert (changed[9:] > 0).all()
 
 
+@families
 @pytest.mark.parametrize("pieces", [[16], [1] * 16, [5, 1, 7, 3]])
-def test_tokens_fed_in_pieces_through_the_cache_give_the_logits_of_the_whole(pieces: list[int]) -> None:
-    gpt, whole = model().double(), ids(3, 16)
+def test_tokens_fed_in_pieces_through_the_cache_give_the_logits_of_the_whole(
+    pieces: list[int], config: GPTConfig
+) -> None:
+    gpt, whole = stirred(config), ids(3, 16)
     cache = KVCache(CONFIG.n_layer, CONFIG.block_size)
     with torch.no_grad():
         logits = torch.cat([gpt(piece, cache) for piece in whole.split(pieces, dim=1)], dim=1)
@@ -95,11 +114,70 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(gpt(batch), gpt(batch))
 
 
-def test_bfloat16_autocast_stays_close_and_trains() -> None:
-    gpt, batch = model(), ids(2, 8)
+@families
+def test_bfloat16_autocast_stays_close_and_trains(config: GPTConfig) -> None:
+    gpt, batch = model(config), ids(2, 8)
     with torch.autocast("cpu", torch.bfloat16):
         logits = gpt(batch)
     assert logits.dtype == torch.bfloat16
     torch.testing.assert_close(logits.float(), gpt(batch), atol=0.02, rtol=0.05)
     logits.float().square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in gpt.parameters())
+
+
+def test_rotated_queries_and_keys_meet_by_distance_alone() -> None:
+    """q at position m and k at position n: their product depends on m - n (RoFormer, equation 11)."""
+    prepare = QueryKey(replace(CONFIG, positions="rotary")).double()
+    q, k = (torch.randn(1, 1, 1, 12, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in (1, 2))
+
+    def product(m: int, n: int) -> float:
+        return float((prepare(q, k, m)[0] * prepare(q, k, n)[1]).sum())
+
+    assert product(9, 4) == pytest.approx(product(5, 0), rel=1e-6)  # the angles are kept in float32
+    assert product(9, 4) != pytest.approx(product(9, 5), rel=1e-2)
+    assert product(3, 3) == pytest.approx(float((q * k).sum()), rel=1e-6)
+
+
+def test_rotation_turns_pairs_by_the_published_angles() -> None:
+    """(1, 0) in the pair (i, i + K/2) becomes (cos, sin) of position * 10000^(-2i/K)."""
+    x = torch.zeros(1, 1, 1, 12)
+    x[..., 1] = 1
+    turned, _ = QueryKey(replace(CONFIG, positions="rotary"))(x, x, 3)
+    angle = torch.tensor(3 * 10_000 ** (-2 / 12))
+    expected = torch.zeros(12)
+    expected[1], expected[7] = angle.cos(), angle.sin()
+    torch.testing.assert_close(turned.flatten(), expected)
+
+
+def test_normed_queries_and_keys_have_length_sqrt_k_whatever_they_were() -> None:
+    prepare, q = QueryKey(replace(CONFIG, qk_norm=True)), 100 * torch.randn(2, 2, 5, 12)
+    for x in prepare(q, 0.1 * q, 0):
+        torch.testing.assert_close(x.norm(dim=-1), torch.full((2, 2, 5), 12**0.5), rtol=1e-4, atol=0)
+
+
+def test_the_three_activations_by_hand() -> None:
+    for activation in ("gelu", "relu2", "swiglu"):
+        mlp, x = MLP(replace(CONFIG, activation=activation, bias=False, dropout=0.0)), torch.randn(2, 3, 24)
+        hidden = x @ mlp.input.weight.T
+        gate, up = hidden.chunk(2, -1)
+        cubic = 0.044715 * hidden**3
+        expected = {
+            "gelu": 0.5 * hidden * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (hidden + cubic))),
+            "relu2": hidden.clamp(min=0) ** 2,
+            "swiglu": gate / (1 + torch.exp(-gate)) * up,
+        }[activation]
+        torch.testing.assert_close(mlp(x), expected @ mlp.output.weight.T)
+
+
+def test_a_gated_mlp_costs_what_a_plain_one_does() -> None:
+    plain, gated = (sum(p.numel() for p in MLP(replace(CONFIG, activation=a)).parameters()) for a in ("gelu", "swiglu"))
+    assert gated == pytest.approx(plain, rel=0.02)
+
+
+def test_the_convolution_is_torchs_own_over_the_past() -> None:
+    conv, x_BTD = CausalConv(24, 4), torch.randn(2, 9, 24)
+    assert torch.equal(conv(x_BTD), x_BTD)  # before it has learned anything
+    torch.nn.init.normal_(conv.weight)
+    kernel = conv.weight.flip(0).T.unsqueeze(1)  # torch counts a kernel from the oldest
+    mixed = F.conv1d(F.pad(x_BTD.transpose(1, 2), (3, 0)), kernel, groups=24).transpose(1, 2)
+    torch.testing.assert_close(conv(x_BTD), x_BTD + mixed)

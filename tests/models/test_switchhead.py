@@ -1,6 +1,7 @@
 """SwitchHead against its formulas, and the switch from dense to experts, which must not be felt."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -42,9 +43,9 @@ def inputs(B: int = 2, T: int = 7, D: int = CONFIG.n_embd, seed: int = 0) -> Ten
     return torch.randn(B, T, D, generator=rng(seed), dtype=torch.float64)
 
 
-def dense(dtype: torch.dtype = torch.float32) -> GPT:
+def dense(dtype: torch.dtype = torch.float32, config: GPTConfig = CONFIG) -> GPT:
     """A dense model of trained size: GPT-2's initial weights would hide mistakes behind small logits."""
-    model = GPT(CONFIG)
+    model = GPT(config)
     init_gpt2(model, rng())
     with torch.no_grad():
         for parameter in model.parameters():
@@ -186,6 +187,17 @@ def test_the_switch_is_not_felt(experts: SwitchHeadConfig, dtype: torch.dtype, b
         assert before(ids()).std() > 0.5
     assert difference.abs().max() <= bound
     assert all(torch.equal(kept[name], tensor) for name, tensor in before.state_dict().items())
+
+
+def test_the_switch_is_not_felt_by_a_model_that_departs_from_gpt2() -> None:
+    config = replace(CONFIG, positions="rotary", norm="rms", activation="relu2", qk_norm=True, conv=4, bias=False)
+    before = dense(torch.float64, config)
+    experts = upcycle(before, ROUTINGS[0], rng(1))
+    pieces, cache = ids().split([5, 1, 6], dim=1), KVCache(config.n_layer, config.block_size)
+    with torch.no_grad():
+        torch.testing.assert_close(experts(ids()), before(ids()), atol=1e-8, rtol=0)
+        cached = torch.cat([experts(piece, cache) for piece in pieces], dim=1)
+        torch.testing.assert_close(cached, experts(ids()), atol=1e-10, rtol=0)
 
 
 def test_upcycling_keeps_dtype_and_mode_and_follows_its_seed() -> None:

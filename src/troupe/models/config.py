@@ -18,4 +18,5 @@ class GPTConfig:
     norm: Literal["layer", "rms"] = "layer"
     activation: Literal["gelu", "relu2", "swiglu"] = "gelu"
     qk_norm: bool = False
+    conv: int = 0  # tokens that convolutions before attention and MLP mix; 0 for none
     bias: bool = True

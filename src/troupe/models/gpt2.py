@@ -12,7 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from troupe.models.config import GPTConfig
-from troupe.models.layers import MLP, KVCache, LayerCache, QueryKey, build_norm, causal_attention, split_heads
+from troupe.models.layers import (
+    MLP,
+    CausalConv,
+    KVCache,
+    LayerCache,
+    QueryKey,
+    build_norm,
+    causal_attention,
+    split_heads,
+)
 
 INIT_STD = 0.02
 
@@ -39,7 +48,8 @@ class CausalSelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-LN transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Pre-LN transformer block: x + attention(norm(x)), then x + mlp(norm(x)); a config may ask for a convolution after
+    each norm."""
 
     def __init__(self, config: GPTConfig, attention: nn.Module) -> None:
         super().__init__()
@@ -47,11 +57,19 @@ class Block(nn.Module):
         self.attention = attention
         self.mlp_norm = build_norm(config)
         self.mlp = MLP(config)
+        self.attention_conv = CausalConv(config.n_embd, config.conv) if config.conv else None
+        self.mlp_conv = CausalConv(config.n_embd, config.conv) if config.conv else None
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cache)
-        y_BTD: Tensor = x_BTD + self.mlp(self.mlp_norm(x_BTD))
-        return y_BTD
+        y_BTD = self.attention_norm(x_BTD)
+        if self.attention_conv is not None:
+            y_BTD = self.attention_conv(y_BTD, cache)
+        x_BTD = x_BTD + self.attention(y_BTD, cache)
+        y_BTD = self.mlp_norm(x_BTD)
+        if self.mlp_conv is not None:
+            y_BTD = self.mlp_conv(y_BTD, cache)
+        z_BTD: Tensor = x_BTD + self.mlp(y_BTD)
+        return z_BTD
 
 
 class GPT(nn.Module):

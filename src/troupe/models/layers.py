@@ -13,9 +13,56 @@ from troupe.models.config import GPTConfig
 ROTARY_BASE = 10_000.0
 
 
+class LayerCache:
+    """Keys and values of one layer for the tokens seen so far. For generation only: it is written in place."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self._buffers: tuple[Tensor, Tensor] | None = None
+        self._recent: dict[nn.Module, Tensor] = {}
+
+    def extend(self, k_BHTK: Tensor, v_BHTK: Tensor) -> tuple[Tensor, Tensor]:
+        """Append the keys and values of T new tokens; return those of all S tokens so far."""
+        if self._buffers is None:
+            B, H, _, K = k_BHTK.shape
+            self._buffers = k_BHTK.new_empty(B, H, self.capacity, K), v_BHTK.new_empty(B, H, self.capacity, K)
+        start, self.length = self.length, self.length + k_BHTK.size(2)
+        for buffer, new in zip(self._buffers, (k_BHTK, v_BHTK), strict=True):
+            buffer[:, :, start : self.length] = new
+        k, v = self._buffers
+        return k[:, :, : self.length], v[:, :, : self.length]
+
+    def recall(self, conv: nn.Module, x_BTD: Tensor, before: int) -> Tensor:
+        """(B, before + T, D): `x_BTD` after what `conv` was given in the calls before, zeros where nothing was."""
+        recent = self._recent.get(conv, x_BTD.new_zeros(x_BTD.size(0), before, x_BTD.size(2)))
+        padded = torch.cat([recent, x_BTD], dim=1)
+        self._recent[conv] = padded[:, padded.size(1) - before :]
+        return padded
+
+
+class KVCache:
+    """One LayerCache per layer, each with room for `capacity` tokens (a model's block_size)."""
+
+    def __init__(self, n_layer: int, capacity: int) -> None:
+        self.layers = [LayerCache(capacity) for _ in range(n_layer)]
+
+    @property
+    def length(self) -> int:
+        """How many tokens the cache holds."""
+        return self.layers[0].length
+
+
+class RMSNorm(nn.RMSNorm):
+    """Zhang & Sennrich 2019 (1910.07467), in the precision of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.type_as(x), self.eps)
+
+
 def build_norm(config: GPTConfig) -> nn.Module:
-    """The normalisation before each part of a block: LayerNorm, or RMSNorm (Zhang & Sennrich 2019, 1910.07467)."""
-    return nn.LayerNorm(config.n_embd, bias=config.bias) if config.norm == "layer" else nn.RMSNorm(config.n_embd)
+    """The normalisation before each part of a block."""
+    return nn.LayerNorm(config.n_embd, bias=config.bias) if config.norm == "layer" else RMSNorm(config.n_embd)
 
 
 class MLP(nn.Module):
@@ -48,6 +95,25 @@ class MLP(nn.Module):
         return F.silu(gate_BTF) * up_BTF
 
 
+class CausalConv(nn.Module):
+    """Adds to every feature a learned sum of its values at the last `width` tokens, this one included.
+
+    Attention need not spend heads on the neighbours then (Canon-A and -C of Allen-Zhu 2025, "Physics of Language
+    Models: Part 4.1"; depthwise convolutions, as in Primer). It begins as the identity.
+    """
+
+    def __init__(self, n_embd: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width, n_embd))
+
+    def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
+        T, before = x_BTD.size(1), len(self.weight) - 1
+        padded = cache.recall(self, x_BTD, before) if cache else F.pad(x_BTD, (0, 0, before, 0))
+        for age, weight_D in enumerate(self.weight):
+            x_BTD = x_BTD + weight_D * padded[:, before - age : before - age + T]
+        return x_BTD
+
+
 class QueryKey(nn.Module):
     """What happens to queries and keys before they meet: norm over a head (Henry et al. 2020, 2010.04245; here RMSNorm
     with a learned gain), then rotation by position (Su et al. 2021, RoFormer, 2104.09864). Nothing in GPT-2."""
@@ -55,8 +121,8 @@ class QueryKey(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         K = config.n_embd // config.n_head
-        self.query_norm = nn.RMSNorm(K) if config.qk_norm else nn.Identity()
-        self.key_norm = nn.RMSNorm(K) if config.qk_norm else nn.Identity()
+        self.query_norm = RMSNorm(K) if config.qk_norm else nn.Identity()
+        self.key_norm = RMSNorm(K) if config.qk_norm else nn.Identity()
         self.rotary = Rotary(K, config.block_size) if config.positions == "rotary" else None
 
     def forward(self, q_BHTK: Tensor, k_BHTK: Tensor, start: int) -> tuple[Tensor, Tensor]:
@@ -83,38 +149,6 @@ class Rotary(nn.Module):
         cos, sin = self.cos_TK[start:end], self.sin_TK[start:end]
         a, b = x_BHTK.chunk(2, dim=-1)
         return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
-
-
-class LayerCache:
-    """Keys and values of one layer for the tokens seen so far. For generation only: it is written in place."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.length = 0
-        self._buffers: tuple[Tensor, Tensor] | None = None
-
-    def extend(self, k_BHTK: Tensor, v_BHTK: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the keys and values of T new tokens; return those of all S tokens so far."""
-        if self._buffers is None:
-            B, H, _, K = k_BHTK.shape
-            self._buffers = k_BHTK.new_empty(B, H, self.capacity, K), v_BHTK.new_empty(B, H, self.capacity, K)
-        start, self.length = self.length, self.length + k_BHTK.size(2)
-        for buffer, new in zip(self._buffers, (k_BHTK, v_BHTK), strict=True):
-            buffer[:, :, start : self.length] = new
-        k, v = self._buffers
-        return k[:, :, : self.length], v[:, :, : self.length]
-
-
-class KVCache:
-    """One LayerCache per layer, each with room for `capacity` tokens (a model's block_size)."""
-
-    def __init__(self, n_layer: int, capacity: int) -> None:
-        self.layers = [LayerCache(capacity) for _ in range(n_layer)]
-
-    @property
-    def length(self) -> int:
-        """How many tokens the cache holds."""
-        return self.layers[0].length
 
 
 def split_heads(x_BTD: Tensor, n_head: int) -> Tensor:
