@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from troupe.data import batches
 from troupe.data.batches import load_ids
 from troupe.data.corpus import SPLITS, cut_blocks, split_text, write_corpus
+from troupe.data.encoding import cut_pieces
 from troupe.data.source import Source
 from troupe.data.tokenizer import load_tokenizer
 from troupe.files import read_json, sha256_file
 from troupe.layout import CORPUS, TOKENS
 from troupe.params import load_params
-from troupe.stages.tokens import tokens
+from troupe.stages import tokens as tokens_stage
+from troupe.stages.tokens import spread, tokens
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 KINDS = ["bytes", "chars", "bpe"]
@@ -69,3 +72,20 @@ def test_twice_gives_the_same_bytes(kind: str) -> None:
     run(kind)
     assert {path.name: path.read_bytes() for path in TOKENS.iterdir()} == before
     assert sorted(before) == ["meta.json", "test.npy", "tokenizer.json", "train.npy", "validation.npy"]
+
+
+def test_a_vocabulary_is_learned_from_pieces_spread_over_a_text_too_long_for_it() -> None:
+    pieces = [str(number) for number in range(10)]
+    assert list(spread(pieces, 1.0)) == list(spread(pieces, 7.3)) == pieces
+    assert list(spread(pieces, 0.5)) == ["1", "3", "5", "7", "9"]
+    assert len(list(spread(map(str, range(1000)), 0.123))) == 123
+
+
+def test_a_text_of_many_pieces_and_shards_gives_the_ids_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    run("bpe")
+    whole = {split: load_ids(TOKENS, split).tolist() for split in SPLITS}
+    monkeypatch.setattr(tokens_stage, "cut_pieces", lambda text, n=0: cut_pieces(text, 7))
+    monkeypatch.setattr(batches, "SHARD_TOKENS", 50)
+    run("bpe")
+    assert (TOKENS / "train-001.npy").exists()
+    assert {split: load_ids(TOKENS, split).tolist() for split in SPLITS} == whole

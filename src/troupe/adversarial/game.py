@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from troupe.adversarial.objectives import objective_from
-from troupe.data.batches import Batches, Ids
+from troupe.data.batches import Batches, Ids, Shards
 from troupe.decoding import Decoding, generate
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
 from troupe.models.gpt2 import GPT
@@ -25,7 +25,9 @@ HELD_OUT = 256  # validation sequences per look, or as many as there are: a stan
 class Game:
     """The generator starts as a copy of `start`, the discriminator from the seed. Every random draw has a name."""
 
-    def __init__(self, start: GPT, train_ids: Ids, validation_ids: Ids, params: AdversarialParams, seed: int) -> None:
+    def __init__(
+        self, start: GPT, train_ids: Ids | Shards, validation_ids: Ids, params: AdversarialParams, seed: int
+    ) -> None:
         """Raises CorpusError if a split is shorter than a prompt and its continuation."""
         self.params, self.seed = params, seed
         self.device = next(start.parameters()).device

@@ -11,7 +11,7 @@ from troupe.adversarial.game import Game
 from troupe.adversarial.loop import Outcome, Validate, refine
 from troupe.adversarial.selection import distinct_2
 from troupe.compute import autocast, set_up
-from troupe.data.batches import load_ids
+from troupe.data.batches import load_ids, open_ids
 from troupe.decoding import evaluating
 from troupe.files import read_json, write_json
 from troupe.layout import CHECKPOINTS, TOKENS, model_dir
@@ -40,8 +40,8 @@ def adversarial(params: Params) -> None:
     began, device, folder = time.monotonic(), set_up(params.run), model_dir(NAME)
     torch.set_num_threads(params.adversarial.threads)  # not run.threads: params.yaml says why
     expert = load_bundle(model_dir("moe"), device)
-    ids = {split: load_ids(TOKENS, split) for split in ("train", "validation")}
-    game = Game(expert.model, ids["train"], ids["validation"], params.adversarial, params.run.seed)
+    train_ids, validation_ids = open_ids(TOKENS, "train"), load_ids(TOKENS, "validation")
+    game = Game(expert.model, train_ids, validation_ids, params.adversarial, params.run.seed)
     facts = play(game, params, bits_per_byte_of_validation(params, device))
     provenance = {
         "stage": NAME,

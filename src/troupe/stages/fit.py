@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from troupe.compute import autocast
-from troupe.data.batches import Batches, load_ids
+from troupe.data.batches import Batches, load_ids, open_ids
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import Diverged
 from troupe.files import read_json, write_json
@@ -57,7 +57,7 @@ def fit(
     meta, began = read_json(TOKENS / "meta.json"), time.monotonic()
     stage = name.partition("-")[0]  # a control draws the same batches and dropout as the model it is held against
     batches = Batches(
-        load_ids(TOKENS, "train"), model.config.block_size, params.batch_size, derive_seed(run.seed, stage, "batches")
+        open_ids(TOKENS, "train"), model.config.block_size, params.batch_size, derive_seed(run.seed, stage, "batches")
     )
     precision = partial(autocast, run, team.device)
     validation_ids = load_ids(TOKENS, "validation")

@@ -34,13 +34,14 @@ def track(stage: str, total: int, start: int = 0) -> Iterator[Update]:
 
 
 def follow(stage: str, pieces: Iterable[str], n_bytes: int) -> Iterator[str]:
-    """Hand a text of `n_bytes` in UTF-8 on, piece by piece, and show how much of it has gone through."""
+    """Hand a text of `n_bytes` in UTF-8 on, piece by piece; after a second, show how much of it has gone through."""
     began, done = time.monotonic(), 0
     with track(stage, n_bytes) as show:
         for piece in pieces:
             yield piece
             done += len(piece.encode())
-            show(done, {"MB/s": done / 1e6 / (time.monotonic() - began)})
+            if (seconds := time.monotonic() - began) > SECONDS_BETWEEN_LINES:
+                show(done, {"MB/s": done / 1e6 / seconds})
 
 
 @contextmanager
