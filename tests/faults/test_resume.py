@@ -1,5 +1,6 @@
 """kill -9 at any moment, the same command again: the weights are those of a run that nothing disturbed, to the byte."""
 
+import math
 import os
 import random
 import shutil
@@ -7,11 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 
+from tests.forked import forked
+from troupe.errors import Diverged
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir
 from troupe.models.bundle import load_bundle
+from troupe.models.gpt2 import GPT
 from troupe.params import Params
 from troupe.stages import fit
 from troupe.stages.log import MetricsLog, read_metrics
@@ -57,6 +65,45 @@ def test_killed_damaged_and_killed_again_it_ends_with_the_same_bytes(
     assert newest.name in said[0]
     assert load_bundle(FOLDER).sha256 == undisturbed, f"killed after {first} and {second} steps"
     assert [record["step"] for record in read_metrics(LOG)] == list(range(1, 41))
+
+
+@pytest.mark.slow
+def test_killed_at_many_random_moments_it_ends_with_the_same_bytes(undisturbed: str, workspace: Params) -> None:
+    """Moments, not steps: while it computes, looks, logs, writes a checkpoint or the finished model."""
+    rng = random.Random(time.time())
+    delays = []
+    while not (FOLDER / "summary.json").exists():
+        process = forked(lambda: pretrain(workspace), Path("says"))
+        delays.append(rng.uniform(0.02, 0.15) * (1 + len(delays) / 5))
+        process.join(delays[-1])
+        process.kill()
+        process.join()
+        if rng.random() < 0.3:
+            shutil.rmtree(FOLDER, ignore_errors=True)  # as DVC does before it runs a stage again
+    assert len(delays) > 1, "never killed"
+    assert load_bundle(FOLDER).sha256 == undisturbed, f"killed after {delays}"
+
+
+def test_a_run_that_diverges_names_step_rate_and_the_last_good_checkpoint(
+    workspace: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the look after step 16 the weights become NaN: the loss of step 17 shows it, the checkpoint of 16 has them."""
+    look = fit.validate
+
+    def poison(model: GPT, *rest: Any) -> Any:
+        seen = look(model, *rest)
+        if len(read_metrics(LOG)) == 15:
+            with torch.no_grad():
+                next(model.parameters()).fill_(math.nan)
+        return seen
+
+    monkeypatch.setattr(fit, "validate", poison)
+    with pytest.raises(Diverged, match=r"diverged at step 17 of 40, learning rate 0\.0\d+: loss nan") as error:
+        pretrain(workspace)
+    named = Path(str(error.value).rpartition("last good checkpoint: ")[2])
+    assert named.name == "00000012.safetensors"
+    weights = safetensors.torch.load_file(named)
+    assert all(tensor.isfinite().all() for name, tensor in weights.items() if name.startswith("model."))
 
 
 def test_checkpoints_of_other_parameters_are_not_touched(
