@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import settings
 
 from troupe import environment
+from troupe.models.config import GPTConfig
 from troupe.params import Params, load_params
 from troupe.stages.corpus import corpus
 from troupe.stages.inputs import inputs
@@ -51,7 +53,7 @@ TINY = (
     "adversarial.prompt_length=4 adversarial.sequence_length=8 evaluate.stride=16"
 )
 
-GPT2 = "model.positions=learned model.norm=layer model.activation=gelu model.qk_norm=false model.bias=true"
+GPT2 = " ".join(f"model.{field.name}={field.default}" for field in fields(GPTConfig) if field.default is not MISSING)
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ def test_it_describes_a_model_and_its_export_alike(troupe: Run, model: GPT) -> N
     assert own.partition("┏")[2] == theirs.partition("┏")[2], "all but the name"
 
 
+@pytest.mark.slow
 def test_it_describes_what_parameters_ask_for(troupe: Run) -> None:
     """GPT-2: 124,439,808 parameters; keys and values of 12 layers x 1024 tokens x 768 x 4 bytes are 72 MiB."""
     size = "tokens.kind=gpt2 model.block_size=1024 model.n_layer=12 model.n_head=12 model.n_embd=768"

@@ -129,7 +129,14 @@ def test_experts_cannot_be_exported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("positions", "rotary"), ("norm", "rms"), ("activation", "relu2"), ("qk_norm", True), ("bias", False)],
+    [
+        ("positions", "rotary"),
+        ("norm", "rms"),
+        ("activation", "relu2"),
+        ("qk_norm", True),
+        ("conv", 3),
+        ("bias", False),
+    ],
 )
 def test_departures_from_gpt2_cannot_be_exported(field: str, value: object, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=rf"model\.{field}={value} is no GPT-2"):

@@ -15,7 +15,7 @@ from troupe.models.layers import KVCache
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 
 SMALL = GPTConfig(vocab_size=31, block_size=20, n_layer=2, n_head=3, n_embd=12, dropout=0.1)
-ALTERED = replace(SMALL, positions="rotary", norm="rms", activation="swiglu", qk_norm=True, bias=False)
+ALTERED = replace(SMALL, positions="rotary", norm="rms", activation="swiglu", qk_norm=True, conv=3, bias=False)
 EXPERTS = partial(SwitchHead, experts=SwitchHeadConfig(4, 2, "sigmoid"))
 MODELS = {
     "dense": partial(GPT, SMALL),

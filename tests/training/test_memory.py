@@ -19,7 +19,7 @@ from troupe.training.optim import build_optimizers
 
 PARAMS = load_params(ROOT / "params.yaml")
 EXPERTS = partial(SwitchHead, experts=SwitchHeadConfig(4, 2, "sigmoid"))
-ALTERED: dict[str, Any] = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "bias": False}
+ALTERED: dict[str, Any] = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "conv": 3, "bias": False}
 B, T = 3, 40
 
 
