@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from troupe.adversarial.game import Game
 from troupe.adversarial.loop import Outcome, refine, update_critic, update_generator
 from troupe.adversarial.objectives import GAN
 from troupe.decoding import evaluating
-from troupe.errors import TroupeError
+from troupe.errors import Interrupted, TroupeError
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import load_params
@@ -54,9 +54,9 @@ class Run:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.logged.append((step, dict(values)))
 
-    def play(self, resume: Checkpoint | None = None) -> Outcome:
+    def play(self, resume: Checkpoint | None = None, interrupted: Callable[[], int] = lambda: 0) -> Outcome:
         keep = lambda checkpoint: self.saved.append(copy.deepcopy(checkpoint))  # noqa: E731
-        return refine(self.game, bits_per_byte, self.log, keep, resume)
+        return refine(self.game, bits_per_byte, self.log, keep, resume, interrupted)
 
     @property
     def weights(self) -> list[torch.Tensor]:
@@ -129,6 +129,24 @@ def test_two_games_of_one_seed_are_the_same_to_the_bit_and_of_two_seeds_are_not(
     assert same(first, second)
     assert first.logged == second.logged
     assert not same(first, other)
+
+
+def test_asked_to_stop_it_saves_and_goes_on_to_the_same_end() -> None:
+    """Asked three times while the discriminator warms up, once after each step: the third step is the last."""
+    straight, stopped, resumed = Run(), Run(), Run()
+    outcome, heard = straight.play(), iter([0, 0, 0, 0, 0, 15])
+    with pytest.raises(Interrupted, match="SIGTERM after step 3 of 6"):
+        stopped.play(interrupted=lambda: next(heard))
+    assert [checkpoint.step for checkpoint in stopped.saved] == [2, 3]
+    assert resumed.play(stopped.saved[-1]) == outcome
+    assert same(straight, resumed)
+
+
+def test_asked_to_stop_before_the_game_it_begins_anew() -> None:
+    run = Run()
+    with pytest.raises(Interrupted, match="SIGINT after step 0 of 6"):
+        run.play(interrupted=lambda: 2)
+    assert not run.saved
 
 
 @pytest.mark.parametrize("objective", ["gan", "wgan", "wgan-gp"])

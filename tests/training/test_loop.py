@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from troupe.data.batches import Batches
-from troupe.errors import TroupeError
-from troupe.models.gpt2 import GPT
+from troupe.errors import Diverged, Interrupted
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHeadConfig, upcycle
 from troupe.seeding import generator
 from troupe.training.checkpoint import Checkpoint
@@ -36,9 +37,10 @@ class Bench:
     def look(self) -> dict[str, float]:
         return validate(self.model, self.ids, len(self.ids), self.autocast)
 
-    def run(self, params: Any, resume: Checkpoint | None = None, look: Any = None) -> dict[str, float]:
+    def run(self, params: Any, resume: Checkpoint | None = None, look: Any = None, **more: Any) -> dict[str, float]:
         torch.manual_seed(0)
-        return train(self.model, self.batches, look or self.look, params, self.autocast, self.log, self.save, resume)
+        look = look or self.look
+        return train(self.model, self.batches, look, params, self.autocast, self.log, self.save, resume, **more)
 
 
 @pytest.fixture
@@ -134,10 +136,35 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_advice(bench: Any, train_p
             run.model.norm.weight.fill_(poison)
         return {"val/bpb": 1.0}
 
-    with pytest.raises(TroupeError, match=r"diverged at step 5 of 12.*lower learning_rate") as error:
+    with pytest.raises(Diverged, match=r"diverged at step 5 of 12, learning rate .*lower learning_rate") as error:
         run.run(train_params(), look=look)
     assert "\n" not in str(error.value)
     assert [c.step for c in run.saved][-1:] != [5]
+
+
+def test_a_gradient_that_has_exploded_for_good_stops_the_run(bench: Any, train_params: Any) -> None:
+    """From step 24 on the loss is a million times itself, as its gradient: ten steps later the run ends."""
+    run = bench()
+
+    def explode() -> dict[str, float]:
+        run.model.register_forward_hook(lambda *given: given[2] * 1e6)
+        return {"val/bpb": 1.0}
+
+    params = train_params(steps=60, eval_interval=24, optimizer="adamw", learning_rate=1e-6, adamw_learning_rate=1e-6)
+    with pytest.raises(Diverged, match=r"diverged at step 34 of 60.*100 times its median for 10 steps") as error:
+        run.run(params, look=explode)
+    assert error.value.since == 24
+
+
+def test_asked_to_stop_it_saves_after_the_step_and_resumes_to_the_same_end(bench: Any, train_params: Any) -> None:
+    straight, stopped, resumed = bench(), bench(), bench()
+    figures, heard = straight.run(train_params()), iter([0, 0, 0, 0, 0, 2, 2])
+    with pytest.raises(Interrupted, match="stopped by SIGINT after step 6 of 12") as error:
+        stopped.run(train_params(), interrupted=lambda: next(heard))
+    assert error.value.exit_code == 130
+    assert [checkpoint.step for checkpoint in stopped.saved] == [4, 6]
+    assert resumed.run(train_params(), stopped.saved[-1]) == figures
+    assert same(straight.model, resumed.model)
 
 
 def test_the_gradient_is_clipped_but_reported_as_it_was(bench: Any, train_params: Any) -> None:
@@ -145,3 +172,20 @@ def test_the_gradient_is_clipped_but_reported_as_it_was(bench: Any, train_params
     run = bench()
     run.run(train_params(steps=1, grad_clip=1e-3))
     assert run.logged[0][1]["train/grad_norm"] > 0.1
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_the_same_steps_and_resume_to_the_byte(
+    batches: Batches, ids: np.ndarray, autocast: Any, train_params: Any
+) -> None:
+    """Fused kernels round differently: losses agree to rounding. The model departs from GPT-2 in every way."""
+    departing = GPTConfig(16, 16, 2, 2, 16, 0.0, "rotary", "rms", "relu2", qk_norm=True, conv=4, bias=False)
+    plain, compiled, resumed = (Bench(GPT(departing), batches, ids, autocast) for _ in range(3))
+    for run in (plain, compiled, resumed):
+        init_gpt2(run.model, generator(0, "test", "init"))
+    plain.run(train_params())
+    compiled.run(train_params(), compiled=True)
+    losses = [[figures["train/loss"] for _, figures in run.logged] for run in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+    resumed.run(train_params(), compiled.saved[0], compiled=True)
+    assert same(resumed.model, compiled.model)

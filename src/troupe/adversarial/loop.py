@@ -16,6 +16,7 @@ from troupe.adversarial.selection import Look, auc, distinct_2, fault
 from troupe.errors import TroupeError
 from troupe.models.gpt2 import GPT
 from troupe.training.checkpoint import Checkpoint
+from troupe.training.interruption import stopped
 from troupe.training.state import restore, snapshot
 
 Figures = dict[str, float]
@@ -42,17 +43,23 @@ class Outcome:
 
 
 def refine(
-    game: Game, validate: Validate, log: Log, save: Callable[[Checkpoint], None], resume: Checkpoint | None = None
+    game: Game,
+    validate: Validate,
+    log: Log,
+    save: Callable[[Checkpoint], None],
+    resume: Checkpoint | None = None,
+    interrupted: Callable[[], int] = lambda: 0,
 ) -> Outcome:
     """Play the game; afterwards `game.generator` is the generator that was kept.
 
     `log(step, values)` is called once for the start (step 0) and after every generator update. Stopped anywhere and
     called again with the newest checkpoint that it gave to `save`, it ends with the same weights to the byte.
 
-    Raises TroupeError if the discriminator diverges before the game begins.
+    Raises TroupeError if the discriminator diverges before the game begins; and Interrupted, after the step in progress
+    and a last `save`, once `interrupted()` gives the number of a signal.
     """
     params, problem = game.params, None
-    kept = take_up(game, resume) if resume else begin(game, validate, log)
+    kept = take_up(game, resume) if resume else begin(game, validate, log, interrupted)
     for step in range(resume.step + 1 if resume else 1, params.steps + 1):
         figures = play(game, step)
         if not math.isfinite(figures["generator/grad_norm"]):
@@ -65,15 +72,20 @@ def refine(
         log(step, figures)
         if problem:
             break
-        if _due(step, params.checkpoint_interval, params.steps):
+        number = interrupted()
+        if number or _due(step, params.checkpoint_interval, params.steps):
             save(put_down(game, step, kept))
+        if number:
+            raise stopped(step, params.steps, number)
     game.generator.load_state_dict(kept.weights)
     return Outcome(kept.start, kept.look, problem)
 
 
-def begin(game: Game, validate: Validate, log: Log) -> Kept:
+def begin(game: Game, validate: Validate, log: Log, interrupted: Callable[[], int]) -> Kept:
     """Train the discriminator alone for `warmup_critic` updates, then look at where the game starts."""
     for draw in range(game.params.warmup_critic):
+        if number := interrupted():
+            raise stopped(0, game.params.steps, number)
         update_critic(game, draw)
     start = look(game, 0, validate)
     if not math.isfinite(start.gap):

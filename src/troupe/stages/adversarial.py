@@ -23,6 +23,7 @@ from troupe.stages.fit import TOKEN_FILES, forget
 from troupe.stages.log import MetricsLog
 from troupe.stages.progress import track
 from troupe.training.checkpoint import Checkpoints, run_key
+from troupe.training.interruption import signals_noted
 from troupe.training.validation import validate
 
 NAME = "adversarial"
@@ -69,13 +70,13 @@ def play(game: Game, params: Params, bits_per_byte: Validate) -> dict[str, Any]:
     resume = checkpoints.newest()
     done = resume.step if resume else 0
     log = MetricsLog(journal, done)
-    with track(NAME, params.adversarial.steps, done) as show:
+    with track(NAME, params.adversarial.steps, done) as show, signals_noted() as interrupted:
 
         def log_and_show(step: int, figures: Mapping[str, float]) -> None:
             log(step, figures)
             show(step, {name: figures[name] for name in SHOWN if name in figures})
 
-        outcome = refine(game, bits_per_byte, log_and_show, checkpoints.save, resume)
+        outcome = refine(game, bits_per_byte, log_and_show, checkpoints.save, resume, interrupted)
     real_BS = game.held_out_BT[:, params.adversarial.prompt_length :]
     facts = {"resumed_at_step": done, "real/val/distinct_2": distinct_2(real_BS)}
     return facts | summary(outcome, params.adversarial)

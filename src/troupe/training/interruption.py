@@ -4,6 +4,8 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from troupe.errors import Interrupted
+
 ASKED = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -25,3 +27,9 @@ def signals_noted() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stopped(done: int, steps: int, number: int) -> Interrupted:
+    """What to raise once the state after `done` steps is saved; number 0: the signal came to another process."""
+    asked = signal.Signals(number or signal.SIGTERM)
+    return Interrupted(f"stopped by {asked.name} after step {done} of {steps}; the same command goes on there", asked)

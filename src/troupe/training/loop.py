@@ -4,7 +4,6 @@ The model it leaves behind is the best one that validation saw, not the last: a 
 and then the last steps can overfit.
 """
 
-import signal
 import time
 from collections.abc import Callable, Mapping
 
@@ -12,11 +11,12 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from troupe.data.batches import Batches
-from troupe.errors import Diverged, Interrupted
+from troupe.errors import Diverged
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
 from troupe.training.checkpoint import Checkpoint
 from troupe.training.divergence import Watch
+from troupe.training.interruption import stopped
 from troupe.training.loss import Autocast, cross_entropy
 from troupe.training.optim import build_optimizers, set_rate
 from troupe.training.parallel import Team
@@ -101,7 +101,7 @@ def train(
             if team.leads:
                 save(checkpoint)
         if asked_to_stop:
-            raise _interrupted(done, params.steps, interrupted())
+            raise stopped(done, params.steps, interrupted())
     if team.leads:
         model.load_state_dict(best.weights)
     return best.figures
@@ -125,9 +125,3 @@ def _require_health(watch: Watch, done: int, figures: Figures, params: TrainPara
             "lower learning_rate or adamw_learning_rate, or raise warmup_steps",
             since=done - watch.unhealthy,
         )
-
-
-def _interrupted(done: int, steps: int, number: int) -> Interrupted:
-    name = signal.Signals(number or signal.SIGTERM).name  # another process of the team has heard it
-    message = f"stopped by {name} after step {done} of {steps}; its state is saved: the same command goes on from there"
-    return Interrupted(message, number or signal.SIGTERM)
