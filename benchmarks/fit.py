@@ -27,7 +27,7 @@ environment.prepare()  # before torch is imported, as troupe's own entry points 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from troupe.compute import autocast, set_up  # noqa: E402
+from troupe.compute import autocast, compiles, set_up  # noqa: E402
 from troupe.data.batches import Batches, Ids  # noqa: E402
 from troupe.data.source import TINY_SHAKESPEARE, read_text  # noqa: E402
 from troupe.errors import TroupeError  # noqa: E402
@@ -70,7 +70,7 @@ def fit(config: Path, overrides: list[str]) -> Result:
     torch.manual_seed(derive_seed(run.seed, "pretrain", "dropout"))
     precision, log = partial(autocast, run, device), Log(len(validation_ids), vocab_size, time.monotonic())
     look = partial(validate, model, validation_ids, len(validation_ids), precision)
-    train(model, batches, look, params, precision, log, lambda _: None)
+    train(model, batches, look, params, precision, log, lambda _: None, compiled=compiles(run, params.steps))
     final = validate(model, validation_ids, len(validation_ids), nullcontext)
     return Result(
         loss=log.per_prediction(final["val/loss"]),

@@ -1,12 +1,17 @@
 """Where and how torch computes: device, threads, precision, determinism; set once at the start of a stage."""
 
 import os
+import shutil
+import sysconfig
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 
 from troupe.errors import ParamsError
 from troupe.params import RunParams
+
+STEPS_WORTH_COMPILING = 300
 
 
 def set_up(run: RunParams) -> torch.device:
@@ -33,6 +38,22 @@ def autocast(run: RunParams, device: torch.device) -> AbstractContextManager[obj
     """The context in which a forward pass computes in `run.precision`."""
     wanted = run.precision == "bfloat16" or (run.precision == "auto" and _multiplies_bfloat16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def compiles(run: RunParams, steps: int) -> bool:
+    """Whether torch.compile, whose own work takes 20 s to a minute, is to fuse the passes of a training of `steps`.
+
+    `run.compile: auto` says so where enough steps follow to pay for it, and what torch generates can be compiled.
+    """
+    if run.compile == "auto":
+        return steps >= STEPS_WORTH_COMPILING and _has_compiler()
+    return run.compile == "always"
+
+
+def _has_compiler() -> bool:
+    """Whether there is a C++ compiler and the header that the generated code includes."""
+    found = any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
+    return found and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

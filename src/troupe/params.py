@@ -27,6 +27,7 @@ class RunParams(Section):
     processes: Annotated[int, Field(ge=1, le=256)]
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]
+    compile: Literal["auto", "always", "never"]
 
 
 class DataParams(Section):

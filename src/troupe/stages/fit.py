@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from troupe.compute import autocast
+from troupe.compute import autocast, compiles
 from troupe.data.batches import Batches, load_ids, open_ids
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import Diverged
@@ -73,7 +73,10 @@ def fit(
     torch.manual_seed(derive_seed(run.seed, stage, "dropout" if team.leads else f"dropout of rank {team.rank}"))
     record = _logged_and_shown(name, journal, params.steps, start) if team.leads else nullcontext(_unheard)
     with record as log, signals_noted() as interrupted, _last_good_one_named(checkpoints):
-        best = train(model, batches, look, params, precision, log, checkpoints.save, resume, team, interrupted)
+        compiled = compiles(run, params.steps)
+        best = train(
+            model, batches, look, params, precision, log, checkpoints.save, resume, team, interrupted, compiled
+        )
     if not team.leads:
         return {}
 

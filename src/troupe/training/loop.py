@@ -7,6 +7,7 @@ and then the last steps can overfit.
 import time
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
@@ -51,6 +52,7 @@ def train(
     resume: Checkpoint | None = None,
     team: Team | None = None,
     interrupted: Callable[[], int] = lambda: 0,
+    compiled: bool = False,
 ) -> Figures:
     """Train `model` in place for `params.steps` updates; return the figures of the best look at validation.
 
@@ -58,6 +60,8 @@ def train(
     train/grad_norm (before clipping), train/tokens_per_second and, at each look, what `validate()` finds. Stopped
     anywhere and called again with the newest checkpoint that it gave to `save`, it ends with the same weights to the
     byte: a step depends on its number and on what a checkpoint holds, nothing else.
+
+    `compiled` has torch.compile fuse the steps' forward and backward passes; validation, in other shapes, goes without.
 
     In a team of several processes each computes on its share of every batch, and all take the same step; only the one
     that leads validates, logs, saves, and returns figures and the best weights.
@@ -73,11 +77,12 @@ def train(
         model.load_state_dict(networks["model"])
         best.weights, best.figures = networks.get("best", {}), resume.facts
     model.train()
+    forward = torch.compile(model, dynamic=False) if compiled else model
     for step in range(start, params.steps):
         began, done = time.perf_counter(), step + 1
         set_rate(optimizers, learning_rate_factor(step, params))
         x_BT, y_BT = (team.share(ids_BT).to(team.device) for ids_BT in batches.batches(step))
-        loss = cross_entropy(model, x_BT, y_BT, autocast)
+        loss = cross_entropy(forward, x_BT, y_BT, autocast)
         loss.backward()  # type: ignore[no-untyped-call]
         team.average_gradients(model)
         grad_norm = clip_grad_norm_(model.parameters(), params.grad_clip)

@@ -7,13 +7,15 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from troupe.models.gpt2 import GPT
-
 Autocast = Callable[[], AbstractContextManager[object]]  # the precision of a forward pass
 
 
 def cross_entropy(
-    model: GPT, x_BT: Tensor, y_BT: Tensor, autocast: Autocast, reduction: Literal["mean", "sum"] = "mean"
+    model: Callable[[Tensor], Tensor],
+    x_BT: Tensor,
+    y_BT: Tensor,
+    autocast: Autocast,
+    reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
     """-ln p(y | x) in nats, per token or summed. Logits become float32 first: a sum over V in bfloat16 loses digits."""
     with autocast():
