@@ -35,7 +35,6 @@ class CausalSelfAttention(nn.Module):
         self.query_key_value = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.prepare = QueryKey(config)
         self.output = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         q, k, v = (split_heads(y_BTD, self.config.n_head) for y_BTD in self.query_key_value(x_BTD).chunk(3, dim=-1))
@@ -43,8 +42,7 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.extend(k, v)
         y_BHTK = causal_attention(q, k, v, self.config.dropout if self.training else 0.0)
-        y_BTD: Tensor = self.dropout(self.output(y_BHTK.transpose(1, 2).flatten(2)))
-        return y_BTD
+        return torch.dropout(self.output(y_BHTK.transpose(1, 2).flatten(2)), self.config.dropout, self.training)
 
 
 class Block(nn.Module):
@@ -85,7 +83,6 @@ class GPT(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         learned = config.positions == "learned"
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd) if learned else None
-        self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, attention(config)) for _ in range(config.n_layer))
         self.norm = build_norm(config)
 
@@ -101,7 +98,7 @@ class GPT(nn.Module):
         x_BTD = self.token_embedding(ids_BT)
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding(torch.arange(start, end, device=ids_BT.device))
-        x_BTD = self.dropout(x_BTD)
+        x_BTD = torch.dropout(x_BTD, self.config.dropout, self.training)
         for index, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, cache.layers[index] if cache else None)
         return F.linear(self.norm(x_BTD), self.token_embedding.weight)

@@ -27,11 +27,12 @@ class LayerCache:
         if self._buffers is None:
             B, H, _, K = k_BHTK.shape
             self._buffers = k_BHTK.new_empty(B, H, self.capacity, K), v_BHTK.new_empty(B, H, self.capacity, K)
-        start, self.length = self.length, self.length + k_BHTK.size(2)
+        start, T = self.length, k_BHTK.size(2)
+        self.length += T
         for buffer, new in zip(self._buffers, (k_BHTK, v_BHTK), strict=True):
-            buffer[:, :, start : self.length] = new
+            buffer.narrow(2, start, T).copy_(new)  # indexing would cost twice the time, at every token
         k, v = self._buffers
-        return k[:, :, : self.length], v[:, :, : self.length]
+        return k.narrow(2, 0, self.length), v.narrow(2, 0, self.length)
 
     def recall(self, conv: nn.Module, x_BTD: Tensor, before: int) -> Tensor:
         """(B, before + T, D): `x_BTD` after what `conv` was given in the calls before, zeros where nothing was."""
@@ -80,11 +81,10 @@ class MLP(nn.Module):
         hidden = 8 * D // 3 // 8 * 8 if gated else 4 * D
         self.input = nn.Linear(D, 2 * hidden if gated else hidden, bias=config.bias)
         self.output = nn.Linear(hidden, D, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        y_BTD: Tensor = self.dropout(self.output(self._activate(self.input(x_BTD))))
-        return y_BTD
+        return torch.dropout(self.output(self._activate(self.input(x_BTD))), self.dropout, self.training)
 
     def _activate(self, x_BTF: Tensor) -> Tensor:
         if self.activation == "gelu":
@@ -121,14 +121,18 @@ class QueryKey(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         K = config.n_embd // config.n_head
-        self.query_norm = RMSNorm(K) if config.qk_norm else nn.Identity()
-        self.key_norm = RMSNorm(K) if config.qk_norm else nn.Identity()
+        self.query_norm = RMSNorm(K) if config.qk_norm else None
+        self.key_norm = RMSNorm(K) if config.qk_norm else None
         self.rotary = Rotary(K, config.block_size) if config.positions == "rotary" else None
 
     def forward(self, q_BHTK: Tensor, k_BHTK: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Both as they were shaped; `start` is the position of the first of the T tokens."""
-        q, k = self.query_norm(q_BHTK), self.key_norm(k_BHTK)
-        return (q, k) if self.rotary is None else (self.rotary(q, start), self.rotary(k, start))
+        q, k = q_BHTK, k_BHTK
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if self.rotary is not None:
+            q, k = self.rotary(q, start), self.rotary(k, start)
+        return q, k
 
 
 class Rotary(nn.Module):

@@ -50,7 +50,6 @@ class SwitchHead(nn.Module):
         self.value = nn.Linear(config.n_embd, all_experts * head_width, bias=config.bias)
         self.output_router = nn.Linear(config.n_embd, all_experts, bias=False)
         self.output = nn.Linear(all_experts * head_width, config.n_embd, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         H, E = self.config.n_head, self.experts.n_expert
@@ -62,8 +61,7 @@ class SwitchHead(nn.Module):
             k, v = cache.extend(k, v)
         y_BHTK = causal_attention(q, k, v, self.config.dropout if self.training else 0.0)
         y_BTHEK = y_BHTK.transpose(1, 2).unsqueeze(-2) * self._gates(self.output_router, x_BTD).type_as(y_BHTK)
-        y_BTD: Tensor = self.dropout(self.output(y_BTHEK.flatten(2)))
-        return y_BTD
+        return torch.dropout(self.output(y_BTHEK.flatten(2)), self.config.dropout, self.training)
 
     def _gates(self, router: nn.Module, x_BTD: Tensor) -> Tensor:
         """(B, T, H, E, 1): what each expert counts for; zero for those not among the top k."""
