@@ -64,6 +64,7 @@ def test_overrides_leave_the_file_alone() -> None:
         ("  dropout: ", "  dropout: 1.0 #", "model.dropout: Input should be less than 1"),
         ("  objective: ", "  objective: lsgan #", "adversarial.objective: Input should be 'gan', 'wgan' or 'wgan-gp'"),
         ("  n_embd: ", "  n_embd: 190 #", "n_embd (190) must be divisible by n_head"),
+        ("  processes: ", "  processes: 7 #", "must be divisible by run.processes (7)"),
         ("  prompt_length: ", "  prompt_length: 100000 #", "must not exceed model.block_size"),
         ("  bpb_margin: ", "  bpb_margin: .nan #", "promote.bpb_margin"),
     ],
