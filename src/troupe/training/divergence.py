@@ -1,8 +1,8 @@
 """When a run has diverged: a figure that is not finite, or a gradient that has exploded and stays so.
 
 A single large gradient is no alarm: it is clipped, and the next step is as before. An explosion is a gradient norm
-above `TIMES` the median of the `HISTORY` steps before it, for `IN_A_ROW` steps in a row; in the healthy runs that were
-looked at (27, of both corpora, 600 steps each) no step passed 2 times that median.
+above `TIMES` the median of the `HISTORY` steps before it, for `IN_A_ROW` steps in a row; in 16 healthy runs (dense and
+with experts, both corpora, 78 to 600 steps) no step passed 2.01 times that median.
 """
 
 import math
