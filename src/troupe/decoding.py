@@ -151,11 +151,12 @@ def stream(
     uniform_BN = uniforms(seeds, n_new).to(ids_BT.device)
     ids_BT = F.pad(ids_BT, (0, n_new))  # room for all, so that a new token copies no old ones
     running_B1 = torch.ones_like(ids_BT[:, :1], dtype=torch.bool)
-    start, cache = max(0, T - block_size), KVCache(model.config.n_layer, block_size)
+    start, capacity = max(0, T - block_size), min(block_size, T + n_new)
+    cache = KVCache(model.config.n_layer, capacity)
     with evaluating(model):
         for end in range(T, T + n_new):
             if end - start > block_size:
-                start, cache = end - max(1, block_size // 2), KVCache(model.config.n_layer, block_size)
+                start, cache = end - max(1, block_size // 2), KVCache(model.config.n_layer, capacity)
             logits_BV = model(ids_BT[:, start + cache.length : end], cache)[:, -1]
             next_B1 = decoding.choose(logits_BV, ids_BT[:, start:end], uniform_BN[:, end - T, None])
             if stop_id is not None:

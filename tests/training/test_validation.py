@@ -38,3 +38,11 @@ def test_it_draws_no_dropout_and_goes_back_to_training(model: GPT, ids: np.ndarr
     model.train()
     assert validate(model, ids, 400, autocast) == validate(model, ids, 400, autocast)
     assert model.training
+
+
+def test_of_a_very_long_split_it_looks_at_the_beginning(
+    model: GPT, ids: np.ndarray, autocast: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = validate(model, ids[:50], n_bytes=100, autocast=autocast)
+    monkeypatch.setattr("troupe.training.validation.LOOKED_AT", 50)
+    assert validate(model, ids, n_bytes=2 * len(ids), autocast=autocast) == pytest.approx(whole)

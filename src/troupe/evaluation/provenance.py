@@ -21,7 +21,7 @@ def gather_provenance(overrides: Sequence[str] = (), profile: str = "") -> dict[
     """
     effective = EFFECTIVE_PARAMS if EFFECTIVE_PARAMS.exists() else PARAMS
     return {
-        "corpus": {key: value for key, value in read_manifest(CORPUS).items() if key != "blocks"},
+        "corpus": read_manifest(CORPUS),
         "tokens": read_json(TOKENS / "meta.json"),
         "stages": {stage: summary for stage in MODEL_STAGES if (summary := _summary(stage))},
         "params": load_params(effective).model_dump(),

@@ -165,7 +165,7 @@ def _dataset(run_dir: Path) -> DatasetInput | None:
     manifest = run_dir / "corpus.manifest.json"
     if not manifest.exists():
         return None
-    about = {key: value for key, value in read_json(manifest).items() if key != "blocks"}
+    about = read_json(manifest)
     source = json.dumps({"uri": about["source"]})
     dataset = Dataset("corpus", about["sha256"][:36], "local", source, profile=json.dumps(about))
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

@@ -1,4 +1,4 @@
-"""The look at validation during training: the whole split, in windows side by side.
+"""The look at validation during training: the split, or its beginning where it is very long, in windows side by side.
 
 N tokens of the split, B windows, T tokens of context, V vocabulary.
 """
@@ -14,6 +14,7 @@ from troupe.data.batches import Ids
 from troupe.models.gpt2 import GPT
 from troupe.training.loss import Autocast, cross_entropy
 
+LOOKED_AT = 2**20  # tokens at most: a look must stay short beside the steps between two looks
 LOGITS_PER_BATCH = 2**22  # 16 MB in float32: the batch shrinks as context and vocabulary grow
 
 
@@ -23,14 +24,16 @@ def validate(model: GPT, ids_N: Ids, n_bytes: int, autocast: Autocast) -> dict[s
 
     A token sees what precedes it in its window only, half a context on average, so these figures lie a little above
     those of evaluation's overlapping windows. The first token of the split, which nothing precedes, costs ln V.
+    `n_bytes` is the length of the whole split; of a part its bytes are taken to be as many per token.
     Leaves the model in training mode.
     """
     model.eval()
-    nats = math.log(model.config.vocab_size)
-    for x_BT, y_BT in _windows(model, ids_N):
+    seen_N, nats = ids_N[:LOOKED_AT], math.log(model.config.vocab_size)
+    for x_BT, y_BT in _windows(model, seen_N):
         nats += cross_entropy(model, x_BT, y_BT, autocast, reduction="sum").item()
     model.train()
-    return {"val/loss": nats / len(ids_N), "val/bpb": nats / (math.log(2) * n_bytes)}
+    loss = nats / len(seen_N)
+    return {"val/loss": loss, "val/bpb": loss * len(ids_N) / (math.log(2) * n_bytes)}
 
 
 def _windows(model: GPT, ids_N: Ids) -> Iterator[tuple[Tensor, Tensor]]:
