@@ -19,8 +19,8 @@ from troupe.lock import workspace_lock
 
 if TYPE_CHECKING:
     from troupe.decoding import Decoding
+    from troupe.inspection.shapes import Shape
     from troupe.models.bundle import Bundle
-    from troupe.models.shapes import Shape
     from troupe.params import Params
     from troupe.registry.versions import Version
 
@@ -145,8 +145,8 @@ def describe_model(
     parameters = _params(overrides, profile)
     from rich.console import Console
 
-    from troupe.models.shapes import shapes_wanted
-    from troupe.training.description import describe
+    from troupe.inspection.shapes import shapes_wanted
+    from troupe.inspection.tables import describe
 
     for name, shape in ({model: _shape(model)} if model else shapes_wanted(parameters)).items():
         seen = context or shape.block_size
@@ -206,7 +206,8 @@ def _params(overrides: str, profile: str) -> "Params":
 
 def _shape(model: str) -> "Shape":
     """The shape of a model of troupe's or of a GPT-2 of Hugging Face's; only the registry's are read whole for it."""
-    from troupe.models import hub, shapes
+    from troupe.inspection import shapes
+    from troupe.models import hub
 
     if model.startswith("models:"):
         return shapes.shape_of(_open(model).model)

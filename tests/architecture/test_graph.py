@@ -9,6 +9,8 @@ import grimp
 import pytest
 from ruamel.yaml import YAML
 
+from troupe.training.checkpoint import TRAINING_CODE
+
 ROOT = Path(__file__).parents[2]
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 HARMLESS = {
@@ -44,6 +46,14 @@ def test_every_imported_module_is_a_dependency(stage: str, imports: grimp.Import
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_a_stage_runs_the_module_of_its_name(stage: str) -> None:
     assert f"troupe.stages.{stage}" in STAGES[stage]["cmd"]
+
+
+def test_describing_a_model_is_no_part_of_training_it() -> None:
+    """An edited word of `troupe describe` makes no stage run again and no checkpoint stale."""
+    wording = ROOT / "src/troupe/inspection/tables.py"
+    for stage in STAGES.values():
+        assert not any(_covers(ROOT / dep, wording) for dep in stage.get("deps", []))
+    assert not any(_covers(ROOT / "src/troupe" / part, wording) for part in TRAINING_CODE)
 
 
 def _file(module: str) -> Path:

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
+from troupe.inspection.memory import activation_bytes, training_memory
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, CausalSelfAttention
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.params import load_params
 from troupe.training.loss import cross_entropy
-from troupe.training.memory import activation_bytes, training_memory
 from troupe.training.optim import build_optimizers
 
 PARAMS = load_params(ROOT / "params.yaml")

@@ -8,10 +8,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from troupe.inspection.memory import TrainingMemory, training_memory
+from troupe.inspection.structure import attention_macs, kv_cache_bytes, parts, without_weights
 from troupe.models.gpt2 import GPT
-from troupe.models.inspection import attention_macs, kv_cache_bytes, parts, without_weights
 from troupe.params import TrainParams
-from troupe.training.memory import TrainingMemory, training_memory
 
 PRECISIONS = {
     "float32": partial(torch.autocast, "cpu", torch.bfloat16, enabled=False),

@@ -8,12 +8,12 @@ from typing import Any
 from troupe.data.tokenizer import GPT2_SPECIAL
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json
+from troupe.inspection.structure import without_weights
 from troupe.layout import TOKENS
 from troupe.models import huggingface
 from troupe.models.architectures import ARCHITECTURES, dimensions_of
 from troupe.models.bundle import CONFIG
 from troupe.models.gpt2 import GPT
-from troupe.models.inspection import without_weights
 from troupe.params import Params
 
 

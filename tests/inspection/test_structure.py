@@ -8,9 +8,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from troupe.inspection.structure import attention_macs, kv_cache_bytes, parts, without_weights
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
-from troupe.models.inspection import attention_macs, kv_cache_bytes, parts, without_weights
 from troupe.models.layers import KVCache
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 
