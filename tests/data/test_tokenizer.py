@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from troupe.data import bpe
 from troupe.data.source import read_text
-from troupe.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
+from troupe.data.tokenizer import BytePairTokenizer, Tokenizer, load_tokenizer, make_tokenizer
 from troupe.errors import ArtifactError, CorpusError
 
 TRAIN = "The cat sat on the mat; the hat, the rat.\n\n  Größe 42 naïve cafés 😀 don't " * 20
@@ -170,6 +170,16 @@ def test_a_broken_tokenizer_is_refused(tmp_path: Path, content: object) -> None:
         load_tokenizer(tmp_path / "tokenizer.json")
 
 
+def test_a_text_can_be_ended_where_the_model_can_say_so() -> None:
+    """`end_id` is an id that a model of `vocab_size` tokens has, and the last one: 50,256 after GPT-2's own tokens."""
+    single = [bytes([byte]) for byte in range(256)]
+    gpt2, learned = BytePairTokenizer("gpt2", [*single, b"th"]), BytePairTokenizer("bpe", [*single, b"th"])
+    assert (gpt2.end_id, gpt2.vocab_size) == (257, 258)
+    assert gpt2.decode([116, 257]) == "t<|endoftext|>"
+    assert 257 not in gpt2.encode("th<|endoftext|>")
+    assert (learned.end_id, learned.vocab_size) == (None, 257)
+
+
 def test_a_missing_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"tokenizer\.json: no such file"):
         load_tokenizer(tmp_path / "tokenizer.json")
@@ -193,6 +203,7 @@ def test_gpt2_agrees_with_tiktokens_own(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("TROUPE_MIRROR")
     gpt2, reference = make_tokenizer("gpt2", "", 0), tiktoken.get_encoding("gpt2")
     assert gpt2.vocab_size == reference.n_vocab == 50_257
+    assert gpt2.end_id == reference.eot_token == 50_256
     assert gpt2.encode("Hello world") == [15496, 995]
     text = read_text("python-docs")[:50_000] + "".join(TRICKY)
     assert gpt2.encode(text) == reference.encode_ordinary(text)

@@ -44,7 +44,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GPT:
 
 @pytest.fixture
 def endless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that can say nothing but "<|endoftext|>", with GPT-2's ids and only bytes as tokens."""
+    """A model that can say nothing but "<|endoftext|>", which comes after single bytes as GPT-2's after its tokens."""
     monkeypatch.chdir(tmp_path)
     tokenizer = BytePairTokenizer("gpt2", [bytes([byte]) for byte in range(256)])
     model = GPT(GPTConfig(tokenizer.vocab_size, block_size=16, n_layer=1, n_head=2, n_embd=8, dropout=0.0))

@@ -124,13 +124,11 @@ class BytePairTokenizer:
         if len(ranks) < len(tokens) or not all(bytes([byte]) in ranks for byte in range(256)):
             raise ValueError("tokens must be distinct and include every single byte")
         self.kind, self.tokens = kind, tokens
-        special = GPT2_SPECIAL if kind == "gpt2" else {}
-        self.end_id = special.get("<|endoftext|>")
-        self.vocab_size = len(tokens) + len(special)
+        self.end_id = len(tokens) if kind == "gpt2" else None  # after all bytes and merges, as GPT-2's 50,256 is
+        self.vocab_size = len(tokens) + (self.end_id is not None)
         # encode_to_numpy looks for special tokens even though none is allowed, and is slow where there is none at all.
-        self._encoding = tiktoken.Encoding(
-            kind, pat_str=gpt2_pieces, mergeable_ranks=ranks, special_tokens=special or {"<|unused|>": len(tokens)}
-        )
+        special = dict.fromkeys(GPT2_SPECIAL if kind == "gpt2" else ["<|unused|>"], len(tokens))
+        self._encoding = tiktoken.Encoding(kind, pat_str=gpt2_pieces, mergeable_ranks=ranks, special_tokens=special)
 
     def encode(self, text: str) -> list[int]:
         return self._encoding.encode_ordinary(text)
