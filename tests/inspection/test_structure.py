@@ -73,3 +73,12 @@ def test_the_cache_is_as_large_as_a_real_one(kind: str) -> None:
         model(torch.zeros(3, 5, dtype=torch.int64), cache)
     real = sum(buffer.nbytes for layer in cache.layers for buffer in layer._buffers or ())
     assert kv_cache_bytes(SMALL, batch=3, context=SMALL.block_size) == real
+
+
+@pytest.mark.parametrize("kind", ["altered", "altered experts"])
+def test_parts_stand_in_the_order_of_the_computation(kind: str) -> None:
+    names = [part.name for part in parts(MODELS[kind]())]
+    of_blocks = [name.split(".")[1] for name in names if name.startswith("blocks.")]
+    order = ["attention_norm", "attention_conv", "attention", "mlp_norm", "mlp_conv", "mlp"]
+    assert list(dict.fromkeys(of_blocks)) == order
+    assert (names[0], names[-1]) == ("token_embedding", "norm")

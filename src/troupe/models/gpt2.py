@@ -52,11 +52,11 @@ class Block(nn.Module):
     def __init__(self, config: GPTConfig, attention: nn.Module) -> None:
         super().__init__()
         self.attention_norm = build_norm(config)
+        self.attention_conv = CausalConv(config.n_embd, config.conv) if config.conv else None
         self.attention = attention
         self.mlp_norm = build_norm(config)
-        self.mlp = MLP(config)
-        self.attention_conv = CausalConv(config.n_embd, config.conv) if config.conv else None
         self.mlp_conv = CausalConv(config.n_embd, config.conv) if config.conv else None
+        self.mlp = MLP(config)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         y_BTD = self.attention_norm(x_BTD)
