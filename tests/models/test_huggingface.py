@@ -1,6 +1,8 @@
 """Folders in Hugging Face's form: the variants of naming and storing that occur, and what is refused in one line."""
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,12 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.conftest import ROOT
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.errors import ArtifactError
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.huggingface import export_gpt2, import_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
+from troupe.params import load_params
 
 CONFIG = GPTConfig(vocab_size=256, block_size=16, n_layer=2, n_head=3, n_embd=12, dropout=0.2)
 
@@ -122,7 +126,7 @@ def test_a_broken_file_and_a_pickle_are_refused(folder: Path) -> None:
 
 def test_experts_cannot_be_exported(tmp_path: Path) -> None:
     experts = GPT(CONFIG, attention=partial(SwitchHead, experts=SwitchHeadConfig(2, 1, "sigmoid")))
-    with pytest.raises(ArtifactError, match="a switchhead model is no GPT-2"):
+    with pytest.raises(ArtifactError, match=r"experts cannot be exported.*give --model pretrain"):
         export_gpt2(tmp_path / "new", experts, ByteTokenizer())
     assert not (tmp_path / "new").exists()
 
@@ -139,9 +143,31 @@ def test_experts_cannot_be_exported(tmp_path: Path) -> None:
     ],
 )
 def test_departures_from_gpt2_cannot_be_exported(field: str, value: object, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=rf"model\.{field}={value} is no GPT-2"):
+    with pytest.raises(ArtifactError, match=rf"\(model\.{field}={str(value).lower()}\)"):
         export_gpt2(tmp_path / "new", GPT(replace(CONFIG, n_embd=18, **{field: value})), ByteTokenizer())
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("remedy", ["PROFILE", "SET"])
+def test_what_to_train_instead_can_be_pasted(remedy: str, tmp_path: Path) -> None:
+    """The shipped recipe departs in every way; with what the message says it makes a model that is exported."""
+    small = ["model.n_layer=1", "model.n_head=2", "model.n_embd=12"]
+
+    def export(profile: str, overrides: Sequence[str]) -> None:
+        model = load_params(ROOT / "params.yaml", [*overrides, *small], profile).model
+        export_gpt2(tmp_path / "new", GPT(GPTConfig(vocab_size=256, **model.model_dump())), ByteTokenizer())
+
+    with pytest.raises(ArtifactError) as refused:
+        export("", [])
+    message = str(refused.value)
+    departures = re.search(r"\((.*)\)", message)
+    assert departures
+    assert len(departures[1].split()) == 6
+    assert "\n" not in message
+    given = re.search(rf'{remedy}="?([^"]+?)(?:"| or |$)', message)
+    assert given
+    export(*((given[1], []) if remedy == "PROFILE" else ("", given[1].split())))
+    assert (tmp_path / "new/config.json").exists()
 
 
 def test_nothing_is_overwritten(folder: Path, model: GPT) -> None:

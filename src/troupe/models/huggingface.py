@@ -154,11 +154,19 @@ def _is_transposed(theirs: str) -> bool:
 def _require_gpt2(model: GPT) -> None:
     architecture, _ = dimensions_of(model)
     if architecture != "gpt2":
-        raise ArtifactError(f"a {architecture} model is no GPT-2, transformers has no place for it; export `pretrain`")
-    for field in fields(GPTConfig):
-        value = getattr(model.config, field.name)
-        if field.default not in (value, MISSING):
-            raise ArtifactError(f"model.{field.name}={value} is no GPT-2, transformers wants {field.default}")
+        raise ArtifactError("experts cannot be exported, transformers has no place for them; give --model pretrain")
+    gpt2 = {field.name: field.default for field in fields(GPTConfig) if field.default is not MISSING}
+    departures = {name: getattr(model.config, name) for name in gpt2 if getattr(model.config, name) != gpt2[name]}
+    if departures:
+        raise ArtifactError(
+            f"transformers knows this architecture only as GPT-2's, which the model is not ({_as_set(departures)}); "
+            f'train one with PROFILE=gpu2-124m or SET="{_as_set(gpt2)}"'
+        )
+
+
+def _as_set(values: Mapping[str, Any]) -> str:
+    """As SET takes them: "model.norm=layer model.bias=true"."""
+    return " ".join(f"model.{name}={str(value).lower()}" for name, value in values.items())
 
 
 def _their_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
