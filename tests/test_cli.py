@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import GPT2, ROOT
 from troupe import cli
-from troupe.data.tokenizer import ByteTokenizer
+from troupe.data.tokenizer import ByteTokenizer, make_tokenizer
 from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.seeding import generator
 
 Run = Callable[..., str]
@@ -83,5 +85,30 @@ def test_it_describes_what_parameters_ask_for(troupe: Run) -> None:
 
 def test_what_cannot_be_described_is_one_line(troupe: Run, model: GPT) -> None:
     assert "--context 17: pretrain sees 16 tokens" in troupe("describe", "--model", "pretrain", "--context", "17")
-    assert "tokens.kind chars" in troupe("describe", "--set", "tokens.kind=chars")
-    assert "config.json: no such file" in troupe("describe", "--model", "nowhere")
+    assert "--vocab 9: pretrain has its own" in troupe("describe", "--model", "pretrain", "--vocab", "9")
+    assert "nowhere: no such model; name a stage" in troupe("describe", "--model", "nowhere")
+    assert "moe: no such model; name a stage" in troupe("describe", "--model", "moe")
+
+
+def test_characters_are_counted_by_a_run_or_by_the_user(troupe: Run) -> None:
+    """Embedding of V characters: 8 V parameters. Byte pairs that lie about say nothing of characters."""
+    small = ("--set", "tokens.kind=chars model.n_layer=1 model.n_head=1 model.n_embd=8", "--batch", "1")
+    assert row(troupe("describe", *small, "--vocab", "300"), "token_embedding")[2] == "2,400"
+    assert "tokens.kind chars: the vocabulary is not known" in troupe("describe", *small)
+    make_tokenizer("bytes", "", 0).save(Path("artifacts/tokens/tokenizer.json"))
+    assert "tokens.kind chars: the vocabulary is not known" in troupe("describe", *small)
+    make_tokenizer("chars", "abba", 0).save(Path("artifacts/tokens/tokenizer.json"))
+    assert row(troupe("describe", *small), "token_embedding")[2] == f"{(2 + 256) * 8:,}"
+
+
+def test_a_model_is_described_with_the_batch_of_its_own_stage(troupe: Run) -> None:
+    """The adversarial stage trains by other means: no table of a training step, and its batch for the cache."""
+    config = GPTConfig(vocab_size=256, block_size=16, n_layer=1, n_head=1, n_embd=8, dropout=0.0)
+    experts = GPT(config, partial(SwitchHead, experts=SwitchHeadConfig(2, 1, "sigmoid")))
+    for stage in ("moe", "adversarial"):
+        save_bundle(Path("artifacts", stage), experts, ByteTokenizer(), {"stage": stage})
+    batches = ("--set", "moe.batch_size=5 adversarial.batch_size=7")
+    moe, adversarial = (troupe("describe", "--model", stage, *batches) for stage in ("moe", "adversarial"))
+    assert "a training step of 5 x 16 tokens" in moe
+    assert "a training step" not in adversarial
+    assert "7 x 16 tokens, float32" in adversarial

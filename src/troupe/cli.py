@@ -140,6 +140,7 @@ def describe_model(
     profile: Profile = "",
     batch: Annotated[int, typer.Option(min=0, help="Sequences; 0: the batch_size of its stage.")] = 0,
     context: Annotated[int, typer.Option(min=0, help="Tokens; 0: all that the model can see.")] = 0,
+    vocab: Annotated[int, typer.Option(min=0, help="Size of the vocabulary; 0: what tokens.kind gives.")] = 0,
 ) -> None:
     """Print a model's parts, work per token and memory. Without --model: those that params.yaml asks for, unbuilt."""
     parameters = _params(overrides, profile)
@@ -148,11 +149,13 @@ def describe_model(
     from troupe.inspection.shapes import shapes_wanted
     from troupe.inspection.tables import describe
 
-    for name, shape in ({model: _shape(model)} if model else shapes_wanted(parameters)).items():
+    if model and vocab:
+        raise ParamsError(f"--vocab {vocab}: {model} has its own; leave one of the two out")
+    for name, shape in ({model: _shape(model)} if model else shapes_wanted(parameters, vocab)).items():
         seen = context or shape.block_size
         if seen > shape.block_size:
             raise ParamsError(f"--context {seen}: {name} sees {shape.block_size} tokens")
-        of = parameters.moe if shape.architecture == "switchhead" else parameters.pretrain
+        of = getattr(parameters, shape.stage)
         describe(name, shape.build, of, batch or of.batch_size, seen, Console())
 
 
@@ -161,7 +164,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     model: Model = "pretrain",
 ) -> None:
-    """Write a dense model as Hugging Face transformers opens it: from_pretrained(folder), tokenizer too."""
+    """Write a model with GPT-2's architecture as a folder for transformers."""
     bundle = _open(model)
     from troupe.models.huggingface import export_gpt2
 
@@ -210,9 +213,10 @@ def _shape(model: str) -> "Shape":
     from troupe.models import hub
 
     if model.startswith("models:"):
-        return shapes.shape_of(_open(model).model)
-    folder = _folder(model)
-    return shapes.shape_in(hub.fetch(model) if hub.is_hub_name(model) and not folder.is_dir() else folder)
+        return shapes.shape_of(_open(model).config)
+    if hub.is_hub_name(model) and not Path(model).is_dir():
+        return shapes.shape_in(hub.fetch(model))
+    return shapes.shape_in(_folder(model))
 
 
 def _open(model: str) -> "Bundle":
@@ -221,19 +225,20 @@ def _open(model: str) -> "Bundle":
         from troupe.registry import fetch
 
         return fetch.load(model)
-    folder = _folder(model)
+    from troupe.models.bundle import load_bundle
+
+    return load_bundle(_folder(model))
+
+
+def _folder(model: str) -> Path:
+    """The folder of a stage's model, or the one that is named. Raises ArtifactError if there is none."""
+    folder = layout.model_dir(model) if model in layout.MODEL_STAGES else Path(model)
     if not folder.is_dir():
         known = ", ".join(layout.MODEL_STAGES)
         raise ArtifactError(
             f"{model}: no such model; name a stage ({known}; `make pipeline` makes them), a folder or {CHAMPION}"
         )
-    from troupe.models.bundle import load_bundle
-
-    return load_bundle(folder)
-
-
-def _folder(model: str) -> Path:
-    return layout.model_dir(model) if model in layout.MODEL_STAGES else Path(model)
+    return folder
 
 
 def _continue(bundle: "Bundle", prompt: str, n_new: int, decoding: "Decoding", seed: int, stop: bool) -> None:

@@ -1,9 +1,8 @@
 """The memory of a training step without content, against the same step with content."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -27,16 +26,19 @@ def config(dropout: float, **departures: Any) -> GPTConfig:
     return GPTConfig(vocab_size=300, block_size=64, n_layer=2, n_head=3, n_embd=48, dropout=dropout, **departures)
 
 
-@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("attention", [CausalSelfAttention, EXPERTS], ids=["dense", "experts"])
 @pytest.mark.parametrize("departures", [{}, ALTERED], ids=["gpt2", "altered"])
 def test_it_is_what_a_real_step_holds(
-    attention: Callable[[GPTConfig], torch.nn.Module], departures: dict[str, Any], dropout: float, bfloat16: bool
+    attention: Callable[[GPTConfig], torch.nn.Module],
+    departures: dict[str, Any],
+    dropout: float,
+    precision: torch.dtype,
 ) -> None:
-    autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=bfloat16)
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision == torch.bfloat16)
     build = partial(GPT, config(dropout, **departures), attention)
-    claimed = training_memory(build, PARAMS.pretrain, B, T, autocast, fused=False)
+    claimed = training_memory(build, PARAMS.pretrain, B, T, precision, "cpu")
 
     model, ids = build().train(), torch.zeros(B, T, dtype=torch.int64)
     optimizers = build_optimizers(model, PARAMS.pretrain)
@@ -57,14 +59,24 @@ def test_activations_by_hand() -> None:
     assert activation_bytes(layer, lambda: layer(x).square().sum()) == 5 * 3 * 4 + 5 * 2 * 4
 
 
-def test_a_fused_attention_keeps_no_matrix_of_scores() -> None:
+def activations(device: Literal["cpu", "cuda"], precision: torch.dtype, dropout: float, context: int) -> int:
+    return training_memory(lambda: GPT(config(dropout)), PARAMS.pretrain, 1, context, precision, device).activations
+
+
+def test_a_gpu_keeps_no_matrix_of_scores() -> None:
     """The difference of a doubled context is that of the other activations: they double, a (T, T) matrix quadruples."""
-    stored, fused = (
-        [
-            training_memory(lambda: GPT(config(0.1)), PARAMS.pretrain, 1, t, nullcontext, fused).activations
-            for t in (16, 32, 64)
-        ]
-        for fused in (False, True)
-    )
-    assert fused[2] - fused[1] == 2 * (fused[1] - fused[0])
-    assert stored[2] - stored[1] > 2 * (stored[1] - stored[0])
+    gpu, cpu = ([activations(device, torch.float32, 0.1, t) for t in (16, 32, 64)] for device in ("cuda", "cpu"))
+    assert gpu[2] - gpu[1] == 2 * (gpu[1] - gpu[0])
+    assert cpu[2] - cpu[1] > 2 * (cpu[1] - cpu[0])
+
+
+def test_a_gpu_keeps_queries_keys_and_values_in_bfloat16() -> None:
+    """By hand, per layer and feature: q, k, v and their sum y are 4 x 2 bytes, and y is what the next matrix reads.
+
+    A CPU keeps them in float32, 4 x 4 bytes, and a copy of y in bfloat16 for that matrix: 10 bytes more. In float32,
+    without dropout, there is no difference.
+    """
+    t, width, layers = 40, 48, 2
+    more = activations("cpu", torch.bfloat16, 0.0, t) - activations("cuda", torch.bfloat16, 0.0, t)
+    assert more == layers * t * width * 10
+    assert activations("cpu", torch.float32, 0.0, t) == activations("cuda", torch.float32, 0.0, t)

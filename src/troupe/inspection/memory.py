@@ -1,21 +1,28 @@
-"""The memory of a training step, by running one on tensors that have shapes and no content: exact, at no cost.
+"""The memory of a training step, by running one on tensors that have shapes and no content: in seconds, without a GPU.
 
-What torch's FakeTensorMode sees is what a CPU would allocate, autocast's bfloat16 copies of the weights among it.
+What torch's FakeTensorMode sees is what the operations of an eager step ask for on a CPU, to the byte, autocast's
+bfloat16 copies of the weights among it; the room that single operations need for a moment is not in it. For a GPU it
+is an estimate: attention is a GPU's, the choice of what autocast leaves in float32 is a CPU's, and what CUDA, its
+libraries and its allocator take for themselves comes on top. Steps that torch.compile has fused keep less.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 from weakref import WeakSet
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
-from troupe.training.loss import Autocast, cross_entropy
+from troupe.training.loss import cross_entropy
 from troupe.training.optim import build_optimizers
 
 
@@ -31,22 +38,40 @@ class TrainingMemory:
 
     @property
     def total(self) -> int:
-        """A lower bound of the peak: what single operations need beside it comes on top."""
+        """Of all, though gradients come while activations go: about the peak, without what operations need beside."""
         return self.weights + self.gradients + self.optimizer + self.best + self.activations
 
 
-def training_memory(
-    build: Callable[[], GPT], params: TrainParams, batch: int, context: int, autocast: Autocast, fused: bool
-) -> TrainingMemory:
-    """What one step of `train` on (batch, context) tokens holds.
+class GPUAttention(TorchFunctionMode):
+    """Attention as a GPU computes it: in the precision of autocast, by a kernel that never stores its (T, T) matrix.
 
-    `fused`: attention by a kernel that never stores its (T, T) matrix, as on a GPU, and on a CPU without dropout. With
-    dropout a CPU stores it.
+    On a CPU it is float32 always (models/layers.py says why), and its kernel stores the matrix where there is dropout.
+    A GPU's tensors cannot stand in, since torch fakes their backward pass only where it is built for CUDA.
     """
-    with FakeTensorMode():
+
+    def __init__(self, precision: torch.dtype) -> None:
+        super().__init__()
+        self.precision = precision
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            *q_k_v, mask, _dropout = args
+            args = (*(tensor.to(self.precision) for tensor in q_k_v), mask, 0.0)
+        return func(*args, **(kwargs or {}))
+
+
+def training_memory(
+    build: Callable[[], GPT],
+    params: TrainParams,
+    batch: int,
+    context: int,
+    precision: torch.dtype,
+    device: Literal["cpu", "cuda"],
+) -> TrainingMemory:
+    """What one step of `train` on (batch, context) tokens holds, in float32 or under autocast to bfloat16."""
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision == torch.bfloat16)
+    with FakeTensorMode(), GPUAttention(precision) if device == "cuda" else nullcontext():
         model = build().train()
-        if fused:
-            _leave_attention_whole(model)
         ids_BT = torch.zeros(batch, context, dtype=torch.int64)
         activations = activation_bytes(model, lambda: cross_entropy(model, ids_BT, ids_BT, autocast))
         weights = _bytes(model.state_dict().values())
@@ -73,13 +98,6 @@ def activation_bytes(model: torch.nn.Module, forward: Callable[[], Tensor]) -> i
 @dataclass(frozen=True, eq=False)
 class _Saved:
     tensor: Tensor
-
-
-def _leave_attention_whole(model: GPT) -> None:
-    """Without dropout of its matrix no kernel stores it; the dropout of its output stays."""
-    for block in model.blocks:
-        attention: Any = block.attention
-        attention.config = replace(attention.config, dropout=0.0)
 
 
 def _optimizer_bytes(model: GPT, params: TrainParams) -> int:

@@ -5,22 +5,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from troupe.data.tokenizer import GPT2_SPECIAL
+from troupe.data.tokenizer import GPT2_SPECIAL, CharTokenizer, load_tokenizer
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json
 from troupe.inspection.structure import without_weights
-from troupe.layout import TOKENS
+from troupe.layout import MODEL_STAGES, TOKENS
 from troupe.models import huggingface
-from troupe.models.architectures import ARCHITECTURES, dimensions_of
-from troupe.models.bundle import CONFIG
+from troupe.models.architectures import ARCHITECTURES
+from troupe.models.bundle import CONFIG, TOKENIZER
 from troupe.models.gpt2 import GPT
 from troupe.params import Params
+
+TRAINED_IN = {"gpt2": "pretrain", "switchhead": "moe"}  # the stage, where a model does not name its own
 
 
 @dataclass(frozen=True)
 class Shape:
     architecture: str
     dims: Mapping[str, Any]
+    stage: str  # whose parameters train it
 
     @property
     def block_size(self) -> int:
@@ -30,29 +33,36 @@ class Shape:
         return ARCHITECTURES[self.architecture](self.dims)
 
 
-def shape_of(model: GPT) -> Shape:
-    return Shape(*dimensions_of(model))
+def shape_of(config: Mapping[str, Any]) -> Shape:
+    """The shape of a bundle, from its config.json. Raises KeyError or TypeError if it is none."""
+    architecture, stage = config["architecture"], config.get("provenance", {}).get("stage")
+    return Shape(architecture, config["model"], stage if stage in MODEL_STAGES else TRAINED_IN[architecture])
 
 
 def shape_in(folder: Path) -> Shape:
     """The shape of a bundle, or of a GPT-2 in Hugging Face's form. Raises ArtifactError if config.json is neither."""
     if huggingface.is_huggingface(folder):
-        return Shape("gpt2", asdict(huggingface.read_config(folder)))
+        return Shape("gpt2", asdict(huggingface.read_config(folder)), "pretrain")
     try:
-        content = read_json(folder / CONFIG)
-        shape = Shape(content["architecture"], content["model"])
+        shape = shape_of(read_json(folder / CONFIG))
         without_weights(shape.build)  # a description that does not build is none
         return shape
     except (KeyError, TypeError):
         raise ArtifactError(f"{folder / CONFIG}: describes neither a bundle nor a GPT-2 of Hugging Face's") from None
 
 
-def shapes_wanted(params: Params) -> dict[str, Shape]:
-    """The models that stages pretrain and moe would make."""
-    dense = {"vocab_size": _vocab_size(params), **params.model.model_dump()}
+def shapes_wanted(params: Params, vocab_size: int | None = None) -> dict[str, Shape]:
+    """The models that stages pretrain and moe would make, by the stage; `vocab_size` None: as `tokens` says.
+
+    Raises ParamsError where `tokens` does not say: characters are counted when the text is read.
+    """
+    dense = {"vocab_size": vocab_size or _vocab_size(params), **params.model.model_dump()}
     moe = params.moe
     experts = {"n_expert": moe.n_expert, "top_k": moe.top_k, "router": moe.router}
-    return {"pretrain": Shape("gpt2", dense), "moe": Shape("switchhead", dense | experts)}
+    return {
+        "pretrain": Shape("gpt2", dense, "pretrain"),
+        "moe": Shape("switchhead", dense | experts, "moe"),
+    }
 
 
 def _vocab_size(params: Params) -> int:
@@ -65,6 +75,16 @@ def _vocab_size(params: Params) -> int:
         case "gpt2":
             return max(GPT2_SPECIAL.values()) + 1
         case "chars":
-            if not (TOKENS / "meta.json").exists():
-                raise ParamsError("tokens.kind chars: how many there are only the text says; run `make pipeline` first")
-            return int(read_json(TOKENS / "meta.json")["vocab_size"])
+            return _characters_read()
+
+
+def _characters_read() -> int:
+    """The vocabulary of the last run's tokenizer, if that counted characters too."""
+    path = TOKENS / TOKENIZER
+    tokenizer = load_tokenizer(path) if path.exists() else None
+    if not isinstance(tokenizer, CharTokenizer):
+        raise ParamsError(
+            "tokens.kind chars: the vocabulary is not known before the text is read; give --vocab N, the number of its "
+            "different characters + 256"
+        )
+    return tokenizer.vocab_size

@@ -1,7 +1,6 @@
 """The tables of `troupe describe`: a model's parts, the work of a token, the memory of training and of generating."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,28 +10,39 @@ from rich.table import Table
 from troupe.inspection.memory import TrainingMemory, training_memory
 from troupe.inspection.structure import attention_macs, kv_cache_bytes, parts, without_weights
 from troupe.models.gpt2 import GPT
-from troupe.params import TrainParams
+from troupe.params import AdversarialParams, TrainParams
 
-PRECISIONS = {
-    "float32": partial(torch.autocast, "cpu", torch.bfloat16, enabled=False),
-    "bfloat16": partial(torch.autocast, "cpu", torch.bfloat16),
-}
 ROWS = {
     "weights": "weights, float32",
     "gradients": "gradients",
     "optimizer": "optimiser",
     "best": "copy of the best weights",
     "activations": "activations",
-    "total": "together, at least",
+    "total": "together",
 }
+WHAT_IT_COUNTS = (
+    "Tensors of a step that is not compiled, without what single operations need for a moment; compiled steps "
+    "(run.compile) keep less.\nOn a GPU, an estimate: attention stores no matrix of its scores there; on a CPU it does "
+    "where there is dropout."
+)
 
 
 def describe(
-    name: str, build: Callable[[], GPT], params: TrainParams, batch: int, context: int, console: Console
+    name: str,
+    build: Callable[[], GPT],
+    params: TrainParams | AdversarialParams,
+    batch: int,
+    context: int,
+    console: Console,
 ) -> None:
-    """Print a model's tables; `build` makes it, on tensors without memory. `params` says which optimiser trains it."""
+    """Print a model's tables; `build` makes it, on tensors without memory. `params` are those of the stage that trains.
+
+    What the adversarial game holds, two language models and a discriminator, is not estimated.
+    """
     model = without_weights(build)
-    console.print(_structure(name, model, context), _training(build, params, batch, context, model.config.dropout))
+    console.print(_structure(name, model, context))
+    if isinstance(params, TrainParams):
+        console.print(_training(build, params, batch, context))
     cache = _size(kv_cache_bytes(model.config, batch, context))
     console.print(f"key-value cache while generating, {batch} x {context} tokens, float32: {cache}\n", highlight=False)
 
@@ -54,20 +64,19 @@ def _structure(name: str, model: GPT, context: int) -> Table:
     return table
 
 
-def _training(build: Callable[[], GPT], params: TrainParams, batch: int, context: int, dropout: float) -> Table:
-    kinds = {"fused": True, "stored": False} if dropout else {"fused": True}
+def _training(build: Callable[[], GPT], params: TrainParams, batch: int, context: int) -> Table:
     columns: dict[str, TrainingMemory] = {
-        f"{precision}, attention {kind}": training_memory(build, params, batch, context, autocast, fused)
-        for precision, autocast in PRECISIONS.items()
-        for kind, fused in kinds.items()
+        "GPU, float32": training_memory(build, params, batch, context, torch.float32, "cuda"),
+        "GPU, bfloat16": training_memory(build, params, batch, context, torch.bfloat16, "cuda"),
+        "CPU, float32": training_memory(build, params, batch, context, torch.float32, "cpu"),
+        "CPU, bfloat16": training_memory(build, params, batch, context, torch.bfloat16, "cpu"),
     }
     table = _table(f"a training step of {batch} x {context} tokens, {params.optimizer}", "memory", *columns)
     for field, text in ROWS.items():
         if field == "total":
             table.add_section()
         table.add_row(text, *(_size(getattr(memory, field)) for memory in columns.values()))
-    if dropout:
-        table.caption = "fused: on a GPU, and on a CPU without dropout; stored: on a CPU with dropout"
+    table.caption = WHAT_IT_COUNTS
     return table
 
 
