@@ -1,0 +1,7 @@
+"""Each module is a process of its own, `python -m benchmarks.<name>`, so threads are made polite here, before torch is
+imported: troupe's wait as everybody else's do, who inherit the environment.
+"""
+
+from troupe import environment
+
+environment.prepare()

@@ -1,13 +1,14 @@
 """What every benchmark does alike. A benchmark is a module that `make bench` runs as `python -m benchmarks.<name>`:
 
-    args = start("generation", "Tokens per second of generation", rounds=5)     # reads --quick, --threads, --rounds
-    figures = interleaved({"transformers": theirs, "troupe": ours}, args.rounds)  # each: () -> float, one measurement
-    finish(args, [table("1,000 tokens at 10.7M parameters", figures, "tokens/s", base="transformers")],
+    args = start("generation", "Tokens per second of generation", rounds=5)  # reads --quick, --threads, --rounds
+    figures = interleaved({"transformers": theirs, "troupe": ours}, args)    # each: () -> float, one measurement
+    finish(args, [table("1,000 tokens at 10.7M parameters", figures, "tokens/s", bases=["transformers"])],
            notes=["What the figures leave out."], packages=["torch", "transformers"])
 
 Contestants take turns (A B A B ...), so that a slow minute of the machine hits all of them, and ratios are taken within
-a round. `--quick` is for a look and for the tests: tiny sizes, one round, printed but not written. The checkout of
-nanoGPT that some benchmarks run is named by the environment variable NANOGPT (`nanogpt()`).
+a round. In every round the work of other processes is measured; where they used more than a quarter of the machine, no
+page is written without --force. `--quick` is for a look and for the tests: tiny sizes, one round, printed but not
+written. The checkout of nanoGPT that some benchmarks run is named by the environment variable NANOGPT (`nanogpt()`).
 """
 
 import argparse
@@ -16,11 +17,14 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import psutil
 import torch
@@ -28,64 +32,94 @@ import torch
 from troupe.evaluation.provenance import git_commit
 
 RESULTS = Path("benchmarks/results")
-BUSY = 10.0  # per cent of the machine in use by others above which figures are not to be trusted
+BUSY = 25.0  # per cent of the machine in use by others above which figures are not to be trusted
+VARIABLES = ("NANOGPT", "TROUPE_MIRROR")  # of the environment, that decide what is measured
+WAITING = "OMP_WAIT_POLICY"
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # where torch.compile keeps what it has generated
 CAPABILITIES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "sve")  # as torch.cpu names them; those that matter
 Figures = dict[str, list[float]]  # of each contestant, one figure per round
 
 
 def start(
-    name: str, title: str, rounds: int, extra: Callable[[argparse.ArgumentParser], None] | None = None
+    name: str,
+    title: str,
+    rounds: int | None = None,
+    extra: Callable[[argparse.ArgumentParser], None] | None = None,
 ) -> argparse.Namespace:
-    """Read the command line, set the number of threads here and for every process started later, look at the load."""
+    """Read the command line, set the number of threads here and for every process started later.
+
+    Without `rounds` there is no option for them. Exits if NANOGPT names what is no checkout of nanoGPT.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=title)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round; only printed")
     cores = psutil.cpu_count(logical=False) or 1
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", cores)))
-    parser.add_argument("--rounds", type=int, default=rounds)
+    if rounds:
+        parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--out", type=Path, help=f"folder of the page (default: {RESULTS}, with --quick none)")
+    parser.add_argument("--force", action="store_true", help="write the page though others use the machine")
     if extra:
         extra(parser)
-    args = parser.parse_args(namespace=argparse.Namespace(name=name, title=title))
+    args = parser.parse_args(namespace=argparse.Namespace(name=name, title=title, rounds=1, busy=[]))
     args.rounds = 1 if args.quick else args.rounds
+    _require_checkout()
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(args.threads))
     torch.set_num_threads(args.threads)
-    args.busy = psutil.cpu_percent(interval=0.1 if args.quick else 1.0)
-    if args.busy > BUSY:
-        print(f"{name}: others use {args.busy:.0f} % of this machine; figures will be too low", file=sys.stderr)
     return args
 
 
 def nanogpt() -> Path | None:
-    """The user's checkout of nanoGPT; None, and a line that says so, without one. Exits if it is none."""
-    folder = os.environ.get("NANOGPT")
-    if not folder:
-        print("skipped: nanoGPT, for want of a checkout; name one: make bench NANOGPT=path", flush=True)
-        return None
-    if not (Path(folder) / "train.py").exists():
-        raise SystemExit(f"NANOGPT={folder}: no checkout of nanoGPT, there is no train.py")
-    return Path(folder)
+    """The user's checkout of nanoGPT; None, and a line that says so, without one."""
+    if folder := os.environ.get("NANOGPT"):
+        return Path(folder)
+    print("skipped: nanoGPT, for want of a checkout; name one: make bench NANOGPT=path", flush=True)
+    return None
 
 
-def interleaved(contestants: Mapping[str, Callable[[], float]], rounds: int) -> Figures:
+def interleaved(contestants: Mapping[str, Callable[[], float]], args: argparse.Namespace) -> Figures:
     """One figure of each contestant per round, in turns; prints them as they come."""
     figures: Figures = {name: [] for name in contestants}
-    for number in range(1, rounds + 1):
-        for name, measure in contestants.items():
-            figures[name].append(measure())
-            print(f"round {number}/{rounds}  {name}: {short(figures[name][-1])}", flush=True)
+    for number in range(1, args.rounds + 1):
+        with watched(args):
+            for name, measure in contestants.items():
+                figures[name].append(measure())
+                print(f"round {number}/{args.rounds}  {name}: {short(figures[name][-1])}", flush=True)
     return figures
 
 
-def table(title: str, figures: Figures, unit: str, base: str | None = None) -> str:
-    """A Markdown table: median and range of each contestant and, within each round, its ratio to `base`."""
-    ratio = f" times {base} |" if base else ""
-    lines = [f"### {title}", "", f"| | {unit} | min..max |{ratio}", f"|---|---:|---:|{'---:|' if base else ''}"]
+@contextmanager
+def watched(args: argparse.Namespace) -> Iterator[None]:
+    """Add to `args.busy` what others used of the machine meanwhile, in per cent: all of its work without ours."""
+    began, all_before, ours_before = time.monotonic(), _work_of_all(), _work_of_ours()
+    yield
+    others = _work_of_all() - all_before - (_work_of_ours() - ours_before)
+    capacity = (time.monotonic() - began) * (psutil.cpu_count() or 1)
+    args.busy.append(max(0.0, 100 * others / capacity))
+
+
+@contextmanager
+def compiling_afresh() -> Iterator[None]:
+    """For whole runs: torch.compile of processes started meanwhile finds nothing that an earlier run left."""
+    before = os.environ.get(COMPILED)
+    with TemporaryDirectory(prefix="compiled-") as folder:
+        os.environ[COMPILED] = folder
+        try:
+            yield
+        finally:
+            del os.environ[COMPILED]
+            os.environ |= {COMPILED: before} if before else {}
+
+
+def table(title: str, figures: Figures, unit: str, bases: Sequence[str] = ()) -> str:
+    """A Markdown table: median and range of each contestant and, within each round, its ratio to each of `bases`."""
+    head = [unit, "min..max", *(f"times {base}" for base in bases)]
+    lines = [f"### {title}", "", f"| | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}"]
     for name, values in figures.items():
-        row = f"| {name} | {short(median(values))} | {short(min(values))}..{short(max(values))} |"
-        if base:
+        cells = [short(median(values)), f"{short(min(values))}..{short(max(values))}"]
+        for base in bases:
             ratios = [value / other for value, other in zip(values, figures[base], strict=True)]
-            row += f" {median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f}) |"
-        lines.append(row)
+            cells.append(f"{median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -94,22 +128,47 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def finish(args: argparse.Namespace, sections: Sequence[str], notes: Sequence[str], packages: Sequence[str]) -> None:
-    """Print the page and, unless `--quick`, write it to benchmarks/results/<name>.md."""
+def finish(args: argparse.Namespace, sections: Iterable[str], notes: Sequence[str], packages: Sequence[str]) -> None:
+    """Print the page and, unless `--quick`, write it to benchmarks/results/<name>.md.
+
+    `sections` may measure as they are asked for: if one exits, the page holds those before it and why it ends there.
+    Exits too if others used the machine, without writing.
+    """
+    found, ended = _until_exit(sections)
+    page = "\n\n".join([_head(args, packages), *found, "\n".join(f"- {note}" for note in notes)]) + "\n"
+    print(f"\n{page}", flush=True)
+    folder = args.out or (None if args.quick else RESULTS)
+    if folder and max(args.busy, default=0.0) > BUSY and not (args.force or args.quick):
+        raise SystemExit(f"{args.name}: not written: others used {max(args.busy):.0f} % of the machine; or add --force")
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{args.name}.md").write_text(page, encoding="utf-8")
+    if ended:
+        raise ended
+
+
+def _until_exit(sections: Iterable[str]) -> tuple[list[str], SystemExit | None]:
+    found: list[str] = []
+    try:
+        for section in sections:
+            found.append(section)
+    except SystemExit as ended:
+        return [*found, f"**The measurement ended here: {ended}**"], ended
+    return found, None
+
+
+def _head(args: argparse.Namespace, packages: Sequence[str]) -> str:
+    given = [f"{name}=path" for name in VARIABLES if os.environ.get(name)]
     facts = {
         "machine": _machine(),
-        "threads": f"{args.threads}; others used {args.busy:.0f} % of the machine at the start",
+        "threads": f"{args.threads} where a row names no other; all wait alike, OMP_WAIT_POLICY={os.environ[WAITING]}",
+        "others": f"used {', '.join(f'{busy:.0f}' for busy in args.busy)} % of the machine, round by round",
         "versions": ", ".join([f"python {platform.python_version()}", *(f"{one} {version(one)}" for one in packages)]),
-        "command": f"`python -m benchmarks.{args.name} {' '.join(sys.argv[1:])}`".replace(" `", "`"),
+        "command": f"`{' '.join([*given, 'python -m', f'benchmarks.{args.name}', *sys.argv[1:]])}`",
         "commit": f"{git_commit()}{_nanogpt_commit()}",
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
-    head = [f"# {args.title}", "", *(f"- {name}: {fact}" for name, fact in facts.items())]
-    page = "\n\n".join(["\n".join(head), *sections, "\n".join(f"- {note}" for note in notes)]) + "\n"
-    print(f"\n{page}", flush=True)
-    if folder := args.out or (None if args.quick else RESULTS):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{args.name}.md").write_text(page, encoding="utf-8")
+    return "\n".join([f"# {args.title}", "", *(f"- {name}: {fact}" for name, fact in facts.items())])
 
 
 def _machine() -> str:
@@ -117,7 +176,25 @@ def _machine() -> str:
     able = " ".join(one for one in CAPABILITIES if known.get(one))
     memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return ", ".join([f"{known['cpu_name']} with {able}", f"{psutil.cpu_count()} cores", memory, *gpus])
+    return ", ".join([f"{known['cpu_name']} with {able}", f"{psutil.cpu_count()} logical CPUs", memory, *gpus])
+
+
+def _work_of_all() -> float:
+    """Seconds of work of all CPUs since the machine started."""
+    times = psutil.cpu_times()._asdict()
+    return float(sum(times.get(kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq")))
+
+
+def _work_of_ours() -> float:
+    """Of this process and of those that it started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _require_checkout() -> None:
+    folder = os.environ.get("NANOGPT")
+    if folder and not Path(folder, "train.py").exists():
+        raise SystemExit(f"NANOGPT={folder}: no checkout of nanoGPT, there is no train.py")
 
 
 def _nanogpt_commit() -> str:

@@ -4,41 +4,36 @@
 
 A configuration holds what differs from params.yaml in the sections run, model and pretrain, and under `about` what its
 benchmark wants to know. The text is cut as nanoGPT cuts it: 65 characters, the first 90 % to train on, the last 10 % to
-validate on. The last line printed is JSON; losses are nats per predicted character, over the whole validation split in
-windows side by side, in float32 at the end and in the precision of training on the way there.
+validate on. The last line printed is JSON, a Result. Losses are nats per predicted character, over the whole validation
+split in windows side by side, in float32 at the end and in the precision of training on the way there.
 """
 
+import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import psutil
+import numpy as np
+import torch
 
-from troupe import environment
-
-environment.prepare()  # before torch is imported, as troupe's own entry points do
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-from troupe.compute import autocast, compiles, set_up  # noqa: E402
-from troupe.data.batches import Batches, Ids  # noqa: E402
-from troupe.data.source import TINY_SHAKESPEARE, read_text  # noqa: E402
-from troupe.errors import TroupeError  # noqa: E402
-from troupe.layout import PARAMS  # noqa: E402
-from troupe.models.config import GPTConfig  # noqa: E402
-from troupe.models.gpt2 import GPT, init_gpt2  # noqa: E402
-from troupe.overlay import Layers, split_overrides  # noqa: E402
-from troupe.params import ModelParams, PretrainParams, RunParams  # noqa: E402
-from troupe.seeding import derive_seed, generator  # noqa: E402
-from troupe.training.loop import train  # noqa: E402
-from troupe.training.validation import validate  # noqa: E402
+from troupe.compute import autocast, compiles, set_up
+from troupe.data.batches import Batches, Ids
+from troupe.data.source import TINY_SHAKESPEARE, read_text
+from troupe.errors import TroupeError
+from troupe.layout import PARAMS
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.overlay import Layers, split_overrides
+from troupe.params import ModelParams, PretrainParams, RunParams
+from troupe.seeding import derive_seed, generator
+from troupe.training.loop import train
+from troupe.training.validation import validate
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,9 @@ class Result:
     tokens_per_second: list[float]  # of every step, evaluation left out
     tokens_per_step: int
     parameters: int
-    seconds: float  # since the process was born: Python's start, imports, training, evaluation
+    where: str  # device, precision, compiled or not, threads
+    model: dict[str, Any]  # the values that were in force
+    pretrain: dict[str, Any]
 
 
 def nanogpt_split(text: str) -> tuple[Ids, Ids, int]:
@@ -58,11 +55,12 @@ def nanogpt_split(text: str) -> tuple[Ids, Ids, int]:
     return ids[:cut].astype(np.uint16), ids[cut:].astype(np.uint16), len(characters)
 
 
-def fit(config: Path, overrides: list[str]) -> Result:
-    """Train and evaluate; seeds, precision and recipe are those of the configuration."""
+def fit(config: Path, overrides: list[str], n_validation: int | None = None) -> Result:
+    """Train, and evaluate on the first `n_validation` tokens of the split; the rest the configuration says."""
     run, shape, params = _parameters(config, overrides)
     train_ids, validation_ids, vocab_size = nanogpt_split(read_text(TINY_SHAKESPEARE))
-    device = set_up(run)
+    validation_ids = validation_ids[:n_validation]
+    device, compiled = set_up(run), compiles(run, params.steps)
     model = GPT(GPTConfig(vocab_size, **shape.model_dump()))
     init_gpt2(model, generator(run.seed, "pretrain", "init"))
     model.to(device)
@@ -70,7 +68,7 @@ def fit(config: Path, overrides: list[str]) -> Result:
     torch.manual_seed(derive_seed(run.seed, "pretrain", "dropout"))
     precision, log = partial(autocast, run, device), Log(len(validation_ids), vocab_size, time.monotonic())
     look = partial(validate, model, validation_ids, len(validation_ids), precision)
-    train(model, batches, look, params, precision, log, lambda _: None, compiled=compiles(run, params.steps))
+    train(model, batches, look, params, precision, log, lambda _: None, compiled=compiled)
     final = validate(model, validation_ids, len(validation_ids), nullcontext)
     return Result(
         loss=log.per_prediction(final["val/loss"]),
@@ -78,7 +76,9 @@ def fit(config: Path, overrides: list[str]) -> Result:
         tokens_per_second=log.tokens_per_second,
         tokens_per_step=params.batch_size * shape.block_size,
         parameters=sum(weight.numel() for weight in model.parameters()),
-        seconds=time.time() - psutil.Process().create_time(),
+        where=f"{device.type}, {_precision(run, device)}, {'compiled' if compiled else 'eager'}, {run.threads} threads",
+        model=shape.model_dump(),
+        pretrain=params.model_dump(),
     )
 
 
@@ -102,6 +102,11 @@ class Log:
         return (loss * self.n_validation - math.log(self.vocab_size)) / (self.n_validation - 1)
 
 
+def _precision(run: RunParams, device: torch.device) -> str:
+    with autocast(run, device):
+        return "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
+
+
 def _parameters(config: Path, overrides: list[str]) -> tuple[RunParams, ModelParams, PretrainParams]:
     layers = Layers(PARAMS)
     layers.add_profile(config)
@@ -115,9 +120,17 @@ def _parameters(config: Path, overrides: list[str]) -> tuple[RunParams, ModelPar
     )
 
 
-if __name__ == "__main__":
-    overrides = split_overrides(sys.argv[2] if len(sys.argv) > 2 else "")
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fit", description="Train on tiny Shakespeare.")
+    parser.add_argument("config", type=Path, help="e.g. benchmarks/configs/nanogpt-cpu.yaml")
+    parser.add_argument("overrides", nargs="?", default="", help='e.g. "run.seed=1 run.threads=4"')
+    parser.add_argument("--validate", type=int, metavar="TOKENS", help="of the validation split (default: all)")
+    args = parser.parse_args()
     try:
-        print(json.dumps(asdict(fit(Path(sys.argv[1]), overrides))))
+        print(json.dumps(asdict(fit(args.config, split_overrides(args.overrides), args.validate))))
     except TroupeError as error:
-        raise SystemExit(f"{sys.argv[1]}: {error}") from None
+        raise SystemExit(f"{args.config}: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Shape:
+class BenchShape:
     """A GPT-2's, and the batch it is trained on."""
 
     n_layer: int
@@ -40,7 +40,7 @@ class Shape:
         return 6 * weights + 6 * self.n_layer * self.block_size * self.n_embd
 
 
-def peak_flops(shape: Shape, dtype: torch.dtype, repeats: int) -> float:
+def peak_flops(shape: BenchShape, dtype: torch.dtype, repeats: int) -> float:
     """FLOP/s of all forward, input-gradient and weight-gradient products of the linear layers of one step."""
     seconds, flops = 0.0, 0
     for count, n_in, n_out in shape.linear_layers():

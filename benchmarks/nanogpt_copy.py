@@ -1,7 +1,8 @@
 """nanoGPT (github.com/karpathy/nanoGPT) as its user runs it: its own scripts, unchanged, in a temporary copy.
 
 The copy gets tiny Shakespeare as data/shakespeare_char/input.txt, which nanoGPT's prepare.py then finds instead of
-downloading it. OMP_NUM_THREADS says how many threads it takes, as benchmarks.common.start has set it.
+downloading it. OMP_NUM_THREADS says how many threads it takes, as benchmarks.common.start has set it, and
+OMP_WAIT_POLICY how they wait, as for troupe.
 """
 
 import os
@@ -20,6 +21,7 @@ from troupe.data.source import TINY_SHAKESPEARE, read_text
 
 DATASET = "data/shakespeare_char"
 CONFIG = "config/train_shakespeare_char.py"
+LOOK = re.compile(r"^step (\d+): train loss [\d.]+, val loss ([\d.]+)", re.MULTILINE)
 STEP = re.compile(r"^iter (\d+): loss [\d.]+, time ([\d.]+)ms", re.MULTILINE)
 
 
@@ -31,6 +33,10 @@ class Finished:
     def tokens_per_second(self, tokens_per_step: int) -> list[float]:
         """Of every step but the first, whose time contains an evaluation."""
         return [1000 * tokens_per_step / float(milliseconds) for _, milliseconds in STEP.findall(self.output)[1:]]
+
+    def looks(self) -> list[tuple[int, float]]:
+        """Step and loss of its estimates on validation."""
+        return [(int(step), float(loss)) for step, loss in LOOK.findall(self.output)]
 
 
 @contextmanager
@@ -46,7 +52,6 @@ def copied(checkout: Path) -> Iterator[Path]:
 
 def run(folder: Path, script: str | Path, *arguments: str) -> Finished:
     """Run a script in the copy. Exits with its last line if it fails."""
-    # what troupe sets for its own processes is not nanoGPT's; what the user sets is
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     began = time.monotonic()
     ended = subprocess.run(

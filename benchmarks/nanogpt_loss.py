@@ -2,9 +2,11 @@
 
     python benchmarks/nanogpt_loss.py out-shakespeare-char/ckpt.pt
 
-Nats per predicted character over the whole validation split, in windows side by side, in float32; printed last.
+The last line is JSON: the number of parameters, and nats per predicted character over the whole validation split, in
+windows side by side, in float32.
 """
 
+import json
 import sys
 
 import numpy as np
@@ -25,7 +27,8 @@ def main() -> None:
             ids[:-1].split(network.config.block_size), ids[1:].split(network.config.block_size), strict=True
         )
     )
-    print(nats / (len(ids) - 1))
+    parameters = sum(weight.numel() for weight in network.parameters())
+    print(json.dumps({"loss": nats / (len(ids) - 1), "parameters": parameters}))
 
 
 if __name__ == "__main__":

@@ -42,9 +42,9 @@ def main() -> None:
         for kind in kinds:
             tokenizer = make_tokenizer(kind, text[: 2**20], LEARNED_TOKENS)
             assert isinstance(tokenizer, BytePairTokenizer)
-            figures = interleaved(contestants(tokenizer, corpus, Path(folder, kind), args.threads), args.rounds)
+            figures = interleaved(contestants(tokenizer, corpus, Path(folder, kind), args.threads), args)
             title = f"{kind}, {tokenizer.vocab_size:,} tokens"
-            sections.append(table(title, figures, "MB/s", base="tiktoken encode_ordinary_batch"))
+            sections.append(table(title, figures, "MB/s", bases=["tiktoken encode_ordinary_batch"]))
     finish(
         args,
         sections,

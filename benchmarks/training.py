@@ -1,10 +1,13 @@
 """Tokens per second of training beside nanoGPT's own train.py, and how much of the machine's GEMM speed that is."""
 
+import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -13,135 +16,206 @@ from typing import Any
 import torch
 
 from benchmarks import nanogpt_copy
-from benchmarks.common import Figures, finish, interleaved, nanogpt, short, start, table
-from benchmarks.gemm import Shape, peak_flops
+from benchmarks.common import Figures, compiling_afresh, finish, interleaved, nanogpt, short, start, table
+from benchmarks.gemm import BenchShape, peak_flops
 
 CONFIGS = Path("benchmarks/configs")
 AUTOCAST = Path(__file__).with_name("nanogpt_bf16.py")
-SMALL, LARGE = Shape(4, 4, 128, 64, 12, 0.0), Shape(6, 6, 384, 256, 64, 0.2)
-TINY = Shape(2, 2, 32, 32, 4, 0.0)
-SIZES = [
-    ("nanoGPT's CPU shape: 0.80M parameters, batch 12 x 64", SMALL, "nanogpt-cpu", 200),
-    ("nanoGPT's GPU shape: 10.7M parameters, batch 64 x 256", LARGE, "shakespeare-10m", 10),
-]
 DIMENSIONS = ("n_layer", "n_head", "n_embd", "block_size", "dropout")
-BFLOAT16 = "bfloat16"  # in the name of every contestant that multiplies in it; the others use float32
+SCRIPT, MODEL = "nanoGPT's train.py", "nanoGPT's model.py"  # what contestants' names begin with
+FLOAT32, BFLOAT16 = "float32", "bfloat16"  # in the name of every contestant
+PEAK = "GEMM peak"
+SECONDS_OF_LONG_RUNS = "A whole run: 2000 steps of 12 x 64 at 0.80M parameters, start to end, compilation included"
 NOTES = [
-    "A figure is the median over the second half of the steps of a process of its own: start-up, compilation and "
-    "evaluation are left out, drawing the batch is not. Contestants take turns; a ratio compares within a round.",
-    "nanoGPT is its train.py, unchanged, in a temporary copy. On a CPU it takes no notice of --dtype: it opens no "
-    "autocast there, so that float32 is its best. The rows with `model.py` are not its script, but a driver of ours "
+    "Tokens per second are of a steady state: the median over the second half of the steps of a process of its own. "
+    "Start-up, compilation and evaluation are left out, drawing the batch is not. The whole run leaves out nothing: "
+    "torch.compile begins it with an empty cache.",
+    "Contestants take turns; a ratio compares within a round. It is over nanoGPT's fastest unchanged script, and over "
+    "the fastest of nanoGPT's code at all.",
+    "nanoGPT's train.py is unchanged, in a temporary copy. On a CPU it takes no notice of --dtype: it opens no "
+    "autocast there, so that float32 is its best. The rows with model.py are not its script, but a driver of ours "
     "around its model, optimiser and way to draw batches, under bfloat16 autocast.",
-    "troupe is troupe.training.loop.train on GPT-2 with AdamW: same shape, batch and threads. With its recipe it is "
-    "the configuration of benchmarks.shakespeare for this shape, which does other work in a step.",
+    "troupe is troupe.training.loop.train: same shape, batch and threads. As GPT-2 it has GPT-2's parts and AdamW. "
+    "With its recipe it is the configuration of benchmarks.shakespeare for this shape, which does other work in a "
+    "step. Left to itself it compiles runs of 300 steps and more where there is a C++ compiler, and takes bfloat16 "
+    "where the hardware multiplies it.",
     "Useful FLOP/s: 6 per weight of a matrix, the head included, and 6 L T D for causal attention, per token. The peak "
-    "is the fastest of the forward, input-gradient and weight-gradient products of every linear layer, nothing else.",
+    "is the fastest of the forward, input-gradient and weight-gradient products of every linear layer, nothing else, "
+    "measured in every round.",
     "The whole run of nanoGPT is its README's example for a CPU: 9 looks at 20 batches of each split. troupe looks 8 "
     "times at the whole validation split, and once more at the end.",
 ]
 
 
+@dataclass(frozen=True)
+class Size:
+    title: str
+    shape: BenchShape
+    recipe: str | None  # configuration
+    steps: int
+    slow_steps: int  # of eager float32
+    ours_in_float32: bool = True  # where it is worth its minutes
+
+
+SMALL = BenchShape(4, 4, 128, 64, 12, 0.0)
+SIZES = [
+    Size("nanoGPT's CPU shape: 0.80M parameters, batch 12 x 64", SMALL, "nanogpt-cpu", 100, 100),
+    Size(
+        "nanoGPT's GPU shape: 10.7M parameters, batch 64 x 256",
+        BenchShape(6, 6, 384, 256, 64, 0.2),
+        "shakespeare-10m",
+        steps=6,
+        slow_steps=3,
+        ours_in_float32=False,
+    ),
+]
+QUICK = [Size("tiny", BenchShape(2, 2, 32, 32, 4, 0.0), None, 6, 6)]
+
+
 def main() -> None:
-    args = start("training", "Training speed", rounds=3)
-    sizes = [("tiny", TINY, None, 6)] if args.quick else SIZES
-    sections = []
+    args = start("training", "Training speed", rounds=1)
     with _copy(nanogpt()) as folder:
-        for title, shape, recipe, steps in sizes:
-            contestants = theirs(folder, shape, steps, not args.quick) | ours(shape, steps, args.threads, recipe)
-            figures = interleaved(contestants, args.rounds)
-            sections += [table(title, figures, "tokens/s", _fastest_of_its_own(figures)), utilisation(shape, figures)]
-        if not args.quick:
-            whole = interleaved(whole_runs(folder, args.threads), args.rounds)
-            sections.append(table("A whole run: 2000 steps at the CPU shape, start to end", whole, "seconds"))
-    finish(args, sections, NOTES, ["torch", "numpy"])
+        finish(args, sections(args, folder), NOTES, ["torch", "numpy"])
 
 
-def theirs(folder: Path | None, shape: Shape, steps: int, compiled: bool) -> dict[str, Callable[[], float]]:
+def sections(args: argparse.Namespace, folder: Path | None) -> Iterator[str]:
+    for size in QUICK if args.quick else SIZES:
+        contestants = theirs(folder, size, args.quick) | ours(size, args.threads, args.quick)
+        figures = interleaved(contestants | peaks(size.shape), args)
+        speeds = {name: figures[name] for name in contestants}
+        yield table(size.title, speeds, "tokens/s", bases(speeds))
+        yield utilisation(size.shape, figures)
+    if not args.quick:
+        whole = interleaved(whole_runs(folder, args.threads), args)
+        yield table(SECONDS_OF_LONG_RUNS, whole, "seconds")
+
+
+def bases(figures: Figures) -> list[str]:
+    """nanoGPT's fastest script as it is, and the fastest of its code at all: often two contestants."""
+    groups = [[name for name in figures if name.startswith(start)] for start in (SCRIPT, (SCRIPT, MODEL))]
+    fastest = [max(group, key=lambda name: median(figures[name])) for group in groups if group]
+    return list(dict.fromkeys(fastest))
+
+
+def theirs(folder: Path | None, size: Size, quick: bool) -> dict[str, Callable[[], float]]:
     """nanoGPT's script and its model; nothing without a checkout."""
     if not folder:
         return {}
     found: dict[str, Callable[[], float]] = {}
-    for compile_it in (False, True) if compiled else (False,):
-        how = ", compiled" if compile_it else ""
-        found[f"nanoGPT, float32{how}"] = partial(_script, folder, shape, steps, compile_it)
-        found[f"nanoGPT's model.py, {BFLOAT16}{how}"] = partial(_model, folder, shape, steps, compile_it)
+    for compiled in (False,) if quick else (False, True):
+        steps = size.steps if compiled else size.slow_steps
+        found[f"{SCRIPT}, {FLOAT32}, {how(compiled)}"] = partial(_script, folder, size.shape, steps, compiled)
+        found[f"{MODEL}, {BFLOAT16}, {how(compiled)}"] = partial(_model, folder, size.shape, size.steps, compiled)
     return found
 
 
-def ours(shape: Shape, steps: int, threads: int, recipe: str | None) -> dict[str, Callable[[], float]]:
-    """troupe's loop on GPT-2 in both precisions, and on its own recipe."""
+def ours(size: Size, threads: int, quick: bool) -> dict[str, Callable[[], float]]:
+    """troupe's loop on GPT-2 and on its own recipe, eager and compiled."""
+    shape = size.shape
     dimensions = [f"model.{name}={getattr(shape, name)}" for name in DIMENSIONS]
-    length = [f"pretrain.batch_size={shape.batch_size}", f"pretrain.steps={steps}", f"pretrain.eval_interval={steps}"]
+    length = [f"pretrain.batch_size={shape.batch_size}", f"pretrain.steps={size.steps}"]
+    length.append(f"pretrain.eval_interval={size.steps}")
     run = [*dimensions, *length, f"run.threads={threads}", "run.device=cpu"]
-    wanted = [("troupe, float32", "gpt2", "float32"), (f"troupe, {BFLOAT16}", "gpt2", BFLOAT16)]
-    if recipe:
-        wanted.append((f"troupe with its recipe, {BFLOAT16}", recipe, BFLOAT16))
-    return {name: partial(_fit, config, [*run, f"run.precision={precision}"]) for name, config, precision in wanted}
+    wanted = [("gpt2", FLOAT32, False)] if size.ours_in_float32 else []
+    wanted += [("gpt2", BFLOAT16, compiled) for compiled in ((False,) if quick else (False, True))]
+    wanted += [(size.recipe, BFLOAT16, compiled) for compiled in (False, True)] if size.recipe else []
+    return {
+        f"troupe {'as GPT-2' if config == 'gpt2' else 'with its recipe'}, {precision}, {how(compiled)}": partial(
+            _fit, config, [*run, f"run.precision={precision}", f"run.compile={'always' if compiled else 'never'}"]
+        )
+        for config, precision, compiled in wanted
+    }
+
+
+def how(compiled: bool) -> str:
+    return "compiled" if compiled else "eager"
+
+
+def peaks(shape: BenchShape) -> dict[str, Callable[[], float]]:
+    """FLOP/s of the matrix products alone."""
+    precisions = ((FLOAT32, torch.float32), (BFLOAT16, torch.bfloat16))
+    return {f"{PEAK}, {name}": partial(peak_flops, shape, dtype, repeats=5) for name, dtype in precisions}
 
 
 def whole_runs(folder: Path | None, threads: int) -> dict[str, Callable[[], float]]:
     """Seconds of a process: nanoGPT's example for a CPU as its README gives it, and troupe with as many looks."""
     found: dict[str, Callable[[], float]] = {}
     if folder:
-        settings = _settings(SMALL, 2000, compile_it=False) | {"eval_interval": 250, "eval_iters": 20}
-        found["nanoGPT"] = lambda: nanogpt_copy.train(folder, settings).seconds
-        found["nanoGPT, compiled"] = lambda: nanogpt_copy.train(folder, settings | {"compile": True}).seconds
-    found["troupe"] = lambda: fit("nanogpt-cpu", "pretrain.eval_interval=250", f"run.threads={threads}")["seconds"]
+        settings = _settings(SMALL, 2000, compiled=False) | {"eval_interval": 250, "eval_iters": 20}
+        for compiled in (False, True):
+            whole = partial(_whole_script, folder, settings | {"compile": compiled})
+            found[f"{SCRIPT}, {FLOAT32}, {how(compiled)}"] = whole
+    run = ["run.device=cpu", f"run.threads={threads}", f"run.precision={BFLOAT16}", "pretrain.eval_interval=250"]
+    for compiled in (False, True):
+        overrides = [*run, f"run.compile={'always' if compiled else 'never'}"]
+        found[f"troupe with its recipe, {BFLOAT16}, {how(compiled)}"] = partial(_whole_fit, overrides)
     return found
 
 
-def utilisation(shape: Shape, figures: Figures) -> str:
-    """A table of useful FLOP/s against the peak of the matrix products in the same precision."""
-    peaks = {dtype: peak_flops(shape, dtype, repeats=5) for dtype in (torch.float32, torch.bfloat16)}
+def utilisation(shape: BenchShape, figures: Figures) -> str:
+    """A table of useful FLOP/s against the peak of the matrix products in the same precision, round by round."""
     said = ", ".join(
-        f"{str(dtype).removeprefix('torch.')} {short(peak / 1e9)} GFLOP/s" for dtype, peak in peaks.items()
+        f"{name.removeprefix(f'{PEAK}, ')} {short(median(values) / 1e9)} GFLOP/s"
+        for name, values in figures.items()
+        if name.startswith(PEAK)
     )
-    lines = [f"GEMM peak of these shapes: {said}.", "", "| | useful GFLOP/s | of the peak |", "|---|---:|---:|"]
+    lines = [f"{PEAK} of these shapes: {said}.", "", "| | useful GFLOP/s | of the peak |", "|---|---:|---:|"]
     for name, values in figures.items():
-        if "recipe" not in name:
-            useful = median(values) * shape.flops_per_token()
-            peak = peaks[torch.bfloat16 if BFLOAT16 in name else torch.float32]
-            lines.append(f"| {name} | {short(useful / 1e9)} | {useful / peak:.0%} |")
+        if "recipe" not in name and not name.startswith(PEAK):
+            useful = [speed * shape.flops_per_token() for speed in values]
+            peak = figures[f"{PEAK}, {BFLOAT16 if BFLOAT16 in name else FLOAT32}"]
+            share = median(done / most for done, most in zip(useful, peak, strict=True))
+            lines.append(f"| {name} | {short(median(useful) / 1e9)} | {share:.0%} |")
     return "\n".join(lines)
 
 
-def fit(config: str, *overrides: str) -> dict[str, Any]:
-    """The result of `python -m benchmarks.fit` in a process of its own; exits if that fails, which has said why."""
-    command = [sys.executable, "-m", "benchmarks.fit", str(CONFIGS / f"{config}.yaml"), " ".join(overrides)]
+def run_fit(config: str, *arguments: str) -> dict[str, Any]:
+    """The result of `python -m benchmarks.fit` in a process of its own, and `seconds`, from its start to its end.
+
+    Exits if it fails; it has said why.
+    """
+    command = [sys.executable, "-m", "benchmarks.fit", str(CONFIGS / f"{config}.yaml"), *arguments]
+    began = time.monotonic()
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    seconds = time.monotonic() - began
     if ended.returncode:
-        raise SystemExit(ended.returncode)
-    return dict(json.loads(ended.stdout.splitlines()[-1]))
+        raise SystemExit(f"benchmarks.fit of {config} ended with status {ended.returncode}")
+    return {**json.loads(ended.stdout.splitlines()[-1]), "seconds": seconds}
 
 
 def _fit(config: str, overrides: list[str]) -> float:
-    return _steady(fit(config, *overrides)["tokens_per_second"])
+    return _steady(run_fit(config, " ".join(overrides), "--validate=1024")["tokens_per_second"])
 
 
-def _script(folder: Path, shape: Shape, steps: int, compile_it: bool) -> float:
-    finished = nanogpt_copy.train(folder, _settings(shape, steps, compile_it))
+def _script(folder: Path, shape: BenchShape, steps: int, compiled: bool) -> float:
+    finished = nanogpt_copy.train(folder, _settings(shape, steps, compiled))
     return _steady(finished.tokens_per_second(shape.tokens))
 
 
-def _model(folder: Path, shape: Shape, steps: int, compile_it: bool) -> float:
+def _model(folder: Path, shape: BenchShape, steps: int, compiled: bool) -> float:
     sizes = [getattr(shape, name) for name in ("n_layer", "n_head", "n_embd", "block_size", "batch_size", "dropout")]
-    finished = nanogpt_copy.run(folder, AUTOCAST, *map(str, [*sizes, steps, compile_it]))
+    finished = nanogpt_copy.run(folder, AUTOCAST, *map(str, [*sizes, steps, compiled]))
     return _steady(finished.tokens_per_second(shape.tokens))
 
 
-def _settings(shape: Shape, steps: int, compile_it: bool) -> dict[str, object]:
+def _whole_script(folder: Path, settings: dict[str, object]) -> float:
+    with compiling_afresh():
+        return nanogpt_copy.train(folder, settings).seconds
+
+
+def _whole_fit(overrides: list[str]) -> float:
+    with compiling_afresh():
+        return float(run_fit("nanogpt-cpu", " ".join(overrides))["seconds"])
+
+
+def _settings(shape: BenchShape, steps: int, compiled: bool) -> dict[str, object]:
     dimensions = {name: getattr(shape, name) for name in (*DIMENSIONS, "batch_size")}
     length = {"max_iters": steps, "lr_decay_iters": steps, "eval_iters": 1, "eval_interval": steps + 1}
-    return {**dimensions, **length, "log_interval": 1, "device": "cpu", "dtype": "float32", "compile": compile_it}
+    return {**dimensions, **length, "log_interval": 1, "device": "cpu", "dtype": FLOAT32, "compile": compiled}
 
 
 def _steady(tokens_per_second: list[float]) -> float:
     return median(tokens_per_second[len(tokens_per_second) // 2 :])
-
-
-def _fastest_of_its_own(figures: Figures) -> str | None:
-    own = [name for name in figures if name.startswith("nanoGPT, ")]
-    return max(own, key=lambda name: median(figures[name]), default=None)
 
 
 def _copy(checkout: Path | None) -> AbstractContextManager[Path | None]:

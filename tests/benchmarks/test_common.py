@@ -1,12 +1,14 @@
 """What the benchmarks count and how they compare, by hand."""
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.common import interleaved, table
 from benchmarks.fit import Log, nanogpt_split
-from benchmarks.gemm import Shape, peak_flops
+from benchmarks.gemm import BenchShape, peak_flops
 from benchmarks.nanogpt_copy import Finished
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
@@ -16,19 +18,21 @@ from troupe.training.validation import validate
 
 def test_contestants_take_turns() -> None:
     turns: list[str] = []
+    args = Namespace(rounds=2, busy=[])
 
     def contestant(name: str) -> float:
         turns.append(name)
         return float(len(turns))
 
-    figures = interleaved({"a": lambda: contestant("a"), "b": lambda: contestant("b")}, rounds=2)
+    figures = interleaved({"a": lambda: contestant("a"), "b": lambda: contestant("b")}, args)
     assert turns == ["a", "b", "a", "b"]
     assert figures == {"a": [1.0, 3.0], "b": [2.0, 4.0]}
+    assert len(args.busy) == 2
 
 
 def test_ratios_are_taken_within_a_round() -> None:
     """b is twice a in every round, though the machine was ten times slower in the last."""
-    lines = table("Title", {"a": [10.0, 11.0, 1.0], "b": [20.0, 22.0, 2.0]}, "tokens/s", base="a").splitlines()
+    lines = table("Title", {"a": [10.0, 11.0, 1.0], "b": [20.0, 22.0, 2.0]}, "tokens/s", bases=["a"]).splitlines()
     assert lines[0] == "### Title"
     assert lines[-2:] == [
         "| a | 10 | 1..11 | 1.00 (1.00..1.00) |",
@@ -61,22 +65,23 @@ def test_a_loss_leaves_out_the_first_token() -> None:
 
 def test_useful_operations_of_a_token() -> None:
     """L 2, D 4, T 8, V 65: 2 (12 x 16) + 4 x 65 = 644 weights; 6 x 644 + 6 x 2 x 8 x 4 = 4248."""
-    assert Shape(2, 2, 4, 8, 1, 0.0).flops_per_token() == 4248
+    assert BenchShape(2, 2, 4, 8, 1, 0.0).flops_per_token() == 4248
 
 
 def test_weights_that_are_counted_are_those_of_the_model() -> None:
     """All parameters with two axes but the position embedding; the token embedding is the head."""
-    shape = Shape(2, 2, 16, 8, 1, 0.0)
+    shape = BenchShape(2, 2, 16, 8, 1, 0.0)
     model = GPT(GPTConfig(65, shape.block_size, shape.n_layer, shape.n_head, shape.n_embd, shape.dropout))
     weights = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "position" not in name)
     assert weights == sum(count * n_in * n_out for count, n_in, n_out in shape.linear_layers())
 
 
 def test_the_peak_is_positive_and_finite() -> None:
-    assert 0 < peak_flops(Shape(1, 1, 8, 4, 2, 0.0), torch.float32, repeats=1) < float("inf")
+    assert 0 < peak_flops(BenchShape(1, 1, 8, 4, 2, 0.0), torch.float32, repeats=1) < float("inf")
 
 
 def test_step_times_of_nanogpt_are_read_without_the_first() -> None:
     output = "step 0: train loss 4.2, val loss 4.2\niter 0: loss 4.2, time 900.00ms, mfu -100.00%\n"
     output += "iter 1: loss 4.1, time 20.00ms, mfu -100.00%\niter 2: loss 4.1, time 40.00ms, mfu 1.00%\n"
     assert Finished(output, 1.0).tokens_per_second(100) == [5000.0, 2500.0]
+    assert Finished(output, 1.0).looks() == [(0, 4.2)]

@@ -28,7 +28,7 @@ SHAKESPEARE = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("name", "options", "row"),
     [
-        ("training", [], "| troupe, float32 |"),
+        ("training", [], "| troupe as GPT-2, float32, eager |"),
         ("shakespeare", ["--configs", "nanogpt-cpu", "--seeds", "1"], "| 1 | 4."),  # near ln 65 = 4.17 after 4 steps
         ("tokenisation", [], "| tiktoken"),
         ("generation", [], "| transformers"),
@@ -40,7 +40,7 @@ def test_it_writes_a_page(tmp_path: Path, name: str, options: list[str], row: st
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 0, ended.stderr
     page = (tmp_path / f"{name}.md").read_text()
-    for fact in ("machine", "threads", "versions", "command", "commit", "date"):
+    for fact in ("machine", "threads", "others", "versions", "command", "commit", "date"):
         assert f"\n- {fact}: " in page
     assert row in page
     if name == "tokenisation":
