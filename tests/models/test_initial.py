@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import huggingface_hub.constants
@@ -13,11 +14,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from tests.conftest import GPT2, ROOT, TINY
 from troupe.data.tokenizer import make_tokenizer
 from troupe.errors import ArtifactError, ParamsError
+from troupe.files import read_json, write_json
 from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.huggingface import export_gpt2
-from troupe.models.initial import find_initial, load_initial, require_agreement
+from troupe.models.initial import find_initial, has_seen, load_initial, require_agreement
 from troupe.params import Params, load_params
 
 TEXT = "the cat sat on the mat and the rat sat on the hat " * 20
@@ -52,7 +54,7 @@ def test_a_shorter_context_computes_the_same_of_it(folder: Path, dense: GPT) -> 
     """GPT-2's positions are rows of a table: a table without its last rows changes nothing before them."""
     initial = find_initial("given")
     assert initial.config == dense.config
-    assert initial.facts()["revision"] is None
+    assert initial.revision is None
     shorter = load_initial(initial, Path("tokenizer.json"), block_size=8, dropout=0.5)
     assert (shorter.config.block_size, shorter.config.dropout, shorter.training) == (8, 0.5, True)
     ids = torch.randint(0, TOKENS.vocab_size, (2, 8))
@@ -60,9 +62,12 @@ def test_a_shorter_context_computes_the_same_of_it(folder: Path, dense: GPT) -> 
         torch.testing.assert_close(shorter.eval()(ids), dense(ids), atol=0, rtol=0)
 
 
-def test_the_digest_is_that_of_weights_and_configuration(folder: Path) -> None:
+def test_the_digest_is_that_of_weights_and_architecture(folder: Path) -> None:
+    """What else config.json says, a version of transformers or a model's provenance, retrains nothing."""
     before = find_initial("given").sha256
     shutil.copytree(folder, "copy")
+    config = read_json(Path("copy/config.json"))
+    write_json(Path("copy/config.json"), config | {"transformers_version": "99"})
     assert find_initial("copy").sha256 == before
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
@@ -123,6 +128,39 @@ def test_a_vocabulary_of_older_transformers_counts_too(dense: GPT, tmp_path: Pat
         load_initial(initial, tmp_path / "tokens.json", 8, 0.0)
 
 
+KNOWN = {"stage": "pretrain", "corpus_sha256": "this", "block_bytes": 4096}
+
+
+@pytest.mark.parametrize(
+    ("provenance", "seen"),
+    [
+        (KNOWN, "training text"),
+        (KNOWN | {"corpus_sha256": "another"}, "unknown"),
+        (KNOWN | {"corpus_sha256": "another", "block_bytes": 64}, "unknown"),
+        ({"stage": "pretrain", "corpus_sha256": "this"}, "unknown"),  # of a version that did not record its blocks
+        (KNOWN | {"stage": "moe-control"}, "unknown"),
+        (KNOWN | {"initial": {"has_seen": "training text"}}, "training text"),
+        (KNOWN | {"initial": {"has_seen": "unknown"}}, "unknown"),
+        ({}, "unknown"),
+    ],
+)
+def test_what_weights_have_seen(provenance: dict[str, Any], seen: str, dense: GPT, tmp_path: Path) -> None:
+    save_bundle(tmp_path / "given", dense, TOKENS, provenance)
+    assert has_seen(find_initial(str(tmp_path / "given")), "this", 4096) == seen
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "moe-control"])
+def test_weights_that_saw_what_another_split_now_holds_out_are_refused(stage: str, dense: GPT, tmp_path: Path) -> None:
+    save_bundle(tmp_path / "given", dense, TOKENS, KNOWN | {"stage": stage})
+    with pytest.raises(ParamsError, match=r'trained on text that is now held out.*SET="data.block_bytes=4096"$'):
+        has_seen(find_initial(str(tmp_path / "given")), "this", 2048)
+
+
+def test_what_weights_from_elsewhere_have_seen_is_unknown(dense: GPT, tmp_path: Path) -> None:
+    export_gpt2(tmp_path / "given", dense, TOKENS)
+    assert has_seen(find_initial(str(tmp_path / "given")), "this", 4096) == "unknown"
+
+
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
@@ -162,7 +200,13 @@ def test_without_a_network_the_hubs_cache_serves(name: str, entry: str, cache: P
     (cache / entry / "refs/main").write_text(COMMIT)
     initial = find_initial(name)
     assert (initial.config, initial.revision) == (dense.config, COMMIT)
-    assert find_initial(name, COMMIT) == initial
+    assert find_initial(f"{name}@{COMMIT}").folder == initial.folder
+    with pytest.raises(ArtifactError, match="no such folder, not in the cache"):
+        find_initial(f"{name}@{COMMIT[::-1]}")
+    another = initial.folder.rename(initial.folder.with_name(COMMIT[::-1]))
+    (cache / entry / "refs/main").write_text(another.name)
+    assert find_initial(name).revision == another.name
+    assert find_initial(name).identity() == initial.identity(), "a commit that changes no weights retrains nothing"
 
 
 def test_without_network_and_cache_one_line_says_what_to_do(cache: Path) -> None:

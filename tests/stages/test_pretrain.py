@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.conftest import GPT2, ROOT, TINY
-from troupe.errors import ArtifactError
+from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, INITIAL, TOKENS, model_dir
 from troupe.models.bundle import load_bundle
@@ -80,8 +80,8 @@ def test_it_starts_from_a_checkpoint_of_transformers(given: tuple[Params, GPT2LM
     ids = torch.randint(theirs.config.vocab_size, (2, 16))
     with torch.no_grad():
         torch.testing.assert_close(bundle.model(ids), theirs(ids).logits, atol=1e-5, rtol=0)
-    assert bundle.config["provenance"]["initial"] == read_json(INITIAL)
-    assert read_json(INITIAL)["init_from"] == "given"
+    assert bundle.config["provenance"]["initial"] == read_json(INITIAL) | {"revision": None}
+    assert (read_json(INITIAL)["init_from"], read_json(INITIAL)["has_seen"]) == ("given", "unknown")
 
 
 def test_it_starts_from_a_model_of_its_own(workspace: Params) -> None:
@@ -91,9 +91,14 @@ def test_it_starts_from_a_model_of_its_own(workspace: Params) -> None:
     again = workspace.pretrain.model_copy(update={"init_from": "mine"})
     params = workspace.model_copy(update={"pretrain": again})
     inputs(params)
+    assert read_json(INITIAL)["has_seen"] == "training text"
     pretrain(params)
     assert read_metrics(FOLDER / "metrics.jsonl")[0]["train/loss"] < math.log(300) - 0.5, "it goes on, not from chance"
     assert load_bundle(FOLDER).sha256 != first.sha256
+    before, other = read_json(INITIAL), params.data.model_copy(update={"block_bytes": 128})
+    with pytest.raises(ParamsError, match="mine: trained on text that is now held out"):
+        inputs(params.model_copy(update={"data": other}))
+    assert read_json(INITIAL) == before
 
 
 def test_initial_weights_that_changed_behind_its_back_are_refused(given: tuple[Params, GPT2LMHeadModel]) -> None:

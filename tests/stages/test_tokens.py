@@ -49,6 +49,7 @@ def test_the_ids_of_each_split_are_its_text(kind: str) -> None:
     assert meta["bytes"] == {split: len(split_text(CORPUS, split).encode()) for split in SPLITS}
     assert meta["test_sha256"] == hashlib.sha256(split_text(CORPUS, "test").encode()).hexdigest()
     assert meta["corpus_sha256"] == sha256_file(CORPUS / "corpus.txt")
+    assert meta["block_bytes"] == 96
     assert meta["tokenizer_sha256"] == sha256_file(TOKENS / "tokenizer.json")
 
 

@@ -18,17 +18,19 @@ REMEDY = "connect to the network, or name a folder that holds config.json and mo
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name is one of GPT-2's sizes or looks like "owner/name"."""
+    """Whether a name is one of GPT-2's sizes or looks like "owner/name", either with or without "@revision"."""
+    name = name.partition("@")[0]
     return name in GPT2_NAMES or OWNER_AND_NAME.fullmatch(name) is not None
 
 
-def fetch(name: str, revision: str | None = None) -> Path:
-    """The folder of a model's newest revision, or of one; its name is the revision, a commit.
+def fetch(name: str) -> Path:
+    """The folder of a model's newest revision, or of the one after "@"; its name is the revision, a commit.
 
     Without a network, the newest that the cache holds. Raises ArtifactError, in one line, if there is none.
     """
+    model, _, revision = name.partition("@")
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES))
+        return Path(huggingface_hub.snapshot_download(model, revision=revision or None, allow_patterns=FILES))
     except HFValidationError as error:
         raise ArtifactError(f"{name}: no name of the Hugging Face hub: {_line(error)}") from None
     except LocalEntryNotFoundError:

@@ -5,9 +5,11 @@ all a user needs to make it so.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from tokenizers import Tokenizer as LibraryTokenizer
 
@@ -29,7 +31,7 @@ GPT2_VOCABULARY = 50_257
 
 @dataclass(frozen=True)
 class Initial:
-    """Weights to start from: `revision` is the hub's commit, `sha256` digests configuration and weights."""
+    """Weights to start from: `revision` is the hub's commit, `sha256` digests architecture and weights."""
 
     name: str
     folder: Path
@@ -37,12 +39,12 @@ class Initial:
     sha256: str
     config: GPTConfig
 
-    def facts(self) -> dict[str, str | None]:
-        """What a model's provenance says of its origin."""
-        return {"init_from": self.name, "revision": self.revision, "sha256": self.sha256}
+    def identity(self) -> dict[str, str]:
+        """What training depends on: not the revision, for a commit of the hub may change no weights."""
+        return {"init_from": self.name, "sha256": self.sha256}
 
 
-def find_initial(name: str, revision: str | None = None) -> Initial:
+def find_initial(name: str) -> Initial:
     """Look up what init_from names, without loading it; a folder comes before a name of the hub.
 
     Raises ArtifactError: nothing of that name, no dense model, broken files, a folder that a stage rewrites.
@@ -50,15 +52,35 @@ def find_initial(name: str, revision: str | None = None) -> Initial:
     folder, from_hub = Path(name), not Path(name).is_dir()
     if from_hub:
         if not hub.is_hub_name(name):
-            raise ArtifactError(f"pretrain.init_from {name!r}: no such folder; name one, scratch, gpt2 or owner/name")
-        folder = hub.fetch(name, revision)
+            raise ArtifactError(
+                f"pretrain.init_from {name!r}: no such folder; name one, scratch, gpt2 or owner/name[@revision]"
+            )
+        folder = hub.fetch(name)
     elif folder.resolve().is_relative_to(ARTIFACTS.resolve()):
         raise ArtifactError(f"pretrain.init_from {name!r}: stages rewrite what is in {ARTIFACTS}; copy the folder")
     if huggingface.is_huggingface(folder):
         config, weights = huggingface.read_config(folder), huggingface.weight_files(folder)
     else:
         config, weights = _bundle_config(folder), [folder / WEIGHTS]
-    return Initial(name, folder, folder.name if from_hub else None, _digest([folder / CONFIG, *weights]), config)
+    return Initial(name, folder, folder.name if from_hub else None, _digest(config, weights), config)
+
+
+def has_seen(initial: Initial, corpus_sha256: str, block_bytes: int) -> Literal["training text", "unknown"]:
+    """What the weights have been trained on: this run's training text and no other, or nobody knows what.
+
+    Raises ParamsError if it is this very text cut into other blocks, so that they know what is now held out.
+    """
+    provenance = {} if huggingface.is_huggingface(initial.folder) else _provenance(initial.folder)
+    if provenance.get("corpus_sha256") != corpus_sha256 or "block_bytes" not in provenance:
+        return "unknown"
+    if (before := provenance["block_bytes"]) != block_bytes:
+        raise ParamsError(
+            f"pretrain.init_from {initial.name}: trained on text that is now held out, for it was cut into blocks of "
+            f'{before} bytes; cut it so again: SET="data.block_bytes={before}"'
+        )
+    if "initial" not in provenance and provenance["stage"] == "pretrain":  # other stages do not say how it all began
+        return "training text"
+    return "training text" if provenance.get("initial", {}).get("has_seen") == "training text" else "unknown"
 
 
 def require_agreement(initial: Initial, params: Params) -> None:
@@ -100,9 +122,14 @@ def _bundle_config(folder: Path) -> GPTConfig:
         raise ArtifactError(f"{folder / CONFIG}: describes neither a bundle nor a GPT-2 of Hugging Face's") from None
 
 
-def _digest(files: Iterable[Path]) -> str:
-    lines = [f"{sha256_file(file)}  {file.name}\n" for file in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def _provenance(folder: Path) -> dict[str, Any]:
+    provenance: dict[str, Any] = read_json(folder / CONFIG).get("provenance", {})
+    return provenance
+
+
+def _digest(config: GPTConfig, weights: Iterable[Path]) -> str:
+    parts = {"config": asdict(config), "weights": {file.name: sha256_file(file) for file in weights}}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _kind(initial: Initial) -> str | None:

@@ -81,7 +81,8 @@ def fit(
         return {}
 
     tokens = params.steps * params.batch_size * model.config.block_size
-    provenance = {"stage": name, "seed": run.seed, "corpus_sha256": meta["corpus_sha256"], **(origin or {})}
+    text = {fact: meta[fact] for fact in ("corpus_sha256", "block_bytes", "test_sha256")}  # what was held out of what
+    provenance = {"stage": name, "seed": run.seed, **text, **(origin or {})}
     facts = {
         "steps": params.steps,
         "tokens": tokens,

@@ -18,20 +18,20 @@ def inputs(params: Params) -> None:
     """Write this run's parameters and the digest of its source; every fault is found before either is written."""
     source = describe(params.data.source)
     check_size(source.bytes, params.data.block_bytes)
-    initial = _initial_weights(params)
+    initial = _initial_weights(params, source.sha256)
     dump_params(params, EFFECTIVE_PARAMS)
     write_json(SOURCE, asdict(source))
     write_json(INITIAL, initial)
 
 
-def _initial_weights(params: Params) -> dict[str, str | None]:
+def _initial_weights(params: Params, corpus_sha256: str) -> dict[str, str]:
     if params.pretrain.init_from == "scratch":
         return {"init_from": "scratch"}
-    from troupe.models.initial import find_initial, require_agreement  # late: torch, seconds that no other run needs
+    from troupe.models import initial  # late: torch, seconds that no other run needs
 
-    initial = find_initial(params.pretrain.init_from)
-    require_agreement(initial, params)
-    return initial.facts()
+    found = initial.find_initial(params.pretrain.init_from)
+    initial.require_agreement(found, params)
+    return found.identity() | {"has_seen": initial.has_seen(found, corpus_sha256, params.data.block_bytes)}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 It starts from random weights, or from those that `pretrain.init_from` names and artifacts/init.json holds to account.
 """
 
+from typing import Any
+
 from troupe.compute import set_up
 from troupe.errors import ArtifactError
 from troupe.files import read_json
@@ -21,9 +23,8 @@ from troupe.training.launch import side_by_side
 def pretrain(params: Params) -> None:
     """Train a GPT-2 on the training split."""
     device, scratch = set_up(params.run), params.pretrain.init_from == SCRATCH
-    model = random_gpt2(params) if scratch else given_gpt2(params)
+    model, origin = (random_gpt2(params), {}) if scratch else given_gpt2(params)
     sections = {"run": params.run, "model": params.model, "pretrain": params.pretrain}
-    origin = {} if scratch else {"initial": read_json(INITIAL)}
     folder = model_dir("pretrain")
     fit("pretrain", model.to(device), params.pretrain, params.run, folder, sections, [INITIAL], origin=origin)
     forget("pretrain")
@@ -36,17 +37,18 @@ def random_gpt2(params: Params) -> GPT:
     return model
 
 
-def given_gpt2(params: Params) -> GPT:
-    """The GPT-2 that `pretrain.init_from` names, in the revision that stage `inputs` has seen.
+def given_gpt2(params: Params) -> tuple[GPT, dict[str, Any]]:
+    """The GPT-2 that `pretrain.init_from` names, and what its offspring's provenance says of it.
 
-    Raises ArtifactError if it has changed since, or does not know the tokens; ParamsError for other dimensions.
+    Raises ArtifactError if it has changed since stage `inputs`, or does not know the tokens; ParamsError for other
+    dimensions.
     """
-    seen = read_json(INITIAL)
-    initial = find_initial(params.pretrain.init_from, seen.get("revision"))
-    if initial.facts() != seen:
+    seen, initial = read_json(INITIAL), find_initial(params.pretrain.init_from)
+    if not initial.identity().items() <= seen.items():
         raise ArtifactError(f"pretrain.init_from {initial.name}: not what {INITIAL} recorded; run stage inputs again")
     require_agreement(initial, params)
-    return load_initial(initial, TOKENS / TOKENIZER, params.model.block_size, params.model.dropout)
+    model = load_initial(initial, TOKENS / TOKENIZER, params.model.block_size, params.model.dropout)
+    return model, {"initial": seen | {"revision": initial.revision}}
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def tokens(params: Params) -> None:
             "bytes": sizes,
             "test_sha256": manifest["splits"]["test"]["sha256"],
             "corpus_sha256": manifest["sha256"],
+            "block_bytes": manifest["block_bytes"],
             "tokenizer_sha256": sha256_file(TOKENS / "tokenizer.json"),
         },
     )
