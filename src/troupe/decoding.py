@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from troupe.errors import ParamsError
+from troupe.errors import ArtifactError, ParamsError
 from troupe.models.gpt2 import GPT
 from troupe.models.layers import KVCache
 
@@ -67,8 +67,11 @@ def draw(logits_BV: Tensor, uniform_B1: Tensor) -> Tensor:
     """(B, 1): the first token up to which the probabilities add up to more than `uniform`, which is from [0, 1).
 
     The inverse of the cumulative distribution: one number draws one token, and a token of probability 0 is never drawn.
+    Raises ArtifactError for logits that are no distribution: a NaN, an infinity, or all minus infinity.
     """
     cumulative_BV = logits_BV.softmax(-1).cumsum(-1, dtype=torch.float64)
+    if cumulative_BV[:, -1].isnan().any():
+        raise ArtifactError("the model gives no probabilities: its logits are not finite, so its weights are damaged")
     return torch.searchsorted(cumulative_BV, uniform_B1 * cumulative_BV[:, -1:], right=True)
 
 
@@ -137,10 +140,13 @@ def stream(
     round differently for another number of sequences, and a draw that falls within such an error (about 1e-6 in single
     precision) of the border between two tokens then takes the other one.
 
-    The model sees at most its last block_size tokens. Learned positions cannot slide, so when its context is full the
-    model starts again from the last half of it: every token is predicted from at least block_size/2 tokens, and the
-    cache is rebuilt once in block_size/2 tokens instead of at every one. The repetition penalty remembers as far back
-    as the model does. Raises ParamsError for an empty prompt, ValueError if seeds and sequences differ in number.
+    The model sees at most its last block_size tokens. When its context is full it starts again from the last half of
+    it: every token is predicted from at least block_size/2 tokens, and the cache is rebuilt once in block_size/2 tokens
+    instead of at every one. Learned positions cannot slide; rotary ones could, but what is cached in later layers would
+    still know of the tokens let go, which training never showed: one rule for both, as trained. The repetition penalty
+    remembers as far back as the model does.
+
+    Raises ParamsError for an empty prompt, ValueError if seeds and sequences differ in number.
     """
     B, T = ids_BT.shape
     if T == 0:

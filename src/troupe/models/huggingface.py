@@ -159,7 +159,7 @@ def _require_gpt2(model: GPT) -> None:
     departures = {name: getattr(model.config, name) for name in gpt2 if getattr(model.config, name) != gpt2[name]}
     if departures:
         raise ArtifactError(
-            f"transformers knows this architecture only as GPT-2's, which the model is not ({_as_set(departures)}); "
+            f"transformers has a place for GPT-2's architecture, this model departs from it ({_as_set(departures)}); "
             f'train one with PROFILE=gpu2-124m or SET="{_as_set(gpt2)}"'
         )
 

@@ -43,7 +43,7 @@ class LayerCache:
 
 
 class KVCache:
-    """One LayerCache per layer, each with room for `capacity` tokens (a model's block_size)."""
+    """One LayerCache per layer, each with room for `capacity` tokens: all of a text, at most block_size."""
 
     def __init__(self, n_layer: int, capacity: int) -> None:
         self.layers = [LayerCache(capacity) for _ in range(n_layer)]
