@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.publish import Publication
-from troupe.evaluation.report import rows
+from troupe.evaluation.report import caveats, rows
 from troupe.layout import ARTIFACTS, REPORT
 
 HEADER = ("", "bits/byte", "judge")
@@ -21,7 +21,7 @@ def summary(publication: Publication) -> str:
         lines += [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
         ]
-        lines += [f"({LEGEND})", ""]
+        lines += [f"({LEGEND})", *caveats(publication.metrics), ""]
     lines += [*_verdict(publication), ""]
     lines += [f"report   {REPORT}", f"models   {ARTIFACTS}/, and in the registry: troupe versions", f"next     {NEXT}"]
     return "\n".join(lines)
@@ -30,7 +30,8 @@ def summary(publication: Publication) -> str:
 def markdown(publication: Publication) -> str:
     """For Prefect's page of artifacts."""
     table = [HEADER, ("---", "---:", "---:"), *_cells(publication.metrics or {})]
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in table), "", LEGEND, "", *_verdict(publication)])
+    about = [LEGEND, *(caveats(publication.metrics) if publication.metrics else ())]
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in table), "", *about, "", *_verdict(publication)])
 
 
 def _cells(metrics: dict[str, Any]) -> list[Sequence[str]]:

@@ -11,7 +11,7 @@ import pytest
 
 from troupe.errors import ArtifactError
 from troupe.evaluation.plots import PANELS, curve, draw_all, series
-from troupe.evaluation.report import render_report, rows
+from troupe.evaluation.report import counted, render_report, rows
 from troupe.files import write_json
 from troupe.layout import MODEL_STAGES
 
@@ -29,6 +29,8 @@ def metrics() -> dict[str, Any]:
     ngram = {str(order): 3.0 / order for order in range(1, 7)}
     return {
         "test_sha256": "cd" * 32,
+        "text": {split: {"bytes": 1000, "of": 1000} for split in ("train", "validation", "test")},
+        "initial": None,
         "judge": {"name": "judge", "seeds": 5, "window_bytes": 128, "texts": 400, "digest": "ef" * 32},
         "models": dict.fromkeys(MODEL_STAGES, model),
         "controls": {
@@ -146,6 +148,37 @@ def test_the_table_has_every_competitor_and_the_best_order() -> None:
     assert [row["name"] for row in rows(metrics())] == [
         *MODEL_STAGES, "dense, continued", "Kneser-Ney, order 5", "Kneser-Ney, order 6", "real text", "known bad",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "of", "said"),
+    [
+        (1000, 1000, ""),
+        (1100, 2000, "the first 1.07 KiB"),
+        (2**22 + 2048, 2**23, "the first 4 MiB"),
+        (2**29, 2**33, "the first 512 MiB"),
+    ],
+)
+def test_what_counting_has_not_seen_is_said_wherever_it_is_named(
+    n_bytes: int, of: int, said: str, reports: Path
+) -> None:
+    figures = metrics()
+    figures["text"]["train"] = {"bytes": n_bytes, "of": of}
+    assert counted(figures) == said
+    counting = [row["name"] for row in rows(figures) if row["name"].startswith("Kneser-Ney")]
+    suffix = f", of {said}" if said else ""
+    assert counting == [f"Kneser-Ney, order 5{suffix}", f"Kneser-Ney, order 6{suffix}"]
+    write_json(reports / "metrics.json", figures)
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    assert (f"<th>copied<br>from {said}</th>" if said else "<th>copied</th>") in text
+
+
+@pytest.mark.parametrize("seen", ["unknown", "training text"])
+def test_weights_with_an_unknown_past_are_called_so(seen: str, reports: Path) -> None:
+    write_json(reports / "metrics.json", metrics() | {"initial": {"init_from": "gpt2", "has_seen": seen}})
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    warned = "began as gpt2; what these weights have seen before is unknown: likelihoods on test text may be too good"
+    assert (warned in text) == (seen == "unknown")
 
 
 def test_pictures_are_well_formed_and_the_same_for_the_same_figures(reports: Path) -> None:

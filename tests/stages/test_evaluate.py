@@ -21,7 +21,10 @@ from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import Params
-from troupe.stages.evaluate import evaluate
+from troupe.stages.corpus import corpus
+from troupe.stages.evaluate import evaluate, read_held_out
+from troupe.stages.inputs import inputs
+from troupe.stages.tokens import tokens
 
 SMALL = {"judge_seeds": 2, "judge_texts": 10, "judge_window": 64, "sample_tokens": 8, "ngram_max_order": 6}
 
@@ -57,7 +60,7 @@ def numbers(node: Any) -> Iterator[float]:
 def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate(params)
     metrics = read_json(METRICS)
-    assert set(metrics) == {"test_sha256", "text", "judge", "models", "controls", "ngram", "candidate"}
+    assert set(metrics) == {"test_sha256", "text", "initial", "judge", "models", "controls", "ngram", "candidate"}
     assert set(metrics["controls"]) == {"dense_continued", "real_against_real", "real_text", "known_bad"}
     assert all(math.isfinite(number) for number in numbers(metrics))
     assert list(metrics["ngram"]["test"]) == [str(order) for order in range(1, 7)]
@@ -74,7 +77,7 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
 
 
 def test_a_long_text_is_measured_at_its_beginning_and_the_report_says_so(params: Params) -> None:
-    """All figures are of the cut text, which ends with a token, and the gate sees that the test text is another."""
+    """All figures are of the cut text, and the gate sees that the test text is another."""
     sizes = read_json(TOKENS / "meta.json")["bytes"]
     cut = {"train_bytes": 1000, "held_out_bytes": sizes["test"] - 40}
     evaluate(params)
@@ -85,12 +88,27 @@ def test_a_long_text_is_measured_at_its_beginning_and_the_report_says_so(params:
     evaluate(params.model_copy(update={"evaluate": params.evaluate.model_copy(update=cut)}))
     metrics, page = read_json(METRICS), REPORT.read_text()
     assert 1000 <= metrics["text"]["train"]["bytes"] < sizes["train"]
-    n_bytes = metrics["text"]["test"]["bytes"]
-    assert cut["held_out_bytes"] - 20 < n_bytes <= cut["held_out_bytes"]
+    assert (n_bytes := metrics["text"]["test"]["bytes"]) == cut["held_out_bytes"]
     assert metrics["test_sha256"] == hashlib.sha256(split_text(CORPUS, "test").encode()[:n_bytes]).hexdigest()
     assert metrics["ngram"]["test"] != whole["ngram"]["test"]
     assert page.count("Too long") == len([part for part in metrics["text"].values() if part["bytes"] < part["of"]])
     assert f"its first {n_bytes:,} bytes of {sizes['test']:,} (evaluate.held_out_bytes)" in page
+
+
+def test_the_cut_text_is_the_same_whatever_the_tokens(workspace: Params) -> None:
+    """It ends with a whole character, the last that fits, within a token or not; its ids are of just this text."""
+    text = "Größe: naïve cafés, 日本 and 😀 all over. " * 200
+    Path("text.txt").write_text(text, encoding="utf-8")
+    for kind in ("bytes", "chars", "bpe"):
+        params = workspace.model_copy(update={"tokens": workspace.tokens.model_copy(update={"kind": kind})})
+        for stage in (inputs, corpus, tokens):
+            stage(params)
+        tokenizer, whole = load_tokenizer(TOKENS / "tokenizer.json"), split_text(CORPUS, "test").encode()
+        for n_bytes in (*range(601, 612), len(whole), len(whole) + 1):
+            measured = params.evaluate.model_copy(update={"held_out_bytes": n_bytes, "judge_window": 32})
+            read = read_held_out(measured, block_size=16)["test"]
+            assert read.content == whole[:n_bytes].decode(errors="ignore").encode()
+            assert read.ids.tolist() == tokenizer.encode(read.content.decode())
 
 
 def test_it_repeats_itself_with_any_number_of_threads(params: Params) -> None:

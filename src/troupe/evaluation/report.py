@@ -30,6 +30,8 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
         rendered=time.strftime("%Y-%m-%d %H:%M"),
         metrics=metrics,
         rows=rows(metrics),
+        caveats=caveats(metrics),
+        counted=counted(metrics),
         samples=read_json(reports_dir / "samples.json"),
         plots={path.stem: _data_uri(path) for path in sorted((reports_dir / "plots").glob("*.svg"))},
         stages={stage: provenance["stages"].get(stage, {}) for stage in MODEL_STAGES},
@@ -48,7 +50,7 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
 
 def rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The comparison table: models, control, real text and competitors; a figure that a row has not is absent."""
-    controls, ngram = metrics["controls"], metrics["ngram"]
+    controls, ngram, part = metrics["controls"], metrics["ngram"], counted(metrics)
     table = [
         {
             "name": name,
@@ -66,10 +68,31 @@ def rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     best = str(ngram["order_chosen_on_validation"])
     for order in sorted({"5", best} & set(ngram["test"]), key=int):
         note = "chosen on validation" if order == best else ""
-        table.append({"name": f"Kneser-Ney, order {order}", "note": note, "bpb": ngram["test"][order]})
+        name = f"Kneser-Ney, order {order}" + (f", of {part}" if part else "")
+        table.append({"name": name, "note": note, "bpb": ngram["test"][order]})
     table.append({"name": "real text", "judge": controls["real_against_real"], **controls["real_text"]})
     table.append({"name": "known bad", "note": "byte Markov chain", "judge": controls["known_bad"]})
     return table
+
+
+def caveats(metrics: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before believing the figures: a sentence each."""
+    initial = metrics["initial"]
+    if not initial or initial["has_seen"] == "training text":
+        return []
+    return [
+        f"The models began as {initial['init_from']}; what these weights have seen before is unknown: "
+        "likelihoods on test text may be too good."
+    ]
+
+
+def counted(metrics: Mapping[str, Any]) -> str:
+    """The part of the training text that n-grams were counted and copies looked for in; "" if it is all of it."""
+    train = metrics["text"]["train"]
+    if train["bytes"] >= train["of"]:
+        return ""
+    size, unit = (train["bytes"] / 2**20, "MiB") if train["bytes"] >= 2**20 else (train["bytes"] / 2**10, "KiB")
+    return f"the first {size:.3g} {unit}"
 
 
 def _environment() -> Environment:

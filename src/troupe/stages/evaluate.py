@@ -4,22 +4,20 @@ import hashlib
 from collections.abc import Mapping
 from itertools import count
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from troupe.compute import set_up
-from troupe.data.batches import load_ids
-from troupe.data.corpus import Split, read_manifest, split_beginning, split_text
+from troupe.data.corpus import Split, read_manifest, split_beginning
 from troupe.data.tokenizer import load_tokenizer
 from troupe.evaluation.candidate import choose
 from troupe.evaluation.comparison import Comparison, Figures, HeldOut
 from troupe.evaluation.plots import draw_all
 from troupe.evaluation.provenance import gather_provenance
 from troupe.evaluation.realism import description, prompt_length
-from troupe.evaluation.report import render_report
+from troupe.evaluation.report import caveats, render_report, rows
 from troupe.evaluation.samples import write_samples
-from troupe.evaluation.windows import find_places, token_bytes
+from troupe.evaluation.windows import find_places
 from troupe.files import read_json, write_json
 from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, TOKENS, model_dir
 from troupe.models.bundle import TOKENIZER, Bundle, load_bundle
@@ -45,10 +43,8 @@ def evaluate(params: Params) -> None:
     provenance = gather_provenance(overrides_from_environment(), profile_from_environment())
     page = render_report(REPORTS, None, provenance)
     Console().print(table(metrics))
-    print(
-        f"candidate: {metrics['candidate']['stage']}, because {metrics['candidate']['reason']}\nreport: {page}",
-        flush=True,
-    )
+    candidate = f"candidate: {metrics['candidate']['stage']}, because {metrics['candidate']['reason']}"
+    print(*caveats(metrics), candidate, f"report: {page}", sep="\n", flush=True)
 
 
 def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -> Figures:
@@ -77,6 +73,7 @@ def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -
     return {
         "test_sha256": digests["test"],
         "text": shares(text),
+        "initial": models["pretrain"].config["provenance"].get("initial"),
         "judge": description(params.evaluate, {split: digests[split] for split in ("train", "validation")}),
         "models": measured,
         "controls": controls | {"real_text": {"diversity": comparison.real_diversity()}},
@@ -106,35 +103,32 @@ def shares(measured: Mapping[str, bytes]) -> Figures:
 
 
 def read_held_out(params: EvaluateParams, block_size: int) -> dict[str, HeldOut]:
-    """The beginning of each held-out split: at most `held_out_bytes` in whole tokens, with the judge's places in it."""
+    """The beginning of each held-out split, with the judge's places in it.
+
+    At most `held_out_bytes` in whole characters: the same text whatever the tokens, so that figures can be compared.
+    """
     tokenizer, meta = load_tokenizer(TOKENS / TOKENIZER), read_json(TOKENS / "meta.json")
     prompt = prompt_length(meta["bytes"]["train"] / meta["tokens"]["train"], block_size)
     read: dict[str, HeldOut] = {}
     for split in HELD_OUT:
-        ids = load_ids(TOKENS, split)[: params.held_out_bytes]  # a token is a byte at least
-        ends = np.cumsum(token_bytes(tokenizer)[ids])
-        ids = ids[: np.searchsorted(ends, params.held_out_bytes, side="right")]
-        places = find_places(split, ids, tokenizer, params.judge_window, prompt)
-        read[split] = HeldOut(split_text(CORPUS, split).encode()[: ends[len(ids) - 1]], ids, places)
+        blocks = split_beginning(CORPUS, split, params.held_out_bytes).encode()
+        text = blocks[: params.held_out_bytes].decode(errors="ignore")  # all but the last character is whole
+        ids = tokenizer.encode_array(text)
+        read[split] = HeldOut(text.encode(), ids, find_places(split, ids, tokenizer, params.judge_window, prompt))
     return read
 
 
 def table(metrics: Figures) -> Table:
     """The main figures for a terminal, all on test text."""
-    shown = Table("model", "bits per byte", "judge accuracy (95 %)", title="Test text: lower is better")
-    for name in MODEL_STAGES:
-        model = metrics["models"][name]
-        judge = model["test"]["judge"]
-        accuracy = f"{judge['accuracy']:.3f}  ({judge['low']:.3f} to {judge['high']:.3f})"
-        shown.add_row(name, f"{model['test']['bpb']:.3f}", accuracy)
-    if control := metrics["controls"].get("dense_continued"):
-        shown.add_row("dense, continued", f"{control['test']['bpb']:.3f}", "")
-    ngram = metrics["ngram"]
-    best = str(ngram["order_chosen_on_validation"])
-    for order in dict.fromkeys(("5", best)):
-        if order in ngram["test"]:
-            shown.add_row(f"Kneser-Ney order {order}", f"{ngram['test'][order]:.3f}", "")
+    shown = Table("", "bits per byte", "judge accuracy (95 %)", title="Test text: lower is better")
+    for row in rows(metrics):
+        if "bpb" in row:
+            shown.add_row(row["name"], f"{row['bpb']:.3f}", _interval(row["judge"]) if "judge" in row else "")
     return shown
+
+
+def _interval(judge: Figures) -> str:
+    return f"{judge['accuracy']:.3f}  ({judge['low']:.3f} to {judge['high']:.3f})"
 
 
 if __name__ == "__main__":
