@@ -36,7 +36,7 @@ help: ## list the targets
 	@awk '/^  (what|hardware|time|figure|measured): / { \
 	    fact[substr($$1, 1, length($$1) - 1)] = substr($$0, length($$1) + 4) } \
 	  /^  measured: / { name = FILENAME; gsub(/.*\/|\.yaml$$/, "", name); \
-	    printf "  %-12s %s\n  %-12s %s on %s: %s (%s)\n", name, fact["what"], "", fact["time"], fact["hardware"], \
+	    printf "  %-12s %s\n  %-12s %s on %s; %s (%s)\n", name, fact["what"], "", fact["time"], fact["hardware"], \
 	      fact["figure"], fact["measured"] }' profiles/*.yaml
 
 setup: $(STAMP) ## install the locked packages into .venv (every other target does this when needed)
@@ -53,7 +53,8 @@ pipeline: $(STAMP) ## text -> pretrain -> experts -> adversarial -> judged, regi
 	@$(BIN)/python -m pipelines run --profile "$$PROFILE" --set "$$SET"
 
 bench: $(STAMP) ## measure beside public peers, page by page into benchmarks/results (NANOGPT=path adds nanoGPT)
-	@set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
+	@failed=; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; done; \
+	    test -z "$$failed" || { echo "not complete:$$failed" >&2; exit 1; }
 
 test: check ## lint, types, import contract and every test, a whole small pipeline among them
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

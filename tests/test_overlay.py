@@ -101,7 +101,7 @@ def test_make_help_lists_every_profile() -> None:
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for path in PROFILES:
         about = YAML(typ="safe").load(path.read_text(encoding="utf-8"))[ABOUT]
-        lines = f"  {path.stem:<12} {about['what']}\n{'':15}{about['time']} on {about['hardware']}: {about['figure']} "
+        lines = f"  {path.stem:<12} {about['what']}\n{'':15}{about['time']} on {about['hardware']}; {about['figure']} "
         assert f"{lines}({about['measured']})\n" in told
 
 
