@@ -54,7 +54,7 @@ class Size:
     recipe: str | None  # configuration
     steps: int
     slow_steps: int  # of eager float32
-    ours_in_float32: bool = True  # where it is worth its minutes
+    hopeless: tuple[tuple[str, str], ...] = ()  # of our eager contestants: those that only take minutes
 
 
 SMALL = BenchShape(4, 4, 128, 64, 12, 0.0)
@@ -66,7 +66,7 @@ SIZES = [
         "shakespeare-10m",
         steps=6,
         slow_steps=3,
-        ours_in_float32=False,
+        hopeless=(("gpt2", FLOAT32), ("shakespeare-10m", BFLOAT16)),
     ),
 ]
 QUICK = [Size("tiny", BenchShape(2, 2, 32, 32, 4, 0.0), None, 6, 6)]
@@ -116,9 +116,9 @@ def ours(size: Size, threads: int, quick: bool) -> dict[str, Callable[[], float]
     length = [f"pretrain.batch_size={shape.batch_size}", f"pretrain.steps={size.steps}"]
     length.append(f"pretrain.eval_interval={size.steps}")
     run = [*dimensions, *length, f"run.threads={threads}", "run.device=cpu"]
-    wanted = [("gpt2", FLOAT32, False)] if size.ours_in_float32 else []
-    wanted += [("gpt2", BFLOAT16, compiled) for compiled in ((False,) if quick else (False, True))]
-    wanted += [(size.recipe, BFLOAT16, compiled) for compiled in (False, True)] if size.recipe else []
+    eager = [("gpt2", FLOAT32), ("gpt2", BFLOAT16), *([(size.recipe, BFLOAT16)] if size.recipe else [])]
+    wanted = [(*one, False) for one in eager if one not in size.hopeless]
+    wanted += [] if quick else [(*one, True) for one in eager if one[1] == BFLOAT16]
     return {
         f"troupe {'as GPT-2' if config == 'gpt2' else 'with its recipe'}, {precision}, {how(compiled)}": partial(
             _fit, config, [*run, f"run.precision={precision}", f"run.compile={'always' if compiled else 'never'}"]
@@ -145,11 +145,9 @@ def whole_runs(folder: Path | None, threads: int) -> dict[str, Callable[[], floa
         for compiled in (False, True):
             whole = partial(_whole_script, folder, settings | {"compile": compiled})
             found[f"{SCRIPT}, {FLOAT32}, {how(compiled)}"] = whole
-    run = ["run.device=cpu", f"run.threads={threads}", f"run.precision={BFLOAT16}", "pretrain.eval_interval=250"]
-    for compiled in (False, True):
-        overrides = [*run, f"run.compile={'always' if compiled else 'never'}"]
-        found[f"troupe with its recipe, {BFLOAT16}, {how(compiled)}"] = partial(_whole_fit, overrides)
-    return found
+    run = ["run.device=cpu", f"run.threads={threads}", f"run.precision={BFLOAT16}", "run.compile=always"]
+    whole_fit = partial(_whole_fit, [*run, "pretrain.eval_interval=250"])
+    return found | {f"troupe with its recipe, {BFLOAT16}, {how(compiled=True)}": whole_fit}
 
 
 def utilisation(shape: BenchShape, figures: Figures) -> str:
