@@ -87,8 +87,11 @@ def promote(
         bool, typer.Option("--fresh", help="As if there were no champion: for text or a judge that has changed.")
     ] = False,
 ) -> None:
-    """Put the candidate in reports/metrics.json through the gate; exit status 3 if it is refused."""
-    rule = _params(overrides, profile).promote
+    """Put the candidate in reports/metrics.json through the gate; exit status 3 if it is refused.
+
+    By the rule of the run that measured it, unless parameters are given.
+    """
+    rule = _judged_params(overrides, profile).promote
     from troupe.registry import release
 
     with workspace_lock():
@@ -205,6 +208,16 @@ def _params(overrides: str, profile: str) -> "Params":
 
     both = [*overrides_from_environment(), *split_overrides(overrides)]
     return load_params(layout.PARAMS, both, profile or profile_from_environment())
+
+
+def _judged_params(overrides: str, profile: str) -> "Params":
+    """Those of the run whose figures are judged, unless others are asked for."""
+    from troupe.params import load_params
+    from troupe.stages.common import overrides_from_environment, profile_from_environment
+
+    others = overrides or profile or overrides_from_environment() or profile_from_environment()
+    known = layout.EFFECTIVE_PARAMS.exists() and not others
+    return load_params(layout.EFFECTIVE_PARAMS) if known else _params(overrides, profile)
 
 
 def _shape(model: str) -> "Shape":

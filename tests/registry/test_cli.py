@@ -174,7 +174,7 @@ def test_promote_versions_rollback_and_generate_from_the_registry(troupe: Run, e
     from troupe.registry.registration import register
 
     run_dir = evaluated(seed=1)
-    Path("params.yaml").write_text(Path("artifacts/params.yaml").read_text())
+    assert not Path("params.yaml").exists(), "the rule is that of the run that is judged"
     assert troupe("promote")[0] == 2  # not registered yet
     for stage in ("pretrain", "moe", "adversarial"):
         register(stage, run_dir)
@@ -190,6 +190,7 @@ def test_promote_versions_rollback_and_generate_from_the_registry(troupe: Run, e
     status, out, err = troupe("promote")
     assert (status, out) == (3, "")
     assert "not better with 95% confidence" in err
+    Path("params.yaml").write_text(Path("artifacts/params.yaml").read_text())
     assert troupe("promote", "--set", "promote.confidence=0.55")[0] == 0
     table = [line.split() for line in troupe("versions")[1].splitlines()]
     assert table[1][:6] == ["troupe", "2", "champion", "1.5000", "0.7900", "promoted"]
