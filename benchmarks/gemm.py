@@ -6,8 +6,13 @@ N tokens of a step, I and J the width that goes into and comes out of a linear l
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+
+from troupe.inspection.structure import attention_macs, parts, without_weights
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,10 @@ class BenchShape:
         yield 1, D, self.vocab_size
 
     def flops_per_token(self) -> int:
-        """Useful floating-point operations: 6 per weight of a matrix (two forward, four backward), and for attention
-        6 L T D: scores and mixing take 4 T D forward, three times that with backward, half of it under a causal mask.
-        """
-        weights = sum(count * n_in * n_out for count, n_in, n_out in self.linear_layers())
-        return 6 * weights + 6 * self.n_layer * self.block_size * self.n_embd
+        """Useful operations: 2 for each MAC of matrices and causal attention, and backward twice."""
+        config = GPTConfig(self.vocab_size, self.block_size, self.n_layer, self.n_head, self.n_embd, self.dropout)
+        matrices = sum(part.macs for part in parts(without_weights(partial(GPT, config))))
+        return 3 * 2 * (matrices + attention_macs(config, self.block_size).causal)
 
 
 def peak_flops(shape: BenchShape, dtype: torch.dtype, repeats: int) -> float:

@@ -39,9 +39,9 @@ NOTES = [
     "With its recipe it is the configuration of benchmarks.shakespeare for this shape, which does other work in a "
     "step. Left to itself it compiles runs of 300 steps and more where there is a C++ compiler, and takes bfloat16 "
     "where the hardware multiplies it.",
-    "Useful FLOP/s: 6 per weight of a matrix, the head included, and 6 L T D for causal attention, per token. The peak "
-    "is the fastest of the forward, input-gradient and weight-gradient products of every linear layer, nothing else, "
-    "measured in every round.",
+    "Useful FLOP/s: per token, 6 for each weight of a matrix, the head's too, and 6 L (T + 1) D for causal attention. "
+    "The peak is the fastest of the forward, input-gradient and weight-gradient products of every linear layer, "
+    "nothing else, measured in every round.",
     "The whole run of nanoGPT is its README's example for a CPU: 9 looks at 20 batches of each split. troupe looks 8 "
     "times at the whole validation split, and once more at the end.",
 ]
