@@ -1,4 +1,7 @@
-"""SIGTERM and Ctrl-C while a model trains: noted at once, acted upon between two steps, when a checkpoint is whole."""
+"""SIGTERM and Ctrl-C while a model trains: noted at once, acted upon between two steps, when a checkpoint is whole.
+
+In the first step after a start, which may take a minute to compile, there is nothing to save: it ends at once.
+"""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,21 +12,41 @@ from troupe.errors import Interrupted
 ASKED = (signal.SIGTERM, signal.SIGINT)
 
 
+class _AtOnce(BaseException):
+    """Not an Exception, which a compiler at work would take for a fault of its own."""
+
+
 @contextmanager
 def signals_noted() -> Iterator[Callable[[], int]]:
     """Give a function that returns the number of the last SIGTERM or SIGINT that came in here, 0 for none.
 
-    Works in the main thread only, as every handler of signals in Python.
+    Until it is called for the first time a signal raises Interrupted. Works in the main thread only, as every handler
+    of signals in Python.
     """
-    noted = 0
+    noted, asked = 0, False
 
     def note(number: int, _: object) -> None:
-        nonlocal noted
+        nonlocal noted, asked
         noted = number
+        if not asked:
+            asked = True  # a second signal is not to disturb the end
+            raise _AtOnce
 
-    before = {number: signal.signal(number, note) for number in ASKED}
+    def last() -> int:
+        nonlocal asked
+        asked = True
+        return noted
+
+    before = {number: signal.getsignal(number) for number in ASKED}
     try:
-        yield lambda: noted
+        for number in ASKED:
+            signal.signal(number, note)
+        yield last
+    except _AtOnce:
+        name = signal.Signals(noted).name
+        raise Interrupted(
+            f"stopped by {name} in its first step, with nothing new to save; the same command begins it again", noted
+        ) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
