@@ -24,7 +24,7 @@ from troupe.decoding import (
     stream,
     uniforms,
 )
-from troupe.errors import ParamsError
+from troupe.errors import ArtifactError, ParamsError
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHeadConfig, upcycle
@@ -389,6 +389,13 @@ def test_draws_by_hand() -> None:
     logits = torch.tensor([1.0, 0.0, 2.0, 1.0]).log().expand(6, -1)
     numbers = torch.tensor([[0.0], [0.2499], [0.25], [0.7499], [0.75], [1 - 2**-53]], dtype=torch.float64)
     assert draw(logits, numbers).flatten().tolist() == [0, 0, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_no_distribution_are_refused(logit: float) -> None:
+    logits = torch.tensor([[1.0, 2.0, 3.0], [logit, logit, logit]])
+    with pytest.raises(ArtifactError, match="gives no probabilities"):
+        draw(logits, torch.zeros(2, 1, dtype=torch.float64))
 
 
 def test_min_p_by_hand() -> None:
