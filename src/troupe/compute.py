@@ -1,10 +1,9 @@
-"""Where and how torch computes: device, threads, precision, determinism; set once at the start of a stage."""
+"""Where and how torch computes: device, threads, precision, compiler, determinism; set once at the start of a stage."""
 
 import os
-import shutil
-import sysconfig
-from contextlib import AbstractContextManager
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 import torch
 
@@ -12,6 +11,26 @@ from troupe.errors import ParamsError
 from troupe.params import RunParams
 
 STEPS_WORTH_COMPILING = 300
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What run.device, run.precision and run.compile have come to here: another one rounds differently."""
+
+    device: str  # "cpu" or "cuda"
+    precision: str  # "float32" or "bfloat16"
+    compiled: bool
+    torch: str  # version
+
+    def __str__(self) -> str:
+        return f"{self.device}-{self.precision}-{'compiled' if self.compiled else 'eager'}-torch{self.torch}"
+
+
+def arithmetic(run: RunParams, device: torch.device, compiled: bool = False) -> Arithmetic:
+    """How a stage computes on `device`; `compiled` as `compiles` says."""
+    precision = "bfloat16" if _in_bfloat16(run, device) else "float32"
+    return Arithmetic(device.type, precision, compiled, str(torch.__version__))
 
 
 def set_up(run: RunParams) -> torch.device:
@@ -36,24 +55,54 @@ def set_up(run: RunParams) -> torch.device:
 
 def autocast(run: RunParams, device: torch.device) -> AbstractContextManager[object]:
     """The context in which a forward pass computes in `run.precision`."""
-    wanted = run.precision == "bfloat16" or (run.precision == "auto" and _multiplies_bfloat16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_in_bfloat16(run, device))
 
 
-def compiles(run: RunParams, steps: int) -> bool:
+def compiles(run: RunParams, steps: int, device: torch.device = CPU) -> bool:
     """Whether torch.compile, whose own work takes 20 s to a minute, is to fuse the passes of a training of `steps`.
 
-    `run.compile: auto` says so where enough steps follow to pay for it, and what torch generates can be compiled.
+    `run.compile: auto` says so where enough steps follow to pay for it, and torch finds all that it needs to compile;
+    where it does not, one printed line tells.
     """
     if run.compile == "auto":
-        return steps >= STEPS_WORTH_COMPILING and _has_compiler()
+        return steps >= STEPS_WORTH_COMPILING and _can_compile(device)
     return run.compile == "always"
 
 
-def _has_compiler() -> bool:
-    """Whether there is a C++ compiler and the header that the generated code includes."""
-    found = any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
-    return found and Path(sysconfig.get_path("include"), "Python.h").exists()
+@contextmanager
+def compiler_faults_told() -> Iterator[None]:
+    """Raises ParamsError for what torch.compile raises when it cannot compile a model."""
+    try:
+        yield
+    except RuntimeError as error:
+        from torch._dynamo.exc import TorchDynamoException  # seconds of imports, which a compiling run has paid
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        raise ParamsError(
+            f"run.compile: torch cannot compile here ({_first_line(error)}); set run.compile=never"
+        ) from None
+
+
+def _can_compile(device: torch.device) -> bool:
+    """Have torch compile, load and run a function: of compiler, headers and folder, all that it needs is there, or not.
+
+    Nearly all the time it takes is the import of the compiler, which the model then has for nothing.
+    """
+    try:
+        torch.compile(torch.sin)(torch.ones(8, device=device))
+    except Exception as error:  # whatever it is, training can do without
+        print(f"run.compile: trains without torch.compile, which fails here ({_first_line(error)})", flush=True)
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
+
+
+def _in_bfloat16(run: RunParams, device: torch.device) -> bool:
+    return run.precision == "bfloat16" or (run.precision == "auto" and _multiplies_bfloat16(device))
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

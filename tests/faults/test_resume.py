@@ -17,6 +17,7 @@ import torch
 
 from tests.forked import forked
 from troupe.errors import Diverged
+from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir
 from troupe.models.bundle import load_bundle
 from troupe.models.gpt2 import GPT
@@ -36,6 +37,7 @@ def undisturbed(workspace: Params) -> str:
     pretrain(workspace)
     sha256 = load_bundle(FOLDER).sha256
     shutil.rmtree(FOLDER)
+    shutil.rmtree(CHECKPOINTS)
     return sha256
 
 
@@ -122,3 +124,6 @@ def test_checkpoints_of_other_parameters_are_not_touched(
     pretrain(workspace.model_copy(update={"pretrain": workspace.pretrain.model_copy(update={"warmup_steps": 9})}))
     assert len(read_metrics(LOG)) == 40
     assert load_bundle(FOLDER).sha256 != undisturbed
+    pretrain(workspace)
+    assert read_json(FOLDER / "summary.json")["resumed_at_step"] == 16
+    assert load_bundle(FOLDER).sha256 == undisturbed

@@ -65,7 +65,7 @@ def test_it_writes_a_model_its_log_and_a_summary(experts: Params, capsys: pytest
     assert summary["kept/critic/auc"] == log[12]["critic/auc"]
     assert (summary["kept_step"], summary["collapsed"]) == (12, False)
     assert f"adversarial: kept {summary['kept']}\n" in capsys.readouterr().out
-    assert not (CHECKPOINTS / "adversarial").exists()
+    assert [path.stem for path in CHECKPOINTS.rglob("*.safetensors")] == ["00000012"]
 
 
 def test_a_collapse_keeps_the_start_and_says_so(experts: Params) -> None:
@@ -86,6 +86,7 @@ def test_killed_without_warning_it_ends_with_the_same_bytes(experts: Params) -> 
     adversarial(experts)
     undisturbed = load_bundle(FOLDER).sha256
     shutil.rmtree(FOLDER)
+    shutil.rmtree(CHECKPOINTS)
     dump_params(experts, EFFECTIVE_PARAMS)
     with subprocess.Popen(COMMAND, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and len(read_metrics(LOG)) < 6:

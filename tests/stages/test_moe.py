@@ -1,5 +1,7 @@
 """The moe stage: experts from the pretrained model, beside the dense model trained on in the same way."""
 
+import shutil
+
 import pytest
 
 from troupe.files import read_json
@@ -29,7 +31,7 @@ def test_it_writes_experts_and_the_control(pretrained: Params) -> None:
     assert summary["best/val/bpb"] == min(record["val/bpb"] for record in looks)
     assert all(1 <= record["moe/effective_experts"] <= pretrained.moe.n_expert for record in looks)
     assert all(record["moe/dead_experts"] >= 0 for record in looks)
-    assert not any(CHECKPOINTS.iterdir())
+    assert {path.parts[-4] for path in CHECKPOINTS.rglob("*.safetensors")} == {"moe", "moe-control"}, "not pretrain"
 
 
 def test_both_begin_where_the_dense_model_ended_and_see_the_same_batches(pretrained: Params) -> None:
@@ -51,6 +53,7 @@ def test_without_a_control_there_is_none(pretrained: Params) -> None:
 def test_one_seed_gives_one_sequence_of_bytes(pretrained: Params) -> None:
     digests = []
     for _ in range(2):
+        shutil.rmtree(CHECKPOINTS, ignore_errors=True)
         moe(pretrained)
         digests.append((load_bundle(FOLDER).sha256, load_bundle(FOLDER / "control").sha256))
     assert digests[0] == digests[1]

@@ -1,6 +1,7 @@
 """The pretrain stage: files in, files out, the same bytes for the same seed."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,25 @@ def test_it_writes_a_model_its_log_and_a_summary(workspace: Params) -> None:
     assert summary["best/val/bpb"] == min(record["val/bpb"] for record in log if "val/bpb" in record)
     assert log[0]["train/loss"] == pytest.approx(math.log(300), abs=0.2)
     assert log[-1]["train/loss"] < log[0]["train/loss"] - 0.5
-    assert not (CHECKPOINTS / "pretrain").exists()
+    assert (summary["device"], summary["compiled"], summary["torch"]) == ("cpu", False, torch.__version__)
+    assert [path.stem for path in CHECKPOINTS.rglob("*.safetensors")] == ["00000040"]
+
+
+def test_killed_before_dvc_has_noted_its_result_it_comes_back_to_it_at_once(workspace: Params) -> None:
+    pretrain(workspace)
+    first, summary = load_bundle(FOLDER).sha256, read_json(FOLDER / "summary.json")
+    shutil.rmtree(FOLDER)  # as DVC does before it runs a stage again
+    pretrain(workspace)
+    assert load_bundle(FOLDER).sha256 == first
+    again = read_json(FOLDER / "summary.json")
+    assert again == {**summary, "resumed_at_step": 40, "seconds": again["seconds"]}, "the figures of the best look too"
+    assert len(read_metrics(FOLDER / "metrics.jsonl")) == 40
 
 
 def test_one_seed_gives_one_sequence_of_bytes_and_another_seed_another(workspace: Params) -> None:
     digests = []
     for seed in (1, 1, 2):
+        shutil.rmtree(CHECKPOINTS, ignore_errors=True)
         pretrain(workspace.model_copy(update={"run": workspace.run.model_copy(update={"seed": seed})}))
         digests.append(load_bundle(FOLDER).sha256)
     assert digests[0] == digests[1] != digests[2]

@@ -1,5 +1,7 @@
 """Checkpoints survive what can happen to files; the key changes with everything that shapes a run."""
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,11 @@ import pytest
 import torch
 
 import troupe
+from troupe.compute import CPU, Arithmetic
+from troupe.layout import CHECKPOINTS
 from troupe.params import Section
-from troupe.training.checkpoint import Checkpoint, Checkpoints, run_key
+from troupe.training.checkpoint import STALE, Checkpoint, Checkpoints, folder_of, run_key, tidy_up
+from troupe.training.state import restore, snapshot
 
 
 @pytest.fixture
@@ -17,14 +22,14 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 
 
 def checkpoint(step: int) -> Checkpoint:
-    return Checkpoint(step, {"model.w": torch.full((2, 3), float(step))}, {"val/bpb": 1.5})
+    return Checkpoint(step, {"model.w": torch.full((2, 3), float(step))}, {"best": {"step": 2, "val/bpb": 1.5}})
 
 
 def test_what_is_saved_comes_back(checkpoints: Checkpoints) -> None:
     checkpoints.save(checkpoint(4))
     found = checkpoints.newest()
     assert found is not None
-    assert (found.step, found.facts) == (4, {"val/bpb": 1.5})
+    assert (found.step, found.facts) == (4, {"best": {"step": 2, "val/bpb": 1.5}})
     assert found.tensors["model.w"].equal(torch.full((2, 3), 4.0))
 
 
@@ -59,6 +64,7 @@ DAMAGE: dict[str, Any] = {
     "one bit flipped": lambda folder: _flip(folder / "00000008.safetensors"),
     "missing": lambda folder: (folder / "00000008.safetensors").unlink(),
     "facts cut short": lambda folder: _cut(folder / "00000008.json"),
+    "facts of another kind": lambda folder: (folder / "00000008.json").write_text("{}"),
     "facts not an object": lambda folder: (folder / "00000008.json").write_text("[]"),
 }
 
@@ -116,3 +122,52 @@ def test_the_key_depends_on_parameters_inputs_and_code(tmp_path: Path, monkeypat
     (package / "models" / "gpt.py").write_text("x = 2\n")
     keys.append(run_key({"pretrain": Rates(rate=0.1)}, [text]))
     assert len(set(keys)) == 5
+
+
+EAGER, COMPILED = (Arithmetic("cpu", "float32", compiled, "2.0") for compiled in (False, True))
+
+
+def test_another_arithmetic_starts_afresh_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # at first there is none, then its own
+        Checkpoints(folder_of("pretrain", "key", EAGER), None).save(checkpoint(4))
+    assert capsys.readouterr().out == ""
+    assert Checkpoints(folder_of("pretrain", "key", COMPILED), None).newest() is None
+    assert capsys.readouterr().out == (
+        "pretrain: starts afresh as cpu-float32-compiled-torch2.0; the checkpoints at hand are of "
+        "cpu-float32-eager-torch2.0\n"
+    )
+
+
+def test_what_is_tidied_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every fit: a run that has finished, one that was interrupted, and one that nobody came back to."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("pretrain", "moe", "moe-control"):
+        for key in ("done", "interrupted", "old"):
+            run = Checkpoints(folder_of(name, key, EAGER), None)
+            run.save(checkpoint(4))
+            run.save(checkpoint(8))
+            if key == "done":
+                run.finish()
+        os.utime(run.folder, (0, time.time() - STALE - 60))
+    tidy_up("moe", "moe-control")
+    left = {f"{path.parts[-4]} {path.parts[-3]} {path.stem}" for path in CHECKPOINTS.rglob("*.json")}
+    assert left == {
+        *("pretrain interrupted 00000004", "pretrain interrupted 00000008"),
+        *("moe done 00000008", "moe interrupted 00000004", "moe interrupted 00000008"),
+        *("moe-control done 00000008", "moe-control interrupted 00000004", "moe-control interrupted 00000008"),
+    }
+    assert {path.name for path in CHECKPOINTS.glob("*/*")} == {"done", "interrupted"}
+
+
+def test_the_random_state_is_that_of_the_device_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that appears or disappears beside a run on the CPU changes nothing."""
+    optimizer = torch.optim.SGD([torch.zeros(2, requires_grad=True)])
+    saved = snapshot(1, {}, [optimizer], {})
+    drawn = torch.rand(3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert snapshot(1, {}, [optimizer], {}).tensors.keys() == saved.tensors.keys() == {f"random.0.{CPU.type}"}
+    restore(saved, [optimizer])
+    assert torch.rand(3).equal(drawn)

@@ -142,6 +142,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_advice(bench: Any, train_p
     assert [c.step for c in run.saved][-1:] != [5]
 
 
+@pytest.mark.parametrize("figure", [math.nan, math.inf])
+def test_a_look_that_finds_no_number_stops_the_run(bench: Any, train_params: Any, figure: float) -> None:
+    """NaN at the first look would be the best for good, as nothing is less than NaN."""
+    run = bench()
+    with pytest.raises(
+        Diverged, match=r"diverged at step 4 of 12: val/bpb (nan|inf) at the look at validation"
+    ) as error:
+        run.run(train_params(), look=lambda: {"val/bpb": figure})
+    assert error.value.since == 4
+    assert not run.saved
+
+
 def test_a_gradient_that_has_exploded_for_good_stops_the_run(bench: Any, train_params: Any) -> None:
     """From step 24 on the loss is a million times itself, as its gradient: ten steps later the run ends."""
     run = bench()

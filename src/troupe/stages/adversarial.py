@@ -10,19 +10,19 @@ import torch
 from troupe.adversarial.game import Game
 from troupe.adversarial.loop import Outcome, Validate, refine
 from troupe.adversarial.selection import distinct_2
-from troupe.compute import autocast, set_up
+from troupe.compute import arithmetic, autocast, set_up
 from troupe.data.batches import load_ids, open_ids
 from troupe.decoding import evaluating
 from troupe.files import read_json, write_json
-from troupe.layout import CHECKPOINTS, TOKENS, model_dir
+from troupe.layout import TOKENS, model_dir
 from troupe.models.bundle import CONFIG, WEIGHTS, load_bundle, save_bundle
 from troupe.models.gpt2 import GPT
 from troupe.params import AdversarialParams, Params
 from troupe.stages.common import stage_main
-from troupe.stages.fit import TOKEN_FILES, forget
+from troupe.stages.fit import TOKEN_FILES, finished
 from troupe.stages.log import MetricsLog
 from troupe.stages.progress import track
-from troupe.training.checkpoint import Checkpoints, run_key
+from troupe.training.checkpoint import Checkpoints, folder_of, run_key
 from troupe.training.interruption import signals_noted
 from troupe.training.validation import validate
 
@@ -43,7 +43,7 @@ def adversarial(params: Params) -> None:
     expert = load_bundle(model_dir("moe"), device)
     train_ids, validation_ids = open_ids(TOKENS, "train"), load_ids(TOKENS, "validation")
     game = Game(expert.model, train_ids, validation_ids, params.adversarial, params.run.seed)
-    facts = play(game, params, bits_per_byte_of_validation(params, device))
+    facts = play(game, params, device)
     provenance = {
         "stage": NAME,
         "seed": params.run.seed,
@@ -58,15 +58,16 @@ def adversarial(params: Params) -> None:
     }
     write_json(folder / "summary.json", facts)
     print(f"{NAME}: kept {facts['kept']}", flush=True)
-    forget(NAME)
+    finished(NAME)
 
 
-def play(game: Game, params: Params, bits_per_byte: Validate) -> dict[str, Any]:
+def play(game: Game, params: Params, device: torch.device) -> dict[str, Any]:
     """Play the game, or the rest of it, with its log, progress and checkpoints; return what summary.json says of it."""
     journal = model_dir(NAME) / "metrics.jsonl"
     inputs = [*TOKEN_FILES, *(model_dir("moe") / name for name in (WEIGHTS, CONFIG))]
     key = run_key({"run": params.run, NAME: params.adversarial}, inputs)
-    checkpoints = Checkpoints(CHECKPOINTS / NAME / key, journal)
+    how = arithmetic(params.run, device)
+    checkpoints = Checkpoints(folder_of(NAME, key, how), journal)
     resume = checkpoints.newest()
     done = resume.step if resume else 0
     log = MetricsLog(journal, done)
@@ -76,9 +77,16 @@ def play(game: Game, params: Params, bits_per_byte: Validate) -> dict[str, Any]:
             log(step, figures)
             show(step, {name: figures[name] for name in SHOWN if name in figures})
 
+        bits_per_byte = bits_per_byte_of_validation(params, device)
         outcome = refine(game, bits_per_byte, log_and_show, checkpoints.save, resume, interrupted)
+    checkpoints.finish()
     real_BS = game.held_out_BT[:, params.adversarial.prompt_length :]
-    facts = {"resumed_at_step": done, "real/val/distinct_2": distinct_2(real_BS)}
+    facts = {
+        "resumed_at_step": done,
+        "device": how.device,
+        "torch": how.torch,
+        "real/val/distinct_2": distinct_2(real_BS),
+    }
     return facts | summary(outcome, params.adversarial)
 
 

@@ -1,28 +1,28 @@
 """What pretrain and moe have in common: train a model on the tokens, show and log it, write its folder."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from troupe.compute import autocast, compiles
+from troupe.compute import arithmetic, autocast, compiler_faults_told, compiles
 from troupe.data.batches import Batches, load_ids, open_ids
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import Diverged
 from troupe.files import read_json, write_json
-from troupe.layout import CHECKPOINTS, TOKENS
+from troupe.layout import TOKENS
 from troupe.models.bundle import TOKENIZER, save_bundle
 from troupe.models.gpt2 import GPT
 from troupe.params import RunParams, Section, TrainParams
 from troupe.seeding import derive_seed
 from troupe.stages.log import MetricsLog
 from troupe.stages.progress import track
-from troupe.training.checkpoint import Checkpoints, run_key
+from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
 from troupe.training.interruption import signals_noted
 from troupe.training.loop import Figures, train
 from troupe.training.parallel import leads, team_of
@@ -47,11 +47,12 @@ def fit(
     """Train `model` on the training split; write to `folder` the best model by validation, metrics.jsonl, summary.json.
 
     `sections` and `inputs` (beyond the tokens) are what the result depends on: with any of them changed, training
-    starts afresh instead of from the checkpoints of an earlier attempt. Those stay until `forget`. `origin` is what the
-    model's provenance says beyond stage, seed and corpus.
+    starts afresh instead of from the checkpoints of an earlier attempt. `origin` is what the model's provenance says
+    beyond stage, seed and corpus.
     Returns the facts of summary.json; nothing in a process that trains along and leaves writing to the one that leads.
 
-    Raises Interrupted after a last checkpoint when SIGTERM or Ctrl-C comes, and Diverged (training/loop.py).
+    Raises Interrupted after a last checkpoint when SIGTERM or Ctrl-C comes, Diverged (training/loop.py), and
+    ParamsError if `run.compile` asks for what torch cannot do here.
     """
     team = team_of(run, next(model.parameters()).device)
     meta, began = read_json(TOKENS / "meta.json"), time.monotonic()
@@ -67,15 +68,15 @@ def fit(
         return seen | (watch(model) if watch else {})
 
     journal, key = folder / "metrics.jsonl", run_key(sections, [*TOKEN_FILES, *inputs])
-    checkpoints = Checkpoints(CHECKPOINTS / name / key, journal if team.leads else None)
+    how = arithmetic(run, team.device, compiles(run, params.steps, team.device))
+    checkpoints = Checkpoints(folder_of(name, key, how), journal if team.leads else None)
     resume = checkpoints.newest()
     start = resume.step if resume else 0
     torch.manual_seed(derive_seed(run.seed, stage, "dropout" if team.leads else f"dropout of rank {team.rank}"))
     record = _logged_and_shown(name, journal, params.steps, start) if team.leads else nullcontext(_unheard)
-    with record as log, signals_noted() as interrupted, _last_good_one_named(checkpoints):
-        compiled = compiles(run, params.steps)
+    with record as log, signals_noted() as interrupted, _last_good_one_named(checkpoints), compiler_faults_told():
         best = train(
-            model, batches, look, params, precision, log, checkpoints.save, resume, team, interrupted, compiled
+            model, batches, look, params, precision, log, checkpoints.save, resume, team, interrupted, how.compiled
         )
     if not team.leads:
         return {}
@@ -90,17 +91,19 @@ def fit(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seconds": round(time.monotonic() - began, 1),
         "resumed_at_step": start,
+        **asdict(how),
         **{f"best/{figure}": value for figure, value in best.items()},
         "weights_sha256": save_bundle(folder, model, load_tokenizer(TOKENS / TOKENIZER), provenance),
     }
     write_json(folder / "summary.json", facts)
+    checkpoints.finish()
     return facts
 
 
-def forget(*names: str) -> None:
-    """Delete the checkpoints of fits whose stage has finished, stale ones of other parameters too."""
-    for name in names if leads() else ():
-        shutil.rmtree(CHECKPOINTS / name, ignore_errors=True)
+def finished(*names: str) -> None:
+    """What a stage says last: its fits, `names`, are done. Whoever leads deletes checkpoints of no further use."""
+    if leads():
+        tidy_up(*names)
 
 
 @contextmanager

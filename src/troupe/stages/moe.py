@@ -20,7 +20,7 @@ from troupe.models.switchhead import SwitchHeadConfig, expert_usage, upcycle
 from troupe.params import Params
 from troupe.seeding import generator
 from troupe.stages.common import stage_main
-from troupe.stages.fit import fit, forget
+from troupe.stages.fit import finished, fit
 from troupe.training.launch import side_by_side
 from troupe.training.loop import Figures
 from troupe.training.parallel import leads
@@ -47,7 +47,7 @@ def moe(params: Params) -> None:
         control = train_on("moe-control", dense, folder=folder / "control")
         if leads():
             write_json(folder / "summary.json", facts | {f"control/{name}": value for name, value in control.items()})
-    forget("moe", "moe-control")
+    finished("moe", "moe-control")
 
 
 def _usage(model: GPT, ids_BT: Tensor) -> Figures:

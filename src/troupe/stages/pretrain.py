@@ -16,7 +16,7 @@ from troupe.models.initial import SCRATCH, find_initial, load_initial, require_a
 from troupe.params import Params
 from troupe.seeding import generator
 from troupe.stages.common import stage_main
-from troupe.stages.fit import fit, forget
+from troupe.stages.fit import finished, fit
 from troupe.training.launch import side_by_side
 
 
@@ -27,7 +27,7 @@ def pretrain(params: Params) -> None:
     sections = {"run": params.run, "model": params.model, "pretrain": params.pretrain}
     folder = model_dir("pretrain")
     fit("pretrain", model.to(device), params.pretrain, params.run, folder, sections, [INITIAL], origin=origin)
-    forget("pretrain")
+    finished("pretrain")
 
 
 def random_gpt2(params: Params) -> GPT:

@@ -9,6 +9,7 @@ because DVC clears a stage's outputs before it runs the stage again.
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,15 @@ import safetensors.torch
 from torch import Tensor
 
 import troupe
+from troupe.compute import Arithmetic
 from troupe.errors import ArtifactError
 from troupe.files import read_json, sha256_file, write_atomic, write_json
+from troupe.layout import CHECKPOINTS
 from troupe.params import Section
 
 KEPT = 2  # the newest and the one to fall back to
+FINISHED = "finished"  # a file beside the checkpoints of a run whose result is written
+STALE = 30 * 24 * 3600  # seconds after which nobody will come back to a run
 TRAINING_CODE = ("compute.py", "seeding.py", "decoding.py", "data", "models", "training", "adversarial", "stages")
 
 
@@ -51,10 +56,8 @@ class Checkpoints:
         if self.journal and self.journal.exists():
             write_atomic(self.folder / self.journal.name, self.journal.read_bytes())
         digest = hashlib.sha256(weights).hexdigest()
-        write_json(self._facts(checkpoint.step), {**checkpoint.facts, "step": checkpoint.step, "sha256": digest})
-        for step in self._steps()[:-KEPT]:
-            self._facts(step).unlink()
-            self._tensors(step).unlink(missing_ok=True)
+        write_json(self._facts(checkpoint.step), {"step": checkpoint.step, "sha256": digest, "facts": checkpoint.facts})
+        self._thin_out(KEPT)
 
     def newest(self) -> Checkpoint | None:
         """The newest whole checkpoint, with the metric log put back; None where there is none."""
@@ -72,15 +75,22 @@ class Checkpoints:
         """The tensors of the newest checkpoint of fewer than `step` steps; None where there is none."""
         return next((self._tensors(found) for found in reversed(self._steps()) if found < step), None)
 
-    def delete(self) -> None:
-        """Remove them all: the run has finished and its result is what remains."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def finish(self) -> None:
+        """Mark the run as finished and keep its newest checkpoint, which resumes to its result at once."""
+        self._thin_out(1)
+        if self._steps():  # a game that ends early may have saved none
+            (self.folder / FINISHED).touch()
+
+    def _thin_out(self, kept: int) -> None:
+        for step in self._steps()[:-kept]:
+            self._facts(step).unlink()
+            self._tensors(step).unlink(missing_ok=True)
 
     def _read(self, step: int) -> Checkpoint:
-        facts = read_json(self._facts(step))
-        if not isinstance(facts, dict) or sha256_file(self._tensors(step)) != facts.pop("sha256", None):
+        found = read_json(self._facts(step))
+        if not isinstance(found, dict) or sha256_file(self._tensors(step)) != found.get("sha256"):
             raise ArtifactError(f"{self._tensors(step)}: does not match its digest")
-        return Checkpoint(facts.pop("step"), safetensors.torch.load_file(self._tensors(step)), facts)
+        return Checkpoint(found["step"], safetensors.torch.load_file(self._tensors(step)), found["facts"])
 
     def _restore_journal(self) -> None:
         if self.journal is None or self.journal.exists():
@@ -110,3 +120,34 @@ def run_key(sections: Mapping[str, Section], inputs: Iterable[Path]) -> str:
         "code": {str(file.relative_to(source)): sha256_file(file) for file in files if file.is_file()},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def folder_of(name: str, key: str, how: Arithmetic) -> Path:
+    """Where the checkpoints of a run lie, `<name>/<key>/<how>`; one line says so if they lie there for another `how`.
+
+    Going on with another arithmetic would end with weights that neither computes: such a run starts afresh.
+    """
+    folder = CHECKPOINTS / name / key / str(how)
+    others = sorted(other.name for other in folder.parent.glob("*"))
+    if others and not folder.exists():
+        print(f"{name}: starts afresh as {how}; the checkpoints at hand are of {', '.join(others)}", flush=True)
+    return folder
+
+
+def tidy_up(*current: str) -> None:
+    """Called when a stage, of the fits `current`, has finished: delete the finished runs of all other fits.
+
+    Not its own: if it is killed before DVC has noted its result, it resumes to it. Whoever came before it in a
+    pipeline has been noted. And delete every run, of whatever parameters, that nobody has touched for `STALE` seconds.
+    """
+    for folder in CHECKPOINTS.glob("*/*/*"):
+        finished = (folder / FINISHED).exists() and folder.parts[-3] not in current
+        if finished or time.time() - folder.stat().st_mtime > STALE:
+            shutil.rmtree(folder, ignore_errors=True)
+            _remove_empty(folder.parent, folder.parent.parent)
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        if not any(folder.iterdir()):
+            folder.rmdir()

@@ -4,6 +4,7 @@ The model it leaves behind is the best one that validation saw, not the last: a 
 and then the last steps can overfit.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -25,6 +26,8 @@ from troupe.training.schedule import learning_rate_factor
 from troupe.training.state import restore, snapshot
 
 Figures = dict[str, float]
+
+ADVICE = "lower learning_rate or adamw_learning_rate, or raise warmup_steps"
 
 
 class Best:
@@ -66,8 +69,9 @@ def train(
     In a team of several processes each computes on its share of every batch, and all take the same step; only the one
     that leads validates, logs, saves, and returns figures and the best weights.
 
-    Raises Diverged, naming the step, if the loss or its gradient is not finite or the gradient has exploded; and
-    Interrupted, after the step in progress and a last `save`, once `interrupted()` gives the number of a signal.
+    Raises Diverged, naming the step, if the loss, its gradient or what validation finds is not finite, or the gradient
+    has exploded; and Interrupted, after the step in progress and a last `save`, once `interrupted()` gives the number
+    of a signal.
     """
     team = team or Team(device=next(model.parameters()).device)
     optimizers = build_optimizers(model, params)
@@ -75,7 +79,7 @@ def train(
     if resume:
         networks, start = restore(resume, optimizers, team.rank), resume.step
         model.load_state_dict(networks["model"])
-        best.weights, best.figures = networks.get("best", {}), resume.facts
+        best.weights, best.figures = networks.get("best", {}), resume.facts["best"]
     model.train()
     forward = torch.compile(model, dynamic=False) if compiled else model
     for step in range(start, params.steps):
@@ -97,12 +101,13 @@ def train(
         if team.leads:
             if _due(done, params.eval_interval, params.steps):
                 seen = validate()
+                _require_finite(seen, done, params.steps)
                 best.offer(model, {"step": done, **seen})
                 figures |= seen
             log(done, figures)
         if asked_to_stop or _due(done, params.checkpoint_interval, params.steps):
             networks = {"model": model.state_dict(), "best": best.weights}
-            checkpoint = snapshot(done, networks, optimizers, best.figures, team)
+            checkpoint = snapshot(done, networks, optimizers, {"best": best.figures}, team)
             if team.leads:
                 save(checkpoint)
         if asked_to_stop:
@@ -124,9 +129,18 @@ def _read(team: Team, loss: Tensor, grad_norm: Tensor, signal_number: int) -> tu
 
 def _require_health(watch: Watch, done: int, figures: Figures, params: TrainParams) -> None:
     """Called before the optimisers step, so that a gradient that is not finite never reaches weights or checkpoint."""
+    rate = figures["train/lr"]
     if fault := watch.fault(figures["train/loss"], figures["train/grad_norm"]):
         raise Diverged(
-            f"training diverged at step {done} of {params.steps}, learning rate {figures['train/lr']:.4g}: {fault}; "
-            "lower learning_rate or adamw_learning_rate, or raise warmup_steps",
+            f"training diverged at step {done} of {params.steps}, learning rate {rate:.4g}: {fault}; {ADVICE}",
             since=done - watch.unhealthy,
+        )
+
+
+def _require_finite(seen: Figures, done: int, steps: int) -> None:
+    """NaN is less than nothing: once taken for the best, no later look would be better."""
+    if odd := {name: value for name, value in seen.items() if not math.isfinite(value)}:
+        found = ", ".join(f"{name} {value}" for name, value in odd.items())
+        raise Diverged(
+            f"training diverged at step {done} of {steps}: {found} at the look at validation; {ADVICE}", done
         )

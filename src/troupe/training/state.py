@@ -1,4 +1,4 @@
-"""What the next update depends on, as named tensors: networks, optimisers and torch's random state."""
+"""What the next update depends on, as named tensors: networks, optimisers and the random state of their device."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,22 +18,22 @@ def snapshot(
 ) -> Checkpoint:
     """The state after `step` updates. `networks` are state dicts by name; `facts` whatever JSON can hold.
 
-    Of a team, every process must call it: networks and optimisers are alike in all, random states are each one's own.
+    Of a team, every process must call it: networks and optimisers are alike in all, the random state is each one's own.
     """
-    random = (team or Team()).gather(_random_states())
+    random = (team or Team()).gather(_random_state(_device(optimizers)))
     parts = {**networks, "optimizer": _optimizer_tensors(optimizers), "random": random}
     tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
     return Checkpoint(step, tensors, facts)
 
 
 def restore(checkpoint: Checkpoint, optimizers: Sequence[Optimizer], rank: int = 0) -> dict[str, dict[str, Tensor]]:
-    """Put optimisers and this process's random states back, and return the state dicts of the networks by name."""
+    """Put optimisers and this process's random state back, and return the state dicts of the networks by name."""
     parts: dict[str, dict[str, Tensor]] = {}
     for full_name, tensor in checkpoint.tensors.items():
         part, _, name = full_name.partition(".")
         parts.setdefault(part, {})[name] = tensor
     _restore_optimizers(optimizers, parts.pop("optimizer", {}))
-    _restore_random_states(parts.pop("random"), rank)
+    _restore_random_state(parts.pop("random"), rank, _device(optimizers))
     return parts
 
 
@@ -56,12 +56,20 @@ def _restore_optimizers(optimizers: Sequence[Optimizer], tensors: Tensors) -> No
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _random_states() -> dict[str, Tensor]:
-    """torch's, of the CPU and of the one GPU that this process computes on."""
-    return {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})}
+def _device(optimizers: Sequence[Optimizer]) -> torch.device:
+    """Where the weights are, and dropout with them."""
+    device: torch.device = optimizers[0].param_groups[0]["params"][0].device
+    return device
 
 
-def _restore_random_states(states: Tensors, rank: int) -> None:
-    torch.set_rng_state(states[f"{rank}.cpu"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state(states[f"{rank}.cuda"])
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    on_gpu = device.type == "cuda"
+    return {device.type: torch.cuda.get_rng_state(device) if on_gpu else torch.get_rng_state()}
+
+
+def _restore_random_state(states: Tensors, rank: int, device: torch.device) -> None:
+    state = states[f"{rank}.{device.type}"]
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
