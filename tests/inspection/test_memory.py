@@ -63,11 +63,11 @@ def activations(device: Literal["cpu", "cuda"], precision: torch.dtype, dropout:
     return training_memory(lambda: GPT(config(dropout)), PARAMS.pretrain, 1, context, precision, device).activations
 
 
-def test_a_gpu_keeps_no_matrix_of_scores() -> None:
-    """The difference of a doubled context is that of the other activations: they double, a (T, T) matrix quadruples."""
-    gpu, cpu = ([activations(device, torch.float32, 0.1, t) for t in (16, 32, 64)] for device in ("cuda", "cpu"))
-    assert gpu[2] - gpu[1] == 2 * (gpu[1] - gpu[0])
-    assert cpu[2] - cpu[1] > 2 * (cpu[1] - cpu[0])
+def test_no_matrix_of_scores_is_kept() -> None:
+    """With the context doubled, what is kept doubles; a (T, T) matrix would quadruple. Dropout changes nothing here."""
+    for device in ("cuda", "cpu"):
+        kept = [activations(device, torch.float32, 0.1, t) for t in (16, 32, 64)]
+        assert kept[2] - kept[1] == 2 * (kept[1] - kept[0])
 
 
 def test_a_gpu_keeps_queries_keys_and_values_in_bfloat16() -> None:

@@ -43,9 +43,8 @@ class TrainingMemory:
 
 
 class GPUAttention(TorchFunctionMode):
-    """Attention as a GPU computes it: in the precision of autocast, by a kernel that never stores its (T, T) matrix.
+    """Attention as a GPU computes it: in the precision of autocast. On a CPU it is float32 (models/layers.py says why).
 
-    On a CPU it is float32 always (models/layers.py says why), and its kernel stores the matrix where there is dropout.
     A GPU's tensors cannot stand in, since torch fakes their backward pass only where it is built for CUDA.
     """
 
@@ -55,8 +54,8 @@ class GPUAttention(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
-            *q_k_v, mask, _dropout = args
-            args = (*(tensor.to(self.precision) for tensor in q_k_v), mask, 0.0)
+            *q_k_v, mask = args
+            args = (*(tensor.to(self.precision) for tensor in q_k_v), mask)
         return func(*args, **(kwargs or {}))
 
 

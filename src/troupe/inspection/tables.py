@@ -22,8 +22,7 @@ ROWS = {
 }
 WHAT_IT_COUNTS = (
     "Tensors of a step that is not compiled, without what single operations need for a moment; compiled steps "
-    "(run.compile) keep less.\nOn a GPU, an estimate: attention stores no matrix of its scores there; on a CPU it does "
-    "where there is dropout."
+    "(run.compile) keep less.\nOn a GPU, an estimate."
 )
 
 

@@ -13,7 +13,7 @@ class GPTConfig:
     n_layer: int
     n_head: int
     n_embd: int
-    dropout: float
+    dropout: float  # of embeddings and of what joins the residual stream; attention weights are left whole
     positions: Literal["learned", "rotary"] = "learned"
     norm: Literal["layer", "rms"] = "layer"
     activation: Literal["gelu", "relu2", "swiglu"] = "gelu"

@@ -41,7 +41,7 @@ class CausalSelfAttention(nn.Module):
         q, k = self.prepare(q, k, cache.length if cache else 0)
         if cache is not None:
             k, v = cache.extend(k, v)
-        y_BHTK = causal_attention(q, k, v, self.config.dropout if self.training else 0.0)
+        y_BHTK = causal_attention(q, k, v)
         return torch.dropout(self.output(y_BHTK.transpose(1, 2).flatten(2)), self.config.dropout, self.training)
 
 

@@ -179,7 +179,7 @@ def _their_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
         "n_head": config.n_head,
         "n_embd": config.n_embd,
         "n_inner": None,
-        "attn_pdrop": config.dropout,
+        "attn_pdrop": 0.0,
         "embd_pdrop": config.dropout,
         "resid_pdrop": config.dropout,
         "initializer_range": INIT_STD,

@@ -160,7 +160,7 @@ def split_heads(x_BTD: Tensor, n_head: int) -> Tensor:
     return torch.unflatten(x_BTD, -1, (n_head, -1)).transpose(1, 2)
 
 
-def causal_attention(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, dropout: float) -> Tensor:
+def causal_attention(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor) -> Tensor:
     """(B, H, T, K): scaled dot-product attention of the last T of S tokens, each over itself and those before it.
 
     On a CPU in float32 even under autocast: the backward pass of its bfloat16 kernel took five times as long.
@@ -170,7 +170,7 @@ def causal_attention(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, dropout: fl
     if 1 < T < S:
         mask = torch.ones(T, S, dtype=torch.bool, device=q_BHTK.device).tril(S - T)
     if q_BHTK.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-        return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask, dropout, is_causal=T == S)
+        return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask, is_causal=T == S)
     with torch.autocast("cpu", enabled=False):
         q, k, v = q_BHTK.float(), k_BHSK.float(), v_BHSK.float()
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=T == S)
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=T == S)

@@ -59,7 +59,7 @@ class SwitchHead(nn.Module):
         v = (v_BTHEK * self._gates(self.value_router, x_BTD).type_as(v_BTHEK)).sum(-2).transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(k, v)
-        y_BHTK = causal_attention(q, k, v, self.config.dropout if self.training else 0.0)
+        y_BHTK = causal_attention(q, k, v)
         y_BTHEK = y_BHTK.transpose(1, 2).unsqueeze(-2) * self._gates(self.output_router, x_BTD).type_as(y_BHTK)
         return torch.dropout(self.output(y_BTHEK.flatten(2)), self.config.dropout, self.training)
 
