@@ -17,6 +17,7 @@ from pipelines.supervisor import started, terminable
 from pipelines.workspace import claim
 from troupe import environment
 from troupe.errors import TroupeError, WorkspaceBusy
+from troupe.stages.common import SET_VARIABLE, profile_from_environment
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 Set = Annotated[str, typer.Option("--set", help='Parameters for this run, e.g. "pretrain.steps=500 run.seed=7".')]
@@ -28,7 +29,12 @@ RUNNER = [sys.executable, "-W", "ignore::RuntimeWarning:prefect.runner.runner", 
 
 @app.command()
 def run(overrides: Set = "", profile: Profile = "") -> None:
-    """Bring everything up to date: data, models, judgement, registry, report."""
+    """Bring everything up to date: data, models, judgement, registry, report.
+
+    TROUPE_SET and TROUPE_PROFILE of the environment count too, as in `troupe params`; what is given here wins.
+    """
+    overrides = f"{os.environ.get(SET_VARIABLE, '')} {overrides}".strip()
+    profile = profile or profile_from_environment()
     with _entry():
         servers.use_announced()
         if "PREFECT_API_URL" not in os.environ and _up_to_date(overrides, profile):

@@ -36,9 +36,10 @@ class Publication:
 def mirrored(run: Run) -> Iterator[None]:
     """Send curves to MLflow while stages are at work, and the rest at the end.
 
-    Nothing here waits for MLflow: what does not get through is sent later, if need be by the next run.
+    Nothing here waits for MLflow: what does not get through is sent later, if need be by the next run. So is the end of
+    a run that is asked to stop: its time is its stage's, to save what it has.
     """
-    over = threading.Event()
+    over, asked_to_stop = threading.Event(), True
 
     def send() -> None:
         while not over.wait(SECONDS_BETWEEN_SENDINGS):
@@ -49,11 +50,16 @@ def mirrored(run: Run) -> Iterator[None]:
     sender.start()
     try:
         yield
+        asked_to_stop = False
+    except Exception:
+        asked_to_stop = False
+        raise
     finally:
         over.set()
-        sender.join()
-        with suppress(RegistryError):
-            mirror_run(run.folder)
+        if not asked_to_stop:
+            sender.join()
+            with suppress(RegistryError):
+                mirror_run(run.folder)
 
 
 def warm_up() -> None:

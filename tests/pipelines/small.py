@@ -52,9 +52,9 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
-def pipeline(folder: Path, overrides: str = "", profile: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    """`make pipeline PROFILE=profile SET=overrides` in a workspace."""
-    command = [PYTHON, "-m", "pipelines", "run", "--profile", profile, "--set", overrides]
+def pipeline(folder: Path, overrides: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    """`make pipeline SET=overrides` in a workspace, with more in its environment."""
+    command = [PYTHON, "-m", "pipelines", "run", "--profile", "", "--set", overrides]
     return subprocess.run(command, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=120)
 
 
