@@ -43,10 +43,12 @@ def test_every_model_is_registered_and_the_verdict_is_told(workspace: Path) -> N
 
 
 def test_an_up_to_date_run_recomputes_nothing(workspace: Path) -> None:
-    before = stamps(workspace)
-    succeed(pipeline(workspace))
+    before, runs = stamps(workspace), records(workspace)
+    result = succeed(pipeline(workspace))
+    assert "Running stage" not in result.stdout
     assert stamps(workspace) == before
     assert registered(workspace)["troupe-pretrain"] == 1
+    assert records(workspace) == runs, "a run that had nothing to do leaves no record"
 
 
 def test_one_changed_number_reruns_only_what_depends_on_it(workspace: Path) -> None:
@@ -139,6 +141,10 @@ def digests(workspace: Path) -> dict[str, str]:
 def stamps(workspace: Path) -> dict[str, int]:
     """When each model was written: a stage that ran again writes its model again."""
     return {stage: (workspace / "artifacts" / stage / "model.safetensors").stat().st_mtime_ns for stage in STAGES}
+
+
+def records(workspace: Path) -> list[Path]:
+    return sorted((workspace / ".troupe/runs").iterdir())
 
 
 def registered(workspace: Path) -> dict[str, int]:
