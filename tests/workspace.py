@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from troupe.files import sha256_file
+from troupe.layout import MODEL_STAGES as MODELS
+
 ROOT = Path(__file__).parents[1]
 CLONED = ("params.yaml", "profiles", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore", "pipelines", "src")
 
@@ -52,3 +55,17 @@ def run(folder: Path, *command: str, seconds: float = 240, **environment: str) -
 def pipeline(folder: Path, overrides: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """`make pipeline SET="..."` at tiny scale."""
     return run(folder, "-m", "pipelines", "run", "--set", f"{TINY} {overrides}".strip(), **environment)
+
+
+def succeed(result: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def digests(workspace: Path) -> dict[str, str]:
+    return {stage: sha256_file(workspace / "artifacts" / stage / "model.safetensors") for stage in MODELS}
+
+
+def stamps(workspace: Path) -> dict[str, int]:
+    """When each model was written: a stage that ran again writes its model again."""
+    return {stage: (workspace / "artifacts" / stage / "model.safetensors").stat().st_mtime_ns for stage in MODELS}

@@ -1,0 +1,62 @@
+"""The same bytes again: by hand in another clone, from DVC's cache, and after a change that no model depends on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.forked import forked
+from tests.workspace import TINY, clone, digests, pipeline, stamps, succeed
+from troupe.params import load_params
+from troupe.stages.adversarial import adversarial
+from troupe.stages.corpus import corpus
+from troupe.stages.evaluate import evaluate
+from troupe.stages.inputs import inputs
+from troupe.stages.moe import moe
+from troupe.stages.pretrain import pretrain
+from troupe.stages.tokens import tokens
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which the pipeline has run once."""
+    folder = clone(tmp_path_factory.mktemp("clone"))
+    succeed(pipeline(folder))
+    return folder
+
+
+def test_stage_by_stage_another_clone_gives_the_same_bytes(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = clone(tmp_path / "other")
+    monkeypatch.chdir(other)
+    params = load_params(Path("params.yaml"), TINY.split())
+    for stage in (inputs, corpus, tokens, pretrain, moe, adversarial, evaluate):
+        process = forked(lambda stage=stage: stage(params), Path("says.txt"))
+        process.join(120)
+        assert process.exitcode == 0, Path("says.txt").read_text()
+    assert digests(other) == digests(workspace)
+    ours, theirs = (json.loads((f / "reports/metrics.json").read_text()) for f in (workspace, other))
+    assert ours["models"] == theirs["models"]  # the seed reaches samples and judge as well
+
+
+def test_one_changed_number_reruns_only_what_depends_on_it(workspace: Path) -> None:
+    before, params = stamps(workspace), (workspace / "params.yaml").read_bytes()
+    succeed(pipeline(workspace, "evaluate.top_k=7"))
+    assert stamps(workspace) == before  # no model depends on it
+    assert "top_k: 7" in (workspace / "artifacts/params.yaml").read_text()
+    assert "7" in json.dumps(json.loads((workspace / "reports/samples.json").read_text()))
+    assert (workspace / "params.yaml").read_bytes() == params
+
+
+def test_a_lost_workspace_comes_back_from_the_cache(workspace: Path) -> None:
+    before = digests(workspace)
+    shutil.rmtree(workspace / "artifacts")
+    shutil.rmtree(workspace / "reports")
+    result = succeed(pipeline(workspace))
+    assert digests(workspace) == before
+    assert "tok/s" not in result.stdout  # no line of training progress
+    assert (workspace / "reports/report.html").exists()
