@@ -208,7 +208,7 @@ def _whole_fit(overrides: list[str]) -> float:
 
 def _settings(shape: BenchShape, steps: int, compiled: bool) -> dict[str, object]:
     dimensions = {name: getattr(shape, name) for name in (*DIMENSIONS, "batch_size")}
-    length = {"max_iters": steps, "lr_decay_iters": steps, "eval_iters": 1, "eval_interval": steps + 1}
+    length = {"max_iters": steps, "lr_decay_iters": max(steps, 200), "eval_iters": 1, "eval_interval": steps + 1}
     return {**dimensions, **length, "log_interval": 1, "device": "cpu", "dtype": FLOAT32, "compile": compiled}
 
 
