@@ -107,9 +107,9 @@ class GPT(nn.Module):
 def init_gpt2(model: GPT, rng: torch.Generator) -> None:
     """Initialise as GPT-2 does, in place: weights N(0, 0.02) at its width of 768, biases 0, norms 1 and 0.
 
-    At another width the spread is in proportion to 1/sqrt(n_embd), which keeps the size of what a layer puts out: 0.02
-    at 128 features cost 0.016 nats of 1.56 (docs/results.md). Projections onto the residual stream (every linear layer
-    named `output`) are scaled by 1/sqrt(2 n_layer), since 2 n_layer of them add up there (section 2.3 of the paper).
+    At another width the spread is in proportion to 1/sqrt(n_embd), which keeps the size of what a layer puts out.
+    Projections onto the residual stream (every linear layer named `output`) are scaled by 1/sqrt(2 n_layer), since
+    2 n_layer of them add up there (section 2.3 of the paper).
     """
     width_std = INIT_STD * math.sqrt(INIT_WIDTH / model.config.n_embd)
     residual = [module for name, module in model.named_modules() if name.rpartition(".")[2] == "output"]
