@@ -157,18 +157,31 @@ def _until_exit(sections: Iterable[str]) -> tuple[list[str], SystemExit | None]:
     return found, None
 
 
-def _head(args: argparse.Namespace, packages: Sequence[str]) -> str:
+def facts(module: str, packages: Sequence[str]) -> dict[str, str]:
+    """Where the figures of a page are from: machine, versions, the command `python -m <module> ...`, commit, date."""
     given = [f"{name}=path" for name in VARIABLES if os.environ.get(name)]
-    facts = {
+    return {
         "machine": _machine(),
-        "threads": f"{args.threads} where a row names no other; all wait alike, OMP_WAIT_POLICY={os.environ[WAITING]}",
-        "others": f"used {', '.join(f'{busy:.0f}' for busy in args.busy)} % of the machine, round by round",
         "versions": ", ".join([f"python {platform.python_version()}", *(f"{one} {version(one)}" for one in packages)]),
-        "command": f"`{' '.join([*given, 'python -m', f'benchmarks.{args.name}', *sys.argv[1:]])}`",
-        "commit": f"{git_commit()}{_nanogpt_commit()}",
+        "command": f"`{' '.join([*given, 'python -m', module, *sys.argv[1:]])}`",
+        "commit": git_commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
-    return "\n".join([f"# {args.title}", "", *(f"- {name}: {fact}" for name, fact in facts.items())])
+
+
+def head(title: str, facts: Mapping[str, str]) -> str:
+    """How a page begins."""
+    return "\n".join([f"# {title}", "", *(f"- {name}: {fact}" for name, fact in facts.items())])
+
+
+def _head(args: argparse.Namespace, packages: Sequence[str]) -> str:
+    known = facts(f"benchmarks.{args.name}", packages)
+    measured = {
+        "machine": known["machine"],
+        "threads": f"{args.threads} where a row names no other; all wait alike, OMP_WAIT_POLICY={os.environ[WAITING]}",
+        "others": f"used {', '.join(f'{busy:.0f}' for busy in args.busy)} % of the machine, round by round",
+    }
+    return head(args.title, measured | known | {"commit": f"{known['commit']}{_nanogpt_commit()}"})
 
 
 def _machine() -> str:

@@ -56,13 +56,13 @@ def draw_all(folder: Path, metrics: Mapping[str, Any], logs: Mapping[str, Record
     for old in folder.glob("*.svg"):
         old.unlink()  # of a figure that is no longer logged, say
     with matplotlib.rc_context(STYLE):
-        _write(folder / "bits-per-byte.svg", bits_per_byte(metrics))
-        _write(folder / "judge.svg", judge(metrics))
+        write_svg(folder / "bits-per-byte.svg", bits_per_byte(metrics))
+        write_svg(folder / "judge.svg", judge(metrics))
         for stage, records in logs.items():
             for place, (name, title) in enumerate(PANELS.items()):
                 if points := series(records, name):
                     path = folder / f"{stage}-{place}-{name.replace('/', '-')}.svg"
-                    _write(path, curve(points, f"{stage} · {title}", COLOURS.get(stage, GREY)))
+                    write_svg(path, curve(points, f"{stage} · {title}", COLOURS.get(stage, GREY)))
 
 
 def series(records: Records, name: str) -> list[tuple[float, float]]:
@@ -137,7 +137,8 @@ def _bare(axes: Axes) -> None:
     axes.set_xticks([])
 
 
-def _write(path: Path, figure: Figure) -> None:
+def write_svg(path: Path, figure: Figure) -> None:
+    """Write a figure, drawn with STYLE, so that it follows the reader's colour scheme; equal figures, equal bytes."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue().replace(INK, "currentColor").replace("<defs>", INK_RULE + "<defs>", 1)

@@ -1,0 +1,113 @@
+"""Jobs with real processes: what is done is never done again, and nothing is left when a study ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from studies.jobs import FIGURES, Figures, Job, code_digest, run_jobs
+from troupe.errors import ProcessFailed
+
+ROOT = Path(__file__).parents[2]
+CODE = [Path(__file__)]
+
+
+def body(job: Job, folder: Path, needed: Path | None) -> Figures:
+    """Notes that it ran, waits if asked to, fails if asked to."""
+    with (folder / "ran").open("a") as file:
+        file.write("once\n")
+    time.sleep(job.settings.get("seconds", 0.0))
+    if "fail" in job.settings:
+        raise ValueError(job.settings["fail"])
+    before = (needed / "ran").read_text() if needed else ""
+    return {"value": job.seed, "before": before, "threads": torch.get_num_threads(), "process": os.getpid()}
+
+
+def runs(work: Path) -> list[str]:
+    return [file.read_text() for file in sorted(work.glob("made/*/ran"))]
+
+
+@pytest.mark.slow
+def test_jobs_run_side_by_side_after_those_they_need_and_once(tmp_path: Path) -> None:
+    start = Job("start", 1, {"seconds": 0.2})
+    jobs = [Job("later", 2, {}, needs=start), start, Job("other", 3, {"seconds": 0.2})]
+    found = run_jobs("made", body, jobs, CODE, tmp_path, workers=2)
+    assert [figures["value"] for figures in found] == [2, 1, 3]
+    assert [figures["before"] for figures in found] == ["once\n", "", ""]
+    assert {figures["threads"] for figures in found} == {1}
+    assert os.getpid() not in {figures["process"] for figures in found}
+    assert run_jobs("made", body, jobs, CODE, tmp_path, workers=2) == found
+    assert runs(tmp_path) == ["once\n"] * 3
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> None:
+    bad = Job("bad", 1, {"fail": "no luck"})
+    jobs = [bad, Job("after it", 1, {}, needs=bad), Job("good", 1, {})]
+    with pytest.raises(ProcessFailed, match="made, bad, seed 1: ValueError: no luck\n"):
+        run_jobs("made", body, jobs, CODE, tmp_path, workers=2)
+    assert len(list(tmp_path.glob(f"made/*/{FIGURES}"))) == 1
+    assert len(runs(tmp_path)) == 2
+
+
+def test_a_key_changes_with_all_that_figures_depend_on(tmp_path: Path) -> None:
+    job = Job("arm", 1, {"a": 1, "b": 2})
+    changed = [
+        replace(job, arm="other"),
+        replace(job, seed=2),
+        replace(job, settings={"a": 1, "b": 3}),
+        replace(job, needs=job),
+        replace(job, needs=replace(job, seed=2)),
+    ]
+    assert len({one.key("code") for one in (job, *changed)} | {job.key("other code")}) == 7
+    assert replace(job, settings={"b": 2, "a": 1}).key("code") == job.key("code")
+
+    (tmp_path / "code").mkdir()
+    file = tmp_path / "code" / "part.py"
+    file.write_text("x = 1\n")
+    before = code_digest([tmp_path / "code"])
+    assert code_digest([tmp_path / "code"]) == before
+    file.write_text("x = 2\n")
+    assert code_digest([tmp_path / "code"]) != before
+
+
+STUDY = """
+from pathlib import Path
+from studies.jobs import Job, run_jobs
+from tests.studies.test_jobs import CODE, body
+
+if __name__ == "__main__":
+    jobs = [Job("quick", seed, {}) for seed in range(3)] + [Job("long", 9, {"seconds": SECONDS})]
+    run_jobs("made", body, jobs, CODE, Path("."), workers=1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_study_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
+    """Killed in its fourth job; with the same settings it would wait for a minute, so that one is not repeated here."""
+    (tmp_path / "study.py").write_text(STUDY.replace("SECONDS", "60"))
+    command = [sys.executable, "study.py"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
+        while len(runs(tmp_path)) < 4:
+            assert process.poll() is None
+            time.sleep(0.01)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        process.wait(10)
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert len(list(tmp_path.glob(f"made/*/{FIGURES}"))) == 3
+
+    (tmp_path / "study.py").write_text(STUDY.replace("SECONDS", "0"))
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0, again.stderr
+    assert "made         4/4" in again.stdout
+    assert sorted(runs(tmp_path)) == ["once\n"] * 5  # the three, the one that was killed, and its successor
