@@ -10,7 +10,8 @@ from functools import partial
 
 import torch
 
-from troupe.inspection.structure import attention_macs, parts, without_weights
+from troupe.inspection.attention import attention_costs
+from troupe.inspection.structure import parts, without_weights
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 
@@ -40,8 +41,9 @@ class BenchShape:
     def flops_per_token(self) -> int:
         """Useful operations: 2 for each MAC of matrices and causal attention, and backward twice."""
         config = GPTConfig(self.vocab_size, self.block_size, self.n_layer, self.n_head, self.n_embd, self.dropout)
-        matrices = sum(part.macs for part in parts(without_weights(partial(GPT, config))))
-        return 3 * 2 * (matrices + attention_macs(config, self.block_size).causal)
+        model = without_weights(partial(GPT, config))
+        matrices = sum(part.useful for part in parts(model))
+        return 3 * 2 * (matrices + attention_costs(model, self.block_size).causal)
 
 
 def peak_flops(shape: BenchShape, dtype: torch.dtype, repeats: int) -> float:

@@ -17,7 +17,7 @@ from troupe.training.loss import cross_entropy
 from troupe.training.optim import build_optimizers
 
 PARAMS = load_params(ROOT / "params.yaml")
-EXPERTS = partial(SwitchHead, experts=SwitchHeadConfig(4, 2, "sigmoid"))
+EXPERTS = partial(SwitchHead, experts=SwitchHeadConfig(3, 16, 4, 2, "sigmoid"))
 ALTERED: dict[str, Any] = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "conv": 3, "bias": False}
 B, T = 3, 40
 

@@ -11,33 +11,25 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from troupe.models.config import GPTConfig
+from troupe.inspection.attention import AttentionShape, attention_shape
 from troupe.models.gpt2 import GPT
+from troupe.models.switchhead import SwitchHead
 
-FLOAT32 = 4  # bytes
 LAYER = re.compile(r"blocks\.\d+\.")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Modules of one name, in all layers together: how many, their parameters, the MACs of their matrices per token."""
+    """Modules of one name, in all layers together: how many, their parameters, the MACs of their matrices per token.
+
+    `useful` counts of SwitchHead's experts those that are chosen, `executed` those that are computed.
+    """
 
     name: str
     modules: int
     parameters: int
-    macs: int
-
-
-@dataclass(frozen=True)
-class AttentionMacs:
-    """MACs per token of scores and weighted values, in all layers, mean over the tokens of a context.
-
-    `full` is what a kernel computes that masks afterwards; `causal` what is needed, and what a kernel computes that
-    skips masked blocks.
-    """
-
-    full: int
-    causal: int
+    useful: int
+    executed: int
 
 
 def without_weights(build: Callable[[], GPT]) -> GPT:
@@ -49,31 +41,32 @@ def without_weights(build: Callable[[], GPT]) -> GPT:
 def parts(model: GPT) -> list[Part]:
     """The model by its modules' names, in the order of the computation; the tied head's MACs stand with the embedding.
 
-    Of experts that are not chosen, SwitchHead computes the products all the same (switchhead.py says why): they count.
+    Scores and weighted values, which no matrix of weights has a part in, are not among them: inspection/attention.py.
     """
-    found: dict[str, list[tuple[int, int]]] = {}
+    experts = _experts(model)
+    found: dict[str, list[tuple[int, int, int]]] = {}
     for name, module in model.named_modules():
         parameters = sum(parameter.numel() for parameter in module.parameters(recurse=False))
         if parameters:
-            found.setdefault(LAYER.sub("blocks.", name), []).append((parameters, _macs(model, module)))
+            costs = (parameters, *_macs(model, module, experts.get(module)))
+            found.setdefault(LAYER.sub("blocks.", name), []).append(costs)
     return [Part(name, len(of), *map(sum, zip(*of, strict=True))) for name, of in found.items()]
 
 
-def attention_macs(config: GPTConfig, context: int) -> AttentionMacs:
-    """A token scores the tokens it sees and sums their values: D MACs each, per token seen and layer."""
-    per_token_seen = 2 * config.n_layer * config.n_embd
-    return AttentionMacs(per_token_seen * context, per_token_seen * (context + 1) // 2)
+def _experts(model: GPT) -> dict[nn.Module, AttentionShape]:
+    """The matrices that hold a layer's experts side by side, and the layer's dimensions."""
+    layers = [module for module in model.modules() if isinstance(module, SwitchHead)]
+    return {matrix: attention_shape(layer) for layer in layers for matrix in (layer.value, layer.output)}
 
 
-def kv_cache_bytes(config: GPTConfig, batch: int, context: int) -> int:
-    """Keys and values of all layers while generating: float32, as the weights are."""
-    return 2 * config.n_layer * batch * context * config.n_embd * FLOAT32
-
-
-def _macs(model: GPT, module: nn.Module) -> int:
-    if isinstance(module, nn.Linear) or (module is model.token_embedding and _is_tied(model)):
-        return module.weight.numel()
-    return 0
+def _macs(model: GPT, module: nn.Module, experts: AttentionShape | None) -> tuple[int, int]:
+    """Useful and executed."""
+    if not (isinstance(module, nn.Linear) or (module is model.token_embedding and _is_tied(model))):
+        return 0, 0
+    macs = module.weight.numel()
+    if experts is None:
+        return macs, macs
+    return macs * experts.top_k // experts.n_expert, macs * experts.computed // experts.n_expert
 
 
 def _is_tied(model: GPT) -> bool:

@@ -7,9 +7,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from troupe.inspection.attention import attention_costs
 from troupe.inspection.memory import TrainingMemory, training_memory
-from troupe.inspection.structure import attention_macs, kv_cache_bytes, parts, without_weights
+from troupe.inspection.structure import parts, without_weights
 from troupe.models.gpt2 import GPT
+from troupe.models.switchhead import SwitchHead
 from troupe.params import AdversarialParams, TrainParams
 
 ROWS = {
@@ -42,25 +44,38 @@ def describe(
     console.print(_structure(name, model, context))
     if isinstance(params, TrainParams):
         console.print(_training(build, params, batch, context))
-    cache = _size(kv_cache_bytes(model.config, batch, context))
+    cache = _size(batch * context * attention_costs(model, context).cache_bytes)
     console.print(f"key-value cache while generating, {batch} x {context} tokens, float32: {cache}\n", highlight=False)
 
 
 def _structure(name: str, model: GPT, context: int) -> Table:
-    found = parts(model)
-    parameters, linear = (sum(getattr(part, field) for part in found) for field in ("parameters", "macs"))
-    attention = attention_macs(model.config, context)
-    table = _table(f"{name}: {model.config}", "part", "modules", "parameters", "MACs per token")
+    found, attention = parts(model), attention_costs(model, context)
+    parameters, useful, executed = (
+        sum(getattr(part, field) for part in found) for field in ("parameters", "useful", "executed")
+    )
+    table = _table(_title(name, model), "part", "modules", "parameters", "MACs per token", "executed")
     for part in found:
-        name = f"{part.name}, the head too" if part.name == "token_embedding" and part.macs else part.name
-        table.add_row(name, str(part.modules), f"{part.parameters:,}", f"{part.macs:,}" if part.macs else "")
+        name = f"{part.name}, the head too" if part.name == "token_embedding" and part.useful else part.name
+        table.add_row(name, str(part.modules), *_numbers(part.parameters, part.useful, part.executed))
     table.add_section()
-    table.add_row("all of these", "", f"{parameters:,}", f"{linear:,}")
-    table.add_row(f"attention over {context} tokens, causal", "", "", f"{attention.causal:,}")
-    table.add_row("the same, unmasked", "", "", f"{attention.full:,}")
+    table.add_row("all of these", "", *_numbers(parameters, useful, executed))
+    table.add_row(f"attention over {context} tokens, causal", "", "", *_numbers(attention.causal, attention.causal))
+    table.add_row("the same, unmasked", "", "", *_numbers(attention.full, attention.full))
     table.add_section()
-    table.add_row("forward, causal (training: three times as much)", "", "", f"{linear + attention.causal:,}")
+    forward = _numbers(useful + attention.causal, executed + attention.causal)
+    table.add_row("forward, causal (training: three times as much)", "", "", *forward)
     return table
+
+
+def _title(name: str, model: GPT) -> str:
+    """The experts' own dimensions too, which may be other heads than the config's."""
+    experts = next((module.experts for module in model.modules() if isinstance(module, SwitchHead)), None)
+    said = f"\n{experts}; executed: experts that are computed though not chosen count too" if experts else ""
+    return f"{name}: {model.config}{said}"
+
+
+def _numbers(*counts: int) -> list[str]:
+    return [f"{count:,}" if count else "" for count in counts]
 
 
 def _training(build: Callable[[], GPT], params: TrainParams, batch: int, context: int) -> Table:
