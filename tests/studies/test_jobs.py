@@ -36,25 +36,19 @@ def runs(work: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_jobs_run_side_by_side_after_those_they_need_and_once(tmp_path: Path) -> None:
-    start = Job("start", 1, {"seconds": 0.2})
-    jobs = [Job("later", 2, {}, needs=start), start, Job("other", 3, {"seconds": 0.2})]
-    found = run_jobs("made", body, jobs, CODE, tmp_path, workers=2)
+    """A job that fails is told at the end; the one that needs it never runs, the others are done."""
+    start, bad = Job("start", 1, {"seconds": 0.2}), Job("bad", 1, {"fail": "no luck"})
+    good = [Job("later", 2, {}, needs=start), start, Job("other", 3, {"seconds": 0.2})]
+    with pytest.raises(ProcessFailed, match="made, bad, seed 1: ValueError: no luck\n"):
+        run_jobs("made", body, [bad, Job("after it", 1, {}, needs=bad), *good], CODE, tmp_path, workers=2)
+    assert runs(tmp_path) == ["once\n"] * 4
+
+    found = run_jobs("made", body, good, CODE, tmp_path, workers=2)
+    assert runs(tmp_path) == ["once\n"] * 4
     assert [figures["value"] for figures in found] == [2, 1, 3]
     assert [figures["before"] for figures in found] == ["once\n", "", ""]
     assert {figures["threads"] for figures in found} == {1}
     assert os.getpid() not in {figures["process"] for figures in found}
-    assert run_jobs("made", body, jobs, CODE, tmp_path, workers=2) == found
-    assert runs(tmp_path) == ["once\n"] * 3
-
-
-@pytest.mark.slow
-def test_a_job_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> None:
-    bad = Job("bad", 1, {"fail": "no luck"})
-    jobs = [bad, Job("after it", 1, {}, needs=bad), Job("good", 1, {})]
-    with pytest.raises(ProcessFailed, match="made, bad, seed 1: ValueError: no luck\n"):
-        run_jobs("made", body, jobs, CODE, tmp_path, workers=2)
-    assert len(list(tmp_path.glob(f"made/*/{FIGURES}"))) == 1
-    assert len(runs(tmp_path)) == 2
 
 
 def test_a_key_changes_with_all_that_figures_depend_on(tmp_path: Path) -> None:
@@ -84,30 +78,30 @@ from studies.jobs import Job, run_jobs
 from tests.studies.test_jobs import CODE, body
 
 if __name__ == "__main__":
-    jobs = [Job("quick", seed, {}) for seed in range(3)] + [Job("long", 9, {"seconds": SECONDS})]
+    jobs = [*(Job("quick", seed, {}) for seed in range(3)), Job("long", 9, {"seconds": 60})]
     run_jobs("made", body, jobs, CODE, Path("."), workers=1)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_study_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
-    """Killed in its fourth job; with the same settings it would wait for a minute, so that one is not repeated here."""
-    (tmp_path / "study.py").write_text(STUDY.replace("SECONDS", "60"))
-    command = [sys.executable, "study.py"]
+def stop_in_the_long_job(folder: Path, number: signal.Signals, times: int) -> None:
+    """Start the study, send it a signal when its long job runs for the `times`th time; no process may be left."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
-        while len(runs(tmp_path)) < 4:
+    with subprocess.Popen(
+        [sys.executable, "study.py"], cwd=folder, env=environment, stderr=subprocess.DEVNULL
+    ) as process:
+        while "".join(runs(folder)).count("once") < 3 + times:
             assert process.poll() is None
             time.sleep(0.01)
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
         process.wait(10)
     assert not psutil.wait_procs(children, timeout=10)[1]
-    assert len(list(tmp_path.glob(f"made/*/{FIGURES}"))) == 3
 
-    (tmp_path / "study.py").write_text(STUDY.replace("SECONDS", "0"))
-    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert again.returncode == 0, again.stderr
-    assert "made         4/4" in again.stdout
-    assert sorted(runs(tmp_path)) == ["once\n"] * 5  # the three, the one that was killed, and its successor
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(STUDY)
+    stop_in_the_long_job(tmp_path, signal.SIGKILL, times=1)
+    assert len(list(tmp_path.glob(f"made/*/{FIGURES}"))) == 3
+    stop_in_the_long_job(tmp_path, signal.SIGINT, times=2)
+    assert sorted(runs(tmp_path)) == ["once\n", "once\n", "once\n", "once\nonce\n"]
