@@ -53,7 +53,9 @@ TINY = (
     "adversarial.prompt_length=4 adversarial.sequence_length=8 evaluate.stride=16"
 )
 
-GPT2 = " ".join(f"model.{field.name}={field.default}" for field in fields(GPTConfig) if field.default is not MISSING)
+GPT2 = " ".join(
+    f"model.{field.name}={field.default}" for field in fields(GPTConfig) if field.default not in (MISSING, None)
+)
 
 
 @pytest.fixture

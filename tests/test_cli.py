@@ -104,7 +104,7 @@ def test_characters_are_counted_by_a_run_or_by_the_user(troupe: Run) -> None:
 def test_a_model_is_described_with_the_batch_of_its_own_stage(troupe: Run) -> None:
     """The adversarial stage trains by other means: no table of a training step, and its batch for the cache."""
     config = GPTConfig(vocab_size=256, block_size=16, n_layer=1, n_head=1, n_embd=8, dropout=0.0)
-    experts = GPT(config, partial(SwitchHead, experts=SwitchHeadConfig(2, 1, "sigmoid")))
+    experts = GPT(config, partial(SwitchHead, experts=SwitchHeadConfig(1, 8, 2, 1, "sigmoid")))
     for stage in ("moe", "adversarial"):
         save_bundle(Path("artifacts", stage), experts, ByteTokenizer(), {"stage": stage})
     batches = ("--set", "moe.batch_size=5 adversarial.batch_size=7")

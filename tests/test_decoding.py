@@ -55,7 +55,9 @@ def modern() -> GPT:
 
 
 def with_experts(config: GPTConfig = CONFIG) -> GPT:
-    model = upcycle(dense(config), SwitchHeadConfig(n_expert=4, top_k=2, router="sigmoid"), rng())
+    model = upcycle(
+        dense(config), SwitchHeadConfig(n_head=2, head_width=8, n_expert=4, top_k=2, router="sigmoid"), rng()
+    )
     with torch.no_grad():
         for parameter in model.parameters():  # away from the switch, so that routing matters
             parameter += 0.2 * torch.randn(parameter.shape, generator=rng(parameter.numel()), dtype=parameter.dtype)

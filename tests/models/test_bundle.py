@@ -16,7 +16,7 @@ from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig, upcycle
 
 CONFIG = GPTConfig(vocab_size=256, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.1)
-EXPERTS = SwitchHeadConfig(n_expert=3, top_k=2, router="sigmoid")
+EXPERTS = SwitchHeadConfig(n_head=2, head_width=4, n_expert=3, top_k=2, router="sigmoid")
 
 
 def dense(seed: int = 0) -> GPT:

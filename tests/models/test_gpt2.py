@@ -127,7 +127,7 @@ def test_bfloat16_autocast_stays_close_and_trains(config: GPTConfig) -> None:
 
 def test_rotated_queries_and_keys_meet_by_distance_alone() -> None:
     """q at position m and k at position n: their product depends on m - n (RoFormer, equation 11)."""
-    prepare = QueryKey(replace(CONFIG, positions="rotary")).double()
+    prepare = QueryKey(replace(CONFIG, positions="rotary"), CONFIG.n_embd // CONFIG.n_head).double()
     q, k = (torch.randn(1, 1, 1, 12, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in (1, 2))
 
     def product(m: int, n: int) -> float:
@@ -142,7 +142,7 @@ def test_rotation_turns_pairs_by_the_published_angles() -> None:
     """(1, 0) in the pair (i, i + K/2) becomes (cos, sin) of position * 10000^(-2i/K)."""
     x = torch.zeros(1, 1, 1, 12)
     x[..., 1] = 1
-    turned, _ = QueryKey(replace(CONFIG, positions="rotary"))(x, x, 3)
+    turned, _ = QueryKey(replace(CONFIG, positions="rotary"), CONFIG.n_embd // CONFIG.n_head)(x, x, 3)
     angle = torch.tensor(3 * 10_000 ** (-2 / 12))
     expected = torch.zeros(12)
     expected[1], expected[7] = angle.cos(), angle.sin()
@@ -150,7 +150,7 @@ def test_rotation_turns_pairs_by_the_published_angles() -> None:
 
 
 def test_normed_queries_and_keys_have_length_sqrt_k_whatever_they_were() -> None:
-    prepare, q = QueryKey(replace(CONFIG, qk_norm=True)), 100 * torch.randn(2, 2, 5, 12)
+    prepare, q = QueryKey(replace(CONFIG, qk_norm=True), 12), 100 * torch.randn(2, 2, 5, 12)
     for x in prepare(q, 0.1 * q, 0):
         torch.testing.assert_close(x.norm(dim=-1), torch.full((2, 2, 5), 12**0.5), rtol=1e-4, atol=0)
 
@@ -181,3 +181,19 @@ def test_the_convolution_is_torchs_own_over_the_past() -> None:
     kernel = conv.weight.flip(0).T.unsqueeze(1)  # torch counts a kernel from the oldest
     mixed = F.conv1d(F.pad(x_BTD.transpose(1, 2), (3, 0)), kernel, groups=24).transpose(1, 2)
     torch.testing.assert_close(conv(x_BTD), x_BTD + mixed)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_heads_of_a_width_of_their_own(positions: str) -> None:
+    """The width of a head scales nothing else: as wide as n_embd / n_head it is the default, to the bit."""
+    usual = replace(CONFIG, positions=positions, qk_norm=True)
+    stated, narrow = (replace(usual, head_width=width) for width in (CONFIG.n_embd // CONFIG.n_head, 2))
+    models = [GPT(config).eval() for config in (usual, stated, narrow)]
+    for model in models:
+        init_gpt2(model, torch.Generator().manual_seed(0))
+    ids = torch.randint(0, CONFIG.vocab_size, (2, CONFIG.block_size))
+    assert torch.equal(models[0](ids), models[1](ids))
+    assert models[2](ids).shape == models[0](ids).shape
+    attention = models[2].blocks[0].attention
+    assert attention.query_key_value.weight.shape == (3 * 2 * CONFIG.n_head, CONFIG.n_embd)
+    assert attention.output.weight.shape == (CONFIG.n_embd, 2 * CONFIG.n_head)

@@ -125,7 +125,7 @@ def test_a_broken_file_and_a_pickle_are_refused(folder: Path) -> None:
 
 
 def test_experts_cannot_be_exported(tmp_path: Path) -> None:
-    experts = GPT(CONFIG, attention=partial(SwitchHead, experts=SwitchHeadConfig(2, 1, "sigmoid")))
+    experts = GPT(CONFIG, attention=partial(SwitchHead, experts=SwitchHeadConfig(3, 4, 2, 1, "sigmoid")))
     with pytest.raises(ArtifactError, match=r"experts cannot be exported.*give --model pretrain"):
         export_gpt2(tmp_path / "new", experts, ByteTokenizer())
     assert not (tmp_path / "new").exists()

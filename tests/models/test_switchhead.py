@@ -16,13 +16,13 @@ from troupe.models.switchhead import SwitchHead, SwitchHeadConfig, expert_usage,
 
 CONFIG = GPTConfig(vocab_size=60, block_size=12, n_layer=2, n_head=3, n_embd=18, dropout=0.0)
 ROUTINGS = [
-    SwitchHeadConfig(n_expert=4, top_k=2, router="sigmoid"),
-    SwitchHeadConfig(n_expert=5, top_k=3, router="sigmoid"),
-    SwitchHeadConfig(n_expert=4, top_k=1, router="sigmoid"),
-    SwitchHeadConfig(n_expert=4, top_k=1, router="softmax"),
-    SwitchHeadConfig(n_expert=3, top_k=2, router="softmax"),
-    SwitchHeadConfig(n_expert=1, top_k=1, router="sigmoid"),
-    SwitchHeadConfig(n_expert=1, top_k=1, router="softmax"),
+    SwitchHeadConfig(3, 6, n_expert=4, top_k=2, router="sigmoid"),
+    SwitchHeadConfig(3, 6, n_expert=5, top_k=3, router="sigmoid"),
+    SwitchHeadConfig(3, 6, n_expert=4, top_k=1, router="sigmoid"),
+    SwitchHeadConfig(3, 6, n_expert=4, top_k=1, router="softmax"),
+    SwitchHeadConfig(3, 6, n_expert=3, top_k=2, router="softmax"),
+    SwitchHeadConfig(3, 6, n_expert=1, top_k=1, router="sigmoid"),
+    SwitchHeadConfig(3, 6, n_expert=1, top_k=1, router="softmax"),
 ]
 every_routing = pytest.mark.parametrize("experts", ROUTINGS, ids=lambda c: f"{c.router}-{c.top_k}of{c.n_expert}")
 
@@ -102,6 +102,7 @@ def test_layer_computes_the_formulas(experts: SwitchHeadConfig) -> None:
 
 @every_routing
 def test_gradients_agree_with_finite_differences(experts: SwitchHeadConfig) -> None:
+    experts = replace(experts, n_head=2, head_width=2)
     switchhead = layer(experts, GPTConfig(vocab_size=9, block_size=4, n_layer=1, n_head=2, n_embd=4, dropout=0.0))
     names = [name for name, _ in switchhead.named_parameters()]
     x_BTD = inputs(B=1, T=3, D=4).requires_grad_()
@@ -135,8 +136,8 @@ def test_permuting_experts_changes_nothing(experts: SwitchHeadConfig) -> None:
 
 def test_one_expert_is_gated_dense_attention() -> None:
     """With softmax a single gate is 1, so the layer is plain multi-head attention; sigmoid gates scale v and y."""
-    gated = layer(SwitchHeadConfig(1, 1, "sigmoid"))
-    ungated = SwitchHead(CONFIG, SwitchHeadConfig(1, 1, "softmax")).double()
+    gated = layer(SwitchHeadConfig(3, 6, 1, 1, "sigmoid"))
+    ungated = SwitchHead(CONFIG, SwitchHeadConfig(3, 6, 1, 1, "softmax")).double()
     ungated.load_state_dict(gated.state_dict())
     plain = CausalSelfAttention(CONFIG).double()
     with torch.no_grad():

@@ -43,7 +43,9 @@ def experts(workspace: Params) -> Params:
     """The workspace with an artifacts/moe in it; an untrained one will do."""
     dense = GPT(GPTConfig(300, **workspace.model.model_dump()))
     init_gpt2(dense, generator(0, "test"))
-    model = upcycle(dense, SwitchHeadConfig(n_expert=2, top_k=1, router="sigmoid"), generator(0, "test"))
+    n_head, head_width = dense.config.n_head, dense.config.n_embd // dense.config.n_head
+    experts = SwitchHeadConfig(n_head, head_width, n_expert=2, top_k=1, router="sigmoid")
+    model = upcycle(dense, experts, generator(0, "test"))
     save_bundle(model_dir("moe"), model, load_tokenizer(TOKENS / "tokenizer.json"), {"stage": "moe"})
     return changed(workspace, **SMALL, **BOUNDS)
 

@@ -37,7 +37,9 @@ def test_muon_holds_the_matrices_of_the_blocks_and_adamw_the_rest(
 @pytest.mark.parametrize("experts", [False, True])
 def test_every_parameter_is_held_once(model: GPT, train_params: Any, optimizer: str, experts: bool) -> None:
     if experts:
-        model = upcycle(model, SwitchHeadConfig(n_expert=4, top_k=2, router="sigmoid"), generator(0, "test"))
+        model = upcycle(
+            model, SwitchHeadConfig(n_head=2, head_width=8, n_expert=4, top_k=2, router="sigmoid"), generator(0, "test")
+        )
     held = [
         p
         for o in build_optimizers(model, train_params(optimizer=optimizer))
@@ -48,7 +50,9 @@ def test_every_parameter_is_held_once(model: GPT, train_params: Any, optimizer: 
 
 
 def test_experts_go_to_muon_and_routers_to_adamw(model: GPT, train_params: Any) -> None:
-    model = upcycle(model, SwitchHeadConfig(n_expert=4, top_k=2, router="sigmoid"), generator(0, "test"))
+    model = upcycle(
+        model, SwitchHeadConfig(n_head=2, head_width=8, n_expert=4, top_k=2, router="sigmoid"), generator(0, "test")
+    )
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     muon, adamw = build_optimizers(model, train_params())
     assert "blocks.0.attention.value.weight" in of(muon, names)

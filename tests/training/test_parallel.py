@@ -120,7 +120,7 @@ def test_two_processes_lose_what_one_loses(
     still = GPT(replace(model.config, dropout=0.0))
     still.load_state_dict(model.state_dict())
     if experts:
-        still = upcycle(still, SwitchHeadConfig(4, 2, "sigmoid"), generator(0, "routers"))
+        still = upcycle(still, SwitchHeadConfig(2, 8, 4, 2, "sigmoid"), generator(0, "routers"))
     params = train_params(
         steps=50, eval_interval=50, optimizer=optimizer, learning_rate=rate, adamw_learning_rate=rate / 5
     )

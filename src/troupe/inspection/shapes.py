@@ -58,10 +58,11 @@ def shapes_wanted(params: Params, vocab_size: int | None = None) -> dict[str, Sh
     """
     dense = {"vocab_size": vocab_size or _vocab_size(params), **params.model.model_dump()}
     moe = params.moe
-    experts = {"n_expert": moe.n_expert, "top_k": moe.top_k, "router": moe.router}
+    heads = {"n_head": params.model.n_head, "head_width": params.model.n_embd // params.model.n_head}
+    experts = heads | {"n_expert": moe.n_expert, "top_k": moe.top_k, "router": moe.router}
     return {
         "pretrain": Shape("gpt2", dense, "pretrain"),
-        "moe": Shape("switchhead", dense | experts, "moe"),
+        "moe": Shape("switchhead", dense | {"experts": experts}, "moe"),
     }
 
 

@@ -1,7 +1,7 @@
 """The language models by name: how to build one from the dimensions in its config.json, and how to read them back."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,9 @@ def _build_gpt2(dims: Mapping[str, Any]) -> GPT:
 
 
 def _build_switchhead(dims: Mapping[str, Any]) -> GPT:
-    of_experts = {field.name for field in fields(SwitchHeadConfig)}
-    experts = SwitchHeadConfig(**{name: dims[name] for name in of_experts})
-    config = GPTConfig(**{name: value for name, value in dims.items() if name not in of_experts})
-    return GPT(config, attention=partial(SwitchHead, experts=experts))
+    of_all = {name: value for name, value in dims.items() if name != "experts"}
+    experts = SwitchHeadConfig(**dims["experts"])
+    return GPT(GPTConfig(**of_all), attention=partial(SwitchHead, experts=experts))
 
 
 ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], GPT]] = {
@@ -32,5 +31,5 @@ def dimensions_of(model: GPT) -> tuple[str, dict[str, Any]]:
     dims = asdict(model.config)
     for module in model.modules():
         if isinstance(module, SwitchHead):
-            return "switchhead", dims | asdict(module.experts)
+            return "switchhead", dims | {"experts": asdict(module.experts)}
     return "gpt2", dims

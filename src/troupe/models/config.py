@@ -20,3 +20,9 @@ class GPTConfig:
     qk_norm: bool = False
     conv: int = 0  # tokens that convolutions before attention and MLP mix; 0 for none
     bias: bool = True
+    head_width: int | None = None  # of queries, keys and values; None: n_embd / n_head
+
+    @property
+    def attention_width(self) -> int:
+        """Of the queries of all heads together, side by side."""
+        return self.n_head * (self.head_width or self.n_embd // self.n_head)

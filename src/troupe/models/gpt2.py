@@ -32,9 +32,10 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.query_key_value = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.prepare = QueryKey(config)
-        self.output = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        width = config.attention_width
+        self.query_key_value = nn.Linear(config.n_embd, 3 * width, bias=config.bias)
+        self.prepare = QueryKey(config, width // config.n_head)
+        self.output = nn.Linear(width, config.n_embd, bias=config.bias)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         q, k, v = (split_heads(y_BTD, self.config.n_head) for y_BTD in self.query_key_value(x_BTD).chunk(3, dim=-1))

@@ -158,9 +158,10 @@ def _require_gpt2(model: GPT) -> None:
     gpt2 = {field.name: field.default for field in fields(GPTConfig) if field.default is not MISSING}
     departures = {name: getattr(model.config, name) for name in gpt2 if getattr(model.config, name) != gpt2[name]}
     if departures:
+        remedy = _as_set({name: value for name, value in gpt2.items() if value is not None})  # None follows from others
         raise ArtifactError(
             f"transformers has a place for GPT-2's architecture, this model departs from it ({_as_set(departures)}); "
-            f'train one with PROFILE=gpu2-124m or SET="{_as_set(gpt2)}"'
+            f'train one with PROFILE=gpu2-124m or SET="{remedy}"'
         )
 
 

@@ -118,9 +118,9 @@ class QueryKey(nn.Module):
     """What happens to queries and keys before they meet: norm over a head (Henry et al. 2020, 2010.04245; here RMSNorm
     with a learned gain), then rotation by position (Su et al. 2021, RoFormer, 2104.09864). Nothing in GPT-2."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, head_width: int) -> None:
         super().__init__()
-        K = config.n_embd // config.n_head
+        K = head_width
         self.query_norm = RMSNorm(K) if config.qk_norm else None
         self.key_norm = RMSNorm(K) if config.qk_norm else None
         self.rotary = Rotary(K, config.block_size) if config.positions == "rotary" else None

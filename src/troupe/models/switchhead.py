@@ -22,9 +22,13 @@ ROUTER_STD_AT_SWITCH = 1e-12
 
 @dataclass(frozen=True)
 class SwitchHeadConfig:
-    n_expert: int
+    n_head: int
+    head_width: int  # of queries, keys and values
+    n_expert: int  # per head, for values and, separately, for outputs
     top_k: int
     router: Literal["sigmoid", "softmax"]
+    expert_dropout: float = 0.0  # share of the experts that a training batch goes without
+    compute: Literal["auto", "dense", "loop", "grouped"] = "auto"  # how experts are computed; the result is the same
 
 
 class SwitchHead(nn.Module):
@@ -42,17 +46,16 @@ class SwitchHead(nn.Module):
     def __init__(self, config: GPTConfig, experts: SwitchHeadConfig) -> None:
         super().__init__()
         self.config, self.experts = config, experts
-        all_experts = config.n_head * experts.n_expert
-        head_width = config.n_embd // config.n_head
-        self.query_key = nn.Linear(config.n_embd, 2 * config.n_embd, bias=config.bias)
-        self.prepare = QueryKey(config)
+        head_width, all_experts = experts.head_width, experts.n_head * experts.n_expert
+        self.query_key = nn.Linear(config.n_embd, 2 * experts.n_head * head_width, bias=config.bias)
+        self.prepare = QueryKey(config, head_width)
         self.value_router = nn.Linear(config.n_embd, all_experts, bias=False)
         self.value = nn.Linear(config.n_embd, all_experts * head_width, bias=config.bias)
         self.output_router = nn.Linear(config.n_embd, all_experts, bias=False)
         self.output = nn.Linear(all_experts * head_width, config.n_embd, bias=config.bias)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
-        H, E = self.config.n_head, self.experts.n_expert
+        H, E = self.experts.n_head, self.experts.n_expert
         q, k = (split_heads(y_BTD, H) for y_BTD in self.query_key(x_BTD).chunk(2, dim=-1))
         q, k = self.prepare(q, k, cache.length if cache else 0)
         v_BTHEK = torch.unflatten(self.value(x_BTD), -1, (H, E, -1))
@@ -66,7 +69,7 @@ class SwitchHead(nn.Module):
     def _gates(self, router: nn.Module, x_BTD: Tensor) -> Tensor:
         """(B, T, H, E, 1): what each expert counts for; zero for those not among the top k."""
         with torch.autocast(x_BTD.device.type, enabled=False):  # bf16 scores would tie
-            scores_BTHE = torch.unflatten(router(x_BTD), -1, (self.config.n_head, -1))
+            scores_BTHE = torch.unflatten(router(x_BTD), -1, (self.experts.n_head, -1))
         gates_BTHE = scores_BTHE.sigmoid() if self.experts.router == "sigmoid" else scores_BTHE.softmax(-1)
         return (gates_BTHE * chosen(scores_BTHE, self.experts.top_k)).unsqueeze(-1)
 
@@ -151,7 +154,7 @@ def expert_usage(model: GPT, ids_BT: Tensor) -> ExpertUsage:
 
     layers = [module for module in model.modules() if isinstance(module, SwitchHead)]
     handles = [
-        router.register_forward_hook(partial(watch, layer.experts.top_k, layer.config.n_head))
+        router.register_forward_hook(partial(watch, layer.experts.top_k, layer.experts.n_head))
         for layer in layers
         for router in (layer.value_router, layer.output_router)
     ]

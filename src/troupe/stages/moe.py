@@ -32,7 +32,13 @@ def moe(params: Params) -> None:
     """Grow the pretrained model into attention experts and train it on; the dense model too, as a control."""
     device, folder, parent = set_up(params.run), model_dir("moe"), model_dir("pretrain")
     dense = load_bundle(parent, device).model
-    config = SwitchHeadConfig(params.moe.n_expert, params.moe.top_k, params.moe.router)
+    config = SwitchHeadConfig(
+        n_head=dense.config.n_head,
+        head_width=dense.config.n_embd // dense.config.n_head,
+        n_expert=params.moe.n_expert,
+        top_k=params.moe.top_k,
+        router=params.moe.router,
+    )
     experts = upcycle(dense, config, generator(params.run.seed, "moe", "routers"))
     train_on = partial(
         fit,
