@@ -3,11 +3,13 @@
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from troupe.data.batches import Batches
 from troupe.errors import Diverged, Interrupted
@@ -17,6 +19,7 @@ from troupe.models.switchhead import SwitchHeadConfig, upcycle
 from troupe.seeding import generator
 from troupe.training.checkpoint import Checkpoint
 from troupe.training.loop import train
+from troupe.training.loss import cross_entropy
 from troupe.training.validation import validate
 
 
@@ -84,7 +87,7 @@ def test_resumed_from_any_checkpoint_it_ends_the_same(
 def test_experts_resume_too(bench: Any, train_params: Any) -> None:
     straight, resumed = bench(), bench()
     for run in (straight, resumed):
-        run.model = upcycle(run.model, SwitchHeadConfig(4, 2, "sigmoid"), generator(0, "routers"))
+        run.model = upcycle(run.model, SwitchHeadConfig(2, 8, 4, 2, "sigmoid"), generator(0, "routers"))
     straight.run(train_params())
     resumed.run(train_params(), straight.saved[0])
     assert same(straight.model, resumed.model)
@@ -177,6 +180,36 @@ def test_asked_to_stop_it_saves_after_the_step_and_resumes_to_the_same_end(bench
     assert [checkpoint.step for checkpoint in stopped.saved] == [4, 6]
     assert resumed.run(train_params(), stopped.saved[-1]) == figures
     assert same(straight.model, resumed.model)
+
+
+class Remembering(torch.nn.LayerNorm):
+    """A norm that keeps what it put out, as a layer of experts keeps what its routers said."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = super().forward(x)
+        return self.last
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_penalty_on_the_forward_pass_is_differentiated_but_no_part_of_the_loss(
+    bench: Any, train_params: Any, compiled: bool
+) -> None:
+    run = bench()
+    run.model = GPT(replace(run.model.config, dropout=0.0))
+    run.model.norm = Remembering(16)
+    oracle = copy.deepcopy(run.model)
+
+    def penalty(model: GPT) -> Tensor:
+        return (model.norm.last - 1).square().mean()
+
+    loss = cross_entropy(oracle, *run.batches.batches(0), run.autocast)
+    (loss + penalty(oracle)).backward()
+    run.run(train_params(steps=1), compiled=compiled, penalty=lambda: penalty(run.model))
+    found = run.logged[0][1]
+    assert found["train/loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert found["train/penalty"] == pytest.approx(penalty(oracle).item(), rel=1e-5)
+    norm = torch.nn.utils.get_total_norm(weight.grad for weight in oracle.parameters())
+    assert found["train/grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
 
 
 def test_the_gradient_is_clipped_but_reported_as_it_was(bench: Any, train_params: Any) -> None:

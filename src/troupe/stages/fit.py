@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from troupe.compute import arithmetic, autocast, compiler_faults_told, compiles
 from troupe.data.batches import Batches, load_ids, open_ids
@@ -25,7 +26,8 @@ from troupe.stages.progress import track
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
 from troupe.training.interruption import signals_noted
 from troupe.training.loop import Figures, train
-from troupe.training.parallel import leads, team_of
+from troupe.training.loss import Autocast
+from troupe.training.parallel import Team, leads, team_of
 from troupe.training.validation import validate
 
 Log = Callable[[int, Mapping[str, float]], None]
@@ -43,57 +45,53 @@ def fit(
     inputs: Sequence[Path] = (),
     watch: Watch | None = None,
     origin: Mapping[str, Any] | None = None,
+    penalty: Callable[[], Tensor] | None = None,
 ) -> Figures:
     """Train `model` on the training split; write to `folder` the best model by validation, metrics.jsonl, summary.json.
 
     `sections` and `inputs` (beyond the tokens) are what the result depends on: with any of them changed, training
     starts afresh instead of from the checkpoints of an earlier attempt. `origin` is what the model's provenance says
-    beyond stage, seed and corpus.
+    beyond stage, seed and corpus; `penalty` is added to the loss (training/loop.py).
     Returns the facts of summary.json; nothing in a process that trains along and leaves writing to the one that leads.
 
     Raises Interrupted after a last checkpoint when SIGTERM or Ctrl-C comes, Diverged (training/loop.py), and
     ParamsError if `run.compile` asks for what torch cannot do here.
     """
-    team = team_of(run, next(model.parameters()).device)
-    meta, began = read_json(TOKENS / "meta.json"), time.monotonic()
-    stage = name.partition("-")[0]  # a control draws the same batches and dropout as the model it is held against
-    batches = Batches(
-        open_ids(TOKENS, "train"), model.config.block_size, params.batch_size, derive_seed(run.seed, stage, "batches")
-    )
-    precision = partial(autocast, run, team.device)
-    validation_ids = load_ids(TOKENS, "validation")
-
-    def look() -> Figures:
-        seen = validate(model, validation_ids, meta["bytes"]["validation"], precision)
-        return seen | (watch(model) if watch else {})
-
+    team, began = team_of(run, next(model.parameters()).device), time.monotonic()
+    batches, precision = _batches(name, model, params, run), partial(autocast, run, team.device)
+    look = _look(model, precision, watch)
     journal, key = folder / "metrics.jsonl", run_key(sections, [*TOKEN_FILES, *inputs])
     how = arithmetic(run, team.device, compiles(run, params.steps, team.device))
     checkpoints = Checkpoints(folder_of(name, key, how), journal if team.leads else None)
     resume = checkpoints.newest()
     start = resume.step if resume else 0
-    torch.manual_seed(derive_seed(run.seed, stage, "dropout" if team.leads else f"dropout of rank {team.rank}"))
+    _seed_dropout(name, run, team)
     record = _logged_and_shown(name, journal, params.steps, start) if team.leads else nullcontext(_unheard)
     with record as log, signals_noted() as interrupted, _last_good_one_named(checkpoints), compiler_faults_told():
         best = train(
-            model, batches, look, params, precision, log, checkpoints.save, resume, team, interrupted, how.compiled
+            model,
+            batches,
+            look,
+            params,
+            precision,
+            log,
+            checkpoints.save,
+            resume,
+            team,
+            interrupted,
+            how.compiled,
+            penalty,
         )
     if not team.leads:
         return {}
 
-    tokens = params.steps * params.batch_size * model.config.block_size
-    text = {fact: meta[fact] for fact in ("corpus_sha256", "block_bytes", "test_sha256")}  # what was held out of what
-    provenance = {"stage": name, "seed": run.seed, **text, **(origin or {})}
     facts = {
-        "steps": params.steps,
-        "tokens": tokens,
-        "epochs": round(tokens / meta["tokens"]["train"], 2),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **_size(model, params),
         "seconds": round(time.monotonic() - began, 1),
         "resumed_at_step": start,
         **asdict(how),
         **{f"best/{figure}": value for figure, value in best.items()},
-        "weights_sha256": save_bundle(folder, model, load_tokenizer(TOKENS / TOKENIZER), provenance),
+        "weights_sha256": _save(folder, model, name, run, origin or {}),
     }
     write_json(folder / "summary.json", facts)
     checkpoints.finish()
@@ -104,6 +102,51 @@ def finished(*names: str) -> None:
     """What a stage says last: its fits, `names`, are done. Whoever leads deletes checkpoints of no further use."""
     if leads():
         tidy_up(*names)
+
+
+def _stage(name: str) -> str:
+    """A control draws the same batches and dropout as the model it is held against."""
+    return name.partition("-")[0]
+
+
+def _batches(name: str, model: GPT, params: TrainParams, run: RunParams) -> Batches:
+    seed = derive_seed(run.seed, _stage(name), "batches")
+    return Batches(open_ids(TOKENS, "train"), model.config.block_size, params.batch_size, seed)
+
+
+def _seed_dropout(name: str, run: RunParams, team: Team) -> None:
+    torch.manual_seed(derive_seed(run.seed, _stage(name), "dropout" if team.leads else f"dropout of rank {team.rank}"))
+
+
+def _look(model: GPT, precision: Autocast, watch: Watch | None) -> Callable[[], Figures]:
+    """What is measured at a look at validation: the loss, and what `watch` finds."""
+    ids, n_bytes = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")["bytes"]["validation"]
+
+    def look() -> Figures:
+        seen = validate(model, ids, n_bytes, precision)
+        return seen | (watch(model) if watch else {})
+
+    return look
+
+
+def _size(model: GPT, params: TrainParams) -> Figures:
+    """How much of a training it was."""
+    tokens = params.steps * params.batch_size * model.config.block_size
+    return {
+        "steps": params.steps,
+        "tokens": tokens,
+        "epochs": round(tokens / read_json(TOKENS / "meta.json")["tokens"]["train"], 2),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def _save(folder: Path, model: GPT, name: str, run: RunParams, origin: Mapping[str, Any]) -> str:
+    """Write the model's folder, with what was held out of what text; returns the digest of the weights."""
+    meta = read_json(TOKENS / "meta.json")
+    text = {fact: meta[fact] for fact in ("corpus_sha256", "block_bytes", "test_sha256")}
+    return save_bundle(
+        folder, model, load_tokenizer(TOKENS / TOKENIZER), {"stage": name, "seed": run.seed, **text, **origin}
+    )
 
 
 @contextmanager

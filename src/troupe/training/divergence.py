@@ -7,8 +7,12 @@ with experts, both corpora, 78 to 600 steps) no step passed 2.01 times that medi
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from statistics import median
 
+from troupe.errors import Diverged
+
+ADVICE = "lower learning_rate or adamw_learning_rate, or raise warmup_steps"
 TIMES = 100
 IN_A_ROW = 10
 HISTORY, ENOUGH = 100, 20  # steps that the median is taken of, at most and at least
@@ -37,3 +41,24 @@ class Watch:
 
     def _exploded(self, grad_norm: float) -> bool:
         return len(self._healthy) >= ENOUGH and grad_norm > TIMES * median(self._healthy)
+
+
+def require_health(watch: Watch, done: int, figures: Mapping[str, float], steps: int) -> None:
+    """Raise Diverged if the figures of step `done` of `steps` are at fault, as `watch` sees it.
+
+    Called before the optimisers step, so that a gradient that is not finite never reaches weights or checkpoint.
+    """
+    if fault := watch.fault(figures["train/loss"], figures["train/grad_norm"]):
+        raise Diverged(
+            f"training diverged at step {done} of {steps}, learning rate {figures['train/lr']:.4g}: {fault}; {ADVICE}",
+            since=done - watch.unhealthy,
+        )
+
+
+def require_finite(seen: Mapping[str, float], done: int, steps: int) -> None:
+    """Raise Diverged if a figure of the look at validation after step `done` is no number."""
+    if odd := {name: value for name, value in seen.items() if not math.isfinite(value)}:
+        found = ", ".join(f"{name} {value}" for name, value in odd.items())
+        raise Diverged(
+            f"training diverged at step {done} of {steps}: {found} at the look at validation; {ADVICE}", done
+        )

@@ -4,20 +4,19 @@ The model it leaves behind is the best one that validation saw, not the last: a 
 and then the last steps can overfit.
 """
 
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 
 from troupe.data.batches import Batches
-from troupe.errors import Diverged
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
 from troupe.training.checkpoint import Checkpoint
-from troupe.training.divergence import Watch
+from troupe.training.divergence import Watch, require_finite, require_health
 from troupe.training.interruption import stopped
 from troupe.training.loss import Autocast, cross_entropy
 from troupe.training.optim import build_optimizers, set_rate
@@ -26,8 +25,6 @@ from troupe.training.schedule import learning_rate_factor
 from troupe.training.state import restore, snapshot
 
 Figures = dict[str, float]
-
-ADVICE = "lower learning_rate or adamw_learning_rate, or raise warmup_steps"
 
 
 class Best:
@@ -56,6 +53,7 @@ def train(
     team: Team | None = None,
     interrupted: Callable[[], int] = lambda: 0,
     compiled: bool = False,
+    penalty: Callable[[], Tensor] | None = None,
 ) -> Figures:
     """Train `model` in place for `params.steps` updates; return the figures of the best look at validation.
 
@@ -63,6 +61,9 @@ def train(
     train/grad_norm (before clipping), train/tokens_per_second and, at each look, what `validate()` finds. Stopped
     anywhere and called again with the newest checkpoint that it gave to `save`, it ends with the same weights to the
     byte: a step depends on its number and on what a checkpoint holds, nothing else.
+
+    `penalty()`, a scalar, is asked for after each forward pass and added to the loss that is differentiated;
+    train/loss stays the language model's, and train/penalty is logged beside it.
 
     `compiled` has torch.compile fuse the steps' forward and backward passes; validation, in other shapes, goes without.
 
@@ -74,12 +75,8 @@ def train(
     of a signal.
     """
     team = team or Team(device=next(model.parameters()).device)
-    optimizers = build_optimizers(model, params)
-    best, watch, start = Best(), Watch(), 0
-    if resume:
-        networks, start = restore(resume, optimizers, team.rank), resume.step
-        model.load_state_dict(networks["model"])
-        best.weights, best.figures = networks.get("best", {}), resume.facts["best"]
+    optimizers, best, watch = build_optimizers(model, params), Best(), Watch()
+    start = _restore(resume, model, best, optimizers, team) if resume else 0
     model.train()
     forward = torch.compile(model, dynamic=False) if compiled else model
     for step in range(start, params.steps):
@@ -87,12 +84,14 @@ def train(
         set_rate(optimizers, learning_rate_factor(step, params))
         x_BT, y_BT = (team.share(ids_BT).to(team.device) for ids_BT in batches.batches(step))
         loss = cross_entropy(forward, x_BT, y_BT, autocast)
-        loss.backward()  # type: ignore[no-untyped-call]
+        added = {"train/penalty": penalty()} if penalty else {}
+        sum(added.values(), loss).backward()  # type: ignore[no-untyped-call]
         team.average_gradients(model)
         grad_norm = clip_grad_norm_(model.parameters(), params.grad_clip)
-        figures, asked_to_stop = _read(team, loss, grad_norm, interrupted())
+        measured = {"train/loss": loss, **added, "train/grad_norm": grad_norm}
+        figures, asked_to_stop = _read(team, measured, interrupted())
         figures["train/lr"] = optimizers[0].param_groups[0]["lr"]
-        _require_health(watch, done, figures, params)
+        require_health(watch, done, figures, params.steps)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -100,14 +99,10 @@ def train(
         figures["train/tokens_per_second"] = team.size * x_BT.numel() / (time.perf_counter() - began)
         if team.leads:
             if _due(done, params.eval_interval, params.steps):
-                seen = validate()
-                _require_finite(seen, done, params.steps)
-                best.offer(model, {"step": done, **seen})
-                figures |= seen
+                figures |= _look(validate, model, best, done, params.steps)
             log(done, figures)
         if asked_to_stop or _due(done, params.checkpoint_interval, params.steps):
-            networks = {"model": model.state_dict(), "best": best.weights}
-            checkpoint = snapshot(done, networks, optimizers, {"best": best.figures}, team)
+            checkpoint = _snapshot(done, model, best, optimizers, team)
             if team.leads:
                 save(checkpoint)
         if asked_to_stop:
@@ -121,26 +116,27 @@ def _due(done: int, interval: int, steps: int) -> bool:
     return done % interval == 0 or done == steps
 
 
-def _read(team: Team, loss: Tensor, grad_norm: Tensor, signal_number: int) -> tuple[Figures, bool]:
+def _read(team: Team, measured: Mapping[str, Tensor], signal_number: int) -> tuple[Figures, bool]:
     """The figures of a step, and whether any process has been asked to stop: what one has heard all act upon."""
-    mean_loss, norm, asked = team.means(loss.detach(), grad_norm, signal_number)
-    return {"train/loss": mean_loss, "train/grad_norm": norm}, asked > 0
+    *means, asked = team.means(*(value.detach() for value in measured.values()), signal_number)
+    return dict(zip(measured, means, strict=True)), asked > 0
 
 
-def _require_health(watch: Watch, done: int, figures: Figures, params: TrainParams) -> None:
-    """Called before the optimisers step, so that a gradient that is not finite never reaches weights or checkpoint."""
-    rate = figures["train/lr"]
-    if fault := watch.fault(figures["train/loss"], figures["train/grad_norm"]):
-        raise Diverged(
-            f"training diverged at step {done} of {params.steps}, learning rate {rate:.4g}: {fault}; {ADVICE}",
-            since=done - watch.unhealthy,
-        )
+def _look(validate: Callable[[], Figures], model: GPT, best: Best, done: int, steps: int) -> Figures:
+    seen = validate()
+    require_finite(seen, done, steps)  # NaN is less than nothing: once the best, no later look would be better
+    best.offer(model, {"step": done, **seen})
+    return seen
 
 
-def _require_finite(seen: Figures, done: int, steps: int) -> None:
-    """NaN is less than nothing: once taken for the best, no later look would be better."""
-    if odd := {name: value for name, value in seen.items() if not math.isfinite(value)}:
-        found = ", ".join(f"{name} {value}" for name, value in odd.items())
-        raise Diverged(
-            f"training diverged at step {done} of {steps}: {found} at the look at validation; {ADVICE}", done
-        )
+def _snapshot(done: int, model: GPT, best: Best, optimizers: Sequence[Optimizer], team: Team) -> Checkpoint:
+    networks = {"model": model.state_dict(), "best": best.weights}
+    return snapshot(done, networks, optimizers, {"best": best.figures}, team)
+
+
+def _restore(checkpoint: Checkpoint, model: GPT, best: Best, optimizers: Sequence[Optimizer], team: Team) -> int:
+    """Put back what `_snapshot` holds; returns the number of steps done."""
+    networks = restore(checkpoint, optimizers, team.rank)
+    model.load_state_dict(networks["model"])
+    best.weights, best.figures = networks.get("best", {}), checkpoint.facts["best"]
+    return checkpoint.step
