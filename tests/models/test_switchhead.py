@@ -151,9 +151,9 @@ def test_one_expert_is_gated_dense_attention() -> None:
         return torch.unflatten(y, -1, (CONFIG.n_head, -1))
 
     q, k = (heads(y).transpose(1, 2) for y in gated.query_key(x_BTD).chunk(2, -1))
-    v = (heads(gated.value(x_BTD)) * gated.value_router(x_BTD).sigmoid().unsqueeze(-1)).transpose(1, 2)
+    v = (heads(gated.value(x_BTD)) * F.linear(x_BTD, gated.value_router.weight).sigmoid().unsqueeze(-1)).transpose(1, 2)
     y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
-    gated_y = (y * gated.output_router(x_BTD).sigmoid().unsqueeze(-1)).flatten(2)
+    gated_y = (y * F.linear(x_BTD, gated.output_router.weight).sigmoid().unsqueeze(-1)).flatten(2)
     torch.testing.assert_close(gated(x_BTD), gated.output(gated_y), atol=1e-12, rtol=0)
 
 

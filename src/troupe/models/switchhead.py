@@ -1,19 +1,21 @@
 """SwitchHead: attention whose value and output projections are mixtures of experts, per head (arXiv 2312.07987).
 
-Axes: B batch, T tokens, D model width, H heads, E experts per head, K head width, S all tokens so far, L layers,
-R routers of a head (0 routes values, 1 routes outputs).
+Axes: B batch, T tokens, N = B*T, D model width, M heads (or H), E experts per head, K head width,
+L layers, R routers of a head (0 routes values, 1 routes outputs).
 """
 
 import copy
+import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from troupe.models.config import GPTConfig
-from troupe.models.gpt2 import GPT, CausalSelfAttention
+from troupe.models.experts import Router, Way, mix_outputs, mix_values, pick_way
+from troupe.models.gpt2 import GPT, CausalSelfAttention, init_gpt2
 from troupe.models.layers import LayerCache, QueryKey, causal_attention, split_heads
 
 # Scores this small order the experts, yet leave every gate where a score of zero has it, to 1e-10 in the logits.
@@ -37,46 +39,62 @@ class SwitchHead(nn.Module):
     In every head v_j = sum over the top k experts e of g_e(x_j) (x_j W_V^e + b_V^e), and y_i sums the heads' attended
     values through W_O^e in the same way. Gates are sigmoids that are not renormalised, or the softmax over all experts.
     With biases, as in GPT-2, there is a value bias per expert, gated with it, and one ungated output bias per layer.
-
-    Every expert is computed and the gates of those not chosen are zero: one matrix product instead of a gather or a
-    loop, the fastest form on a CPU while E/k is about 2. The cache holds values after mixing, so it costs no more
-    than a dense layer's.
+    The cache holds values after mixing: with M heads of width K it is M*K wide, however many experts there are.
     """
 
     def __init__(self, config: GPTConfig, experts: SwitchHeadConfig) -> None:
         super().__init__()
         self.config, self.experts = config, experts
-        head_width, all_experts = experts.head_width, experts.n_head * experts.n_expert
-        self.query_key = nn.Linear(config.n_embd, 2 * experts.n_head * head_width, bias=config.bias)
-        self.prepare = QueryKey(config, head_width)
-        self.value_router = nn.Linear(config.n_embd, all_experts, bias=False)
-        self.value = nn.Linear(config.n_embd, all_experts * head_width, bias=config.bias)
-        self.output_router = nn.Linear(config.n_embd, all_experts, bias=False)
-        self.output = nn.Linear(all_experts * head_width, config.n_embd, bias=config.bias)
+        D, M, E, K = config.n_embd, experts.n_head, experts.n_expert, experts.head_width
+        self.query_key = nn.Linear(D, 2 * M * K, bias=config.bias)
+        self.prepare = QueryKey(config, K)
+        self.value_router = Router(D, M, E, experts.top_k, experts.router, experts.expert_dropout)
+        self.value = nn.Linear(D, M * E * K, bias=config.bias)
+        self.output_router = Router(D, M, E, experts.top_k, experts.router, experts.expert_dropout)
+        self.output = nn.Linear(M * E * K, D, bias=config.bias)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
-        H, E = self.experts.n_head, self.experts.n_expert
-        q, k = (split_heads(y_BTD, H) for y_BTD in self.query_key(x_BTD).chunk(2, dim=-1))
+        q, k = (split_heads(y_BTD, self.experts.n_head) for y_BTD in self.query_key(x_BTD).chunk(2, dim=-1))
         q, k = self.prepare(q, k, cache.length if cache else 0)
-        v_BTHEK = torch.unflatten(self.value(x_BTD), -1, (H, E, -1))
-        v = (v_BTHEK * self._gates(self.value_router, x_BTD).type_as(v_BTHEK)).sum(-2).transpose(1, 2)
+        x_ND, way = x_BTD.flatten(0, 1), self._way(x_BTD)
+        v_NMK = mix_values(x_ND, self.value_router(x_ND), self.value.weight, self.value.bias, way)
+        v = torch.unflatten(v_NMK, 0, x_BTD.shape[:2]).transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(k, v)
-        y_BHTK = causal_attention(q, k, v)
-        y_BTHEK = y_BHTK.transpose(1, 2).unsqueeze(-2) * self._gates(self.output_router, x_BTD).type_as(y_BHTK)
-        return torch.dropout(self.output(y_BTHEK.flatten(2)), self.config.dropout, self.training)
+        y_NMK = causal_attention(q, k, v).transpose(1, 2).flatten(0, 1)
+        y_ND = mix_outputs(y_NMK, self.output_router(x_ND), self.output.weight, self.output.bias, way)
+        return torch.dropout(y_ND.view_as(x_BTD), self.config.dropout, self.training)
 
-    def _gates(self, router: nn.Module, x_BTD: Tensor) -> Tensor:
-        """(B, T, H, E, 1): what each expert counts for; zero for those not among the top k."""
-        with torch.autocast(x_BTD.device.type, enabled=False):  # bf16 scores would tie
-            scores_BTHE = torch.unflatten(router(x_BTD), -1, (self.experts.n_head, -1))
-        gates_BTHE = scores_BTHE.sigmoid() if self.experts.router == "sigmoid" else scores_BTHE.softmax(-1)
-        return (gates_BTHE * chosen(scores_BTHE, self.experts.top_k)).unsqueeze(-1)
+    def _way(self, x_BTD: Tensor) -> Way:
+        if self.experts.compute != "auto":
+            return self.experts.compute
+        return pick_way(x_BTD.size(0) * x_BTD.size(1), self.experts.n_expert, self.experts.top_k)
 
 
-def chosen(scores_BTHE: Tensor, top_k: int) -> Tensor:
-    """(B, T, H, E): one for the `top_k` experts of highest score, zero for the others."""
-    return torch.zeros_like(scores_BTHE).scatter(-1, scores_BTHE.topk(top_k, dim=-1).indices, 1.0)
+def init_switchhead(model: GPT, rng: torch.Generator) -> None:
+    """Initialise a model that is trained from scratch: as GPT-2, but attention as `init_attention` does."""
+    init_gpt2(model, rng)
+    for layer in switchhead_layers(model):
+        init_attention(layer, rng)
+
+
+def init_attention(layer: SwitchHead, rng: torch.Generator) -> None:
+    """Initialise one layer as the paper does, in place: queries, keys, values and routers N(0, s/sqrt(n_embd)), outputs
+    N(0, s/sqrt(M K)), biases 0, norms 1; s = sqrt(2/n_layer). The rows of a router are made equally long, so that no
+    expert begins as the favourite; their length, s, is what it would be on average.
+    """
+    D, width = layer.config.n_embd, layer.experts.n_head * layer.experts.head_width
+    scale = math.sqrt(2 / layer.config.n_layer)
+    for part in (layer.query_key, layer.value, layer.output, layer.value_router, layer.output_router):
+        nn.init.normal_(part.weight, std=scale / math.sqrt(width if part is layer.output else D), generator=rng)
+        if isinstance(part, Router):
+            with torch.no_grad():
+                part.weight.copy_(scale * F.normalize(part.weight))
+        elif part.bias is not None:
+            nn.init.zeros_(part.bias)
+    for module in layer.prepare.modules():
+        if isinstance(module, nn.RMSNorm):
+            module.reset_parameters()
 
 
 def upcycle(dense: GPT, config: SwitchHeadConfig, rng: torch.Generator) -> GPT:
@@ -134,9 +152,15 @@ class ExpertUsage:
     load: Tensor
 
     @property
+    def entropy_LRH(self) -> Tensor:
+        """Of the load, in nats: from 0 (collapsed) to ln E (even)."""
+        entropy: Tensor = torch.special.entr(self.load).sum(-1)
+        return entropy
+
+    @property
     def effective_LRH(self) -> Tensor:
-        """exp(entropy of the load): the number of experts really in use, from 1 (collapsed) to E (even)."""
-        return torch.exp(torch.special.entr(self.load).sum(-1))
+        """exp(entropy): the number of experts really in use, from 1 (collapsed) to E (even)."""
+        return torch.exp(self.entropy_LRH)
 
     @property
     def dead(self) -> int:
@@ -148,20 +172,42 @@ def expert_usage(model: GPT, ids_BT: Tensor) -> ExpertUsage:
     """Watch the routers of a SwitchHead model over one batch."""
     loads: list[Tensor] = []
 
-    def watch(top_k: int, n_head: int, router: nn.Module, args: object, scores: Tensor) -> None:
-        mask_BTHE = chosen(torch.unflatten(scores, -1, (n_head, -1)), top_k)
-        loads.append(mask_BTHE.mean((0, 1)) / top_k)
+    def watch(router: Router, args: object, gates_NME: Tensor) -> None:
+        load_ME = (gates_NME != 0).float().mean(0)
+        loads.append(load_ME / load_ME.sum(-1, keepdim=True))
 
-    layers = [module for module in model.modules() if isinstance(module, SwitchHead)]
-    handles = [
-        router.register_forward_hook(partial(watch, layer.experts.top_k, layer.experts.n_head))
-        for layer in layers
-        for router in (layer.value_router, layer.output_router)
-    ]
+    handles = [router.register_forward_hook(watch) for router in routers(model)]
     try:
         with torch.no_grad():
             model(ids_BT)
     finally:
         for handle in handles:
             handle.remove()
-    return ExpertUsage(torch.unflatten(torch.stack(loads), 0, (len(layers), 2)))
+    return ExpertUsage(torch.unflatten(torch.stack(loads), 0, (-1, 2)))
+
+
+def keep_balance(model: GPT) -> None:
+    """Have forward passes in training mode leave behind what `balance_loss` takes; call it before torch.compile."""
+    for router in routers(model):
+        router.keeps_balance = True
+
+
+def balance_loss(model: GPT) -> Tensor:
+    """How unevenly the last forward pass in training mode used the experts, mean over layers, routers and heads:
+    a differentiable scalar from 1 (alike) to E (always the same one; E/k of top k). experts.balance has the formula.
+
+    Raises RuntimeError unless `keep_balance` was called before that pass.
+    """
+    found = routers(model)
+    if not found or not all(router.keeps_balance for router in found):
+        raise RuntimeError("balance_loss: call keep_balance(model) before the forward pass")
+    return torch.stack([router.balance for router in found]).mean()
+
+
+def routers(model: GPT) -> list[Router]:
+    """Layer by layer, of values and then of outputs."""
+    return [router for layer in switchhead_layers(model) for router in (layer.value_router, layer.output_router)]
+
+
+def switchhead_layers(model: GPT) -> list[SwitchHead]:
+    return [module for module in model.modules() if isinstance(module, SwitchHead)]
