@@ -124,11 +124,11 @@ class Pairs:
             ends_Z = self.count_Z.cumsum(0, dtype=torch.int32)
             y_PO = F.grouped_mm(x_SI[source_P], weight_ZOI.transpose(1, 2), offs=ends_Z)
             return y_TO.index_add(0, target_P, gate_P1 * y_PO).type_as(x_SI)
-        sizes = self.count_Z.tolist()
+        chosen = self.count_Z.nonzero().flatten()
+        sizes = self.count_Z[chosen].tolist()
         of_each = (torch.split(of_P, sizes) for of_P in (source_P, target_P, gate_P1))
-        for source, target, gate, weight_OI in zip(*of_each, weight_ZOI, strict=True):
-            if len(source):
-                y_TO.index_add_(0, target, gate * F.linear(x_SI[source], weight_OI))
+        for expert, source, target, gate in zip(chosen.tolist(), *of_each, strict=True):
+            y_TO.index_add_(0, target, gate * F.linear(x_SI[source], weight_ZOI[expert]))
         return y_TO.type_as(x_SI)
 
 
@@ -138,7 +138,12 @@ def _as_autocast(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
-def pick_way(n_token: int, n_expert: int, top_k: int) -> Way:
-    """The fastest by measurement (docs/algorithms/switchhead.md): one product over all experts, which compiles and
-    wastes E/k of its work, but for a single token, where reading the weights is what costs."""
-    return "loop" if n_token == 1 and n_expert >= 4 * top_k else "dense"
+def pick_way(x: Tensor, head_width: int, n_expert: int, top_k: int) -> Way:
+    """The fastest by measurement (docs/algorithms/switchhead.md).
+
+    dense computes E/k times too much, but in one product, and torch.compile fuses the rest with it; grouped wins on a
+    CPU from E/k = 4. Its kernel takes rows in multiples of 16 bytes and no float64, and does not compile in float32.
+    """
+    fits = x.dtype != torch.float64 and x.size(-1) % 8 == head_width % 8 == 0
+    pays = x.device.type == "cpu" and n_expert >= 4 * top_k and not torch.compiler.is_compiling()
+    return "grouped" if fits and pays else "dense"

@@ -66,9 +66,8 @@ class SwitchHead(nn.Module):
         return torch.dropout(y_ND.view_as(x_BTD), self.config.dropout, self.training)
 
     def _way(self, x_BTD: Tensor) -> Way:
-        if self.experts.compute != "auto":
-            return self.experts.compute
-        return pick_way(x_BTD.size(0) * x_BTD.size(1), self.experts.n_expert, self.experts.top_k)
+        of = self.experts
+        return pick_way(x_BTD, of.head_width, of.n_expert, of.top_k) if of.compute == "auto" else of.compute
 
 
 def init_switchhead(model: GPT, rng: torch.Generator) -> None:
