@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from troupe.adversarial.objectives import GAN, WGAN, WGANGP, gradient_penalty, objective_from
-from troupe.models.discriminator import LSTMDiscriminator
+from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
 from troupe.params import load_params
 from troupe.seeding import generator
 
@@ -39,6 +39,23 @@ def test_gan_loss_by_hand() -> None:
 def test_gan_reward_is_log_d() -> None:
     reward_B = GAN().reward(torch.tensor([math.log(3), -1000.0], dtype=F64))
     assert reward_B.tolist() == pytest.approx([math.log(3 / 4), -1000.0])  # no underflow to log 0
+
+
+def test_the_minimax_reward_is_flat_where_the_discriminator_rejects_everything() -> None:
+    """-log(1 - D): log 4 at D = 3/4. Its slope in the score is D, that of log D is 1 - D: 1/4 and 3/4 at D = 1/4."""
+    assert GAN(saturating=True).reward(torch.tensor(math.log(3), dtype=F64)).item() == pytest.approx(math.log(4))
+    score_B = torch.tensor([-math.log(3), -1000.0], dtype=F64, requires_grad=True)
+    (minimax_B,) = torch.autograd.grad(GAN(saturating=True).reward(score_B).sum(), score_B)
+    (non_saturating_B,) = torch.autograd.grad(GAN().reward(score_B).sum(), score_B)
+    assert minimax_B.tolist() == pytest.approx([1 / 4, 0])
+    assert non_saturating_B.tolist() == pytest.approx([3 / 4, 1])
+
+
+def test_the_minimax_generator_climbs_what_the_discriminator_goes_down() -> None:
+    """One game, zero sum: but for the real half, which it cannot move, its loss is minus the discriminator's."""
+    fake_B = torch.tensor([0.3, -2.0, 5.0], dtype=F64)
+    critic_loss = GAN().critic_loss(identity, sequences([40.0] * 3), sequences(fake_B.tolist()), rng())
+    assert -GAN(saturating=True).reward(fake_B).mean().item() == pytest.approx(-critic_loss.item(), abs=1e-12)
 
 
 def test_at_the_best_discriminator_the_gan_loss_is_twice_log_2_minus_jsd() -> None:
@@ -83,6 +100,41 @@ def test_the_penalty_of_a_linear_critic_is_its_norm_minus_one_squared() -> None:
         lambda x: (x * w_TD).flatten(1).sum(1), real, torch.zeros(2, 1, 3, dtype=F64), rng()
     )
     assert loss.item() == pytest.approx(353, abs=1e-9)
+
+
+def test_the_penalty_over_points_of_the_plane() -> None:
+    """score(x) = <(3, 4), x>: slope 5 everywhere, so the penalty of every one of the points is (5 - 1)^2 = 16."""
+    real_BD, fake_BD = torch.randn(2, 9, 2, dtype=F64, generator=rng())
+    penalty = gradient_penalty(lambda x_BD: x_BD @ torch.tensor([3.0, 4.0], dtype=F64), real_BD, fake_BD, rng())
+    assert penalty.item() == pytest.approx(16, abs=1e-12)
+
+
+def test_the_penalty_against_the_jacobian_and_its_gradient_against_differences() -> None:
+    """float64: slopes from the Jacobian of each example alone; `gradcheck` takes differences in every weight."""
+    draw = rng()
+    real_BD, fake_BD = torch.randn(2, 4, 2, dtype=F64, generator=draw)
+    w1, w2 = torch.randn(2, 3, dtype=F64, generator=draw), torch.randn(3, dtype=F64, generator=draw)
+
+    def penalty(w1: Tensor, w2: Tensor) -> Tensor:
+        return gradient_penalty(lambda x_BD: (x_BD @ w1).tanh() @ w2, real_BD, fake_BD, generator(1, "epsilon"))
+
+    epsilon_B1 = torch.rand(4, 1, dtype=F64, generator=generator(1, "epsilon"))
+    slopes = [
+        torch.autograd.functional.jacobian(lambda x_D: (x_D @ w1).tanh() @ w2, x_D).norm().item()
+        for x_D in torch.lerp(fake_BD, real_BD, epsilon_B1)
+    ]
+    assert penalty(w1, w2).item() == pytest.approx(sum((slope - 1) ** 2 for slope in slopes) / 4, rel=1e-12)
+    assert torch.autograd.gradcheck(penalty, (w1.requires_grad_(), w2.requires_grad_()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_penalty_of_an_lstm_has_a_gradient_on_a_gpu() -> None:
+    """cuDNN's LSTM would raise: it has no double backward."""
+    critic = LSTMDiscriminator(vocab_size=7, n_embd=3, n_hidden=4).cuda()
+    real, fake = torch.randn(2, 5, 6, 3, device="cuda")
+    gradient_penalty(critic.score, real, fake, generator(0, "test", device="cuda")).backward()
+    assert critic.lstm.weight_ih_l0.grad is not None
+    assert critic.lstm.weight_ih_l0.grad.abs().sum() > 0
 
 
 def test_the_penalty_is_taken_between_real_and_fake_with_one_epsilon_per_sequence() -> None:
@@ -148,6 +200,55 @@ def test_growing_the_embedding_cannot_evade_the_penalty() -> None:
         embedding.weight[1:] *= 10
     WGANGP(10.0).constrain(critic)
     assert torch.allclose(embedding.weight, once, atol=1e-6)
+
+
+def test_a_wider_embedding_would_evade_the_penalty_without_the_bound() -> None:
+    """One token, real "b" at +c and fake "a" at -c; the critic reads x off, slope 1, so the penalty is 0 at any c.
+
+    The loss -2 c would fall without end, its gradient growing nothing but the embedding; within the bound it is -2.
+    """
+    critic = LSTMDiscriminator(vocab_size=2, n_embd=1, n_hidden=1)
+    critic.embedding.weight.data = torch.tensor([[-1.0], [1.0]])
+
+    def loss() -> float:
+        fake_BTD, real_BTD = critic.embed(torch.tensor([[[0]], [[1]]]))
+        return WGANGP(10.0).critic_loss(identity, real_BTD, fake_BTD, rng()).item()
+
+    assert loss() == pytest.approx(-2)
+    with torch.no_grad():
+        critic.embedding.weight *= 50
+    assert loss() == pytest.approx(-100)
+    WGANGP(10.0).constrain(critic)
+    assert loss() == pytest.approx(-2)
+
+
+@pytest.mark.slow
+def test_a_critic_that_trains_cannot_evade_the_penalty() -> None:
+    """Two texts that share no token, T = 4, steps large enough to grow the embedding: with the objective's constraint
+    the gap of the scores stays within slope times the widest distance, 2 sqrt(T); without, the embedding outgrows it.
+    """
+
+    def train(objective: WGANGP, constrained: bool) -> tuple[float, float]:
+        critic = LSTMDiscriminator(vocab_size=6, n_embd=4, n_hidden=8)
+        init_discriminator(critic, rng())
+        optimizer, draw = objective.optimizer(critic.parameters(), 0.05), rng()
+        for _ in range(60):
+            fake_BT, real_BT = torch.randint(3, (2, 32, 4), generator=draw) + torch.tensor([0, 3]).reshape(2, 1, 1)
+            loss = objective.critic_loss(critic.score, critic.embed(real_BT), critic.embed(fake_BT), draw)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if constrained:
+                objective.constrain(critic)
+        gap = critic.score(critic.embed(real_BT)).mean() - critic.score(critic.embed(fake_BT)).mean()
+        return gap.item(), critic.embedding.weight.norm(dim=1).max().item()
+
+    free_gap, free_norm = train(WGANGP(10.0), constrained=False)
+    gap, norm = train(WGANGP(10.0), constrained=True)
+    assert norm <= 1 + 1e-6
+    assert 0 < gap < 2 * 2 * 1.5  # the penalty is a mean, so that the slope is near 1, not below it
+    assert free_norm > 3
+    assert free_gap > 2 * gap
 
 
 def test_each_objective_trains_its_critic_as_published() -> None:

@@ -1,6 +1,8 @@
 """What a discriminator minimises and a generator is rewarded with: GAN, WGAN and WGAN-GP as values of one interface.
 
-Shapes: B sequences, T tokens, D width of an embedding. A score is raw (no sigmoid); higher means more like real text.
+The same values play over text, where an example is a sequence of embeddings (B, T, D), and over points (B, D).
+
+Shapes: B examples, ... the axes of one example. A score is raw (no sigmoid); higher means more like a real example.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,21 +15,21 @@ from torch.nn import functional as F
 
 from troupe.params import AdversarialParams
 
-Score = Callable[[Tensor], Tensor]  # embeddings_BTD -> score_B
+Score = Callable[[Tensor], Tensor]  # x_B... -> score_B
 
 
 class Objective(Protocol):
-    def critic_loss(self, score: Score, real_BTD: Tensor, fake_BTD: Tensor, rng: torch.Generator) -> Tensor:
-        """The scalar that the discriminator minimises over real and generated embeddings."""
+    def critic_loss(self, score: Score, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+        """The scalar that the discriminator minimises over real and generated examples, of shape (B, ...)."""
 
     def reward(self, score_B: Tensor) -> Tensor:
-        """reward_B for generated sequences with these scores; higher is better."""
+        """reward_B for generated examples with these scores; higher is better."""
 
     def constrain(self, critic: nn.Module) -> None:
         """Put the discriminator's weights back where the objective allows them; called after each of its updates."""
 
     def optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-        """The discriminator's optimiser, with the settings its paper gives."""
+        """The optimiser, with the settings that the paper gives to both players."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,18 @@ class GAN:
     """Goodfellow et al. 2014 (arXiv:1406.2661): D = sigmoid(score), trained by binary cross-entropy on the logits.
 
     At the best discriminator the score is log p_real(x) / p_fake(x) and the loss is 2 log 2 - 2 JSD(real, fake) nats.
+    The generator plays the minimax game if `saturating`, else it maximises log D (both section 3).
     """
 
-    def critic_loss(self, score: Score, real_BTD: Tensor, fake_BTD: Tensor, rng: torch.Generator) -> Tensor:
+    saturating: bool = False
+
+    def critic_loss(self, score: Score, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
         """-mean log D(real) - mean log(1 - D(fake)), in nats."""
-        return F.softplus(-score(real_BTD)).mean() + F.softplus(score(fake_BTD)).mean()
+        return F.softplus(-score(real)).mean() + F.softplus(score(fake)).mean()
 
     def reward(self, score_B: Tensor) -> Tensor:
-        """log D, the non-saturating choice (section 3): it still tells bad samples apart when D rejects them all."""
-        return F.logsigmoid(score_B)
+        """-log(1 - D) if `saturating`: it is flat where D rejects everything; log D still tells bad examples apart."""
+        return F.softplus(score_B) if self.saturating else F.logsigmoid(score_B)
 
     def constrain(self, critic: nn.Module) -> None:
         pass
@@ -58,9 +63,9 @@ class WGAN:
 
     clip: float
 
-    def critic_loss(self, score: Score, real_BTD: Tensor, fake_BTD: Tensor, rng: torch.Generator) -> Tensor:
+    def critic_loss(self, score: Score, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
         """mean score(fake) - mean score(real): minus a multiple of the Wasserstein distance, at the best critic."""
-        return score(fake_BTD).mean() - score(real_BTD).mean()
+        return score(fake).mean() - score(real).mean()
 
     def reward(self, score_B: Tensor) -> Tensor:
         return score_B
@@ -86,10 +91,10 @@ class WGANGP:
 
     weight: float
 
-    def critic_loss(self, score: Score, real_BTD: Tensor, fake_BTD: Tensor, rng: torch.Generator) -> Tensor:
+    def critic_loss(self, score: Score, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
         """mean score(fake) - mean score(real) + weight * gradient penalty."""
-        gap = score(real_BTD).mean() - score(fake_BTD).mean()
-        return self.weight * gradient_penalty(score, real_BTD, fake_BTD, rng) - gap
+        gap = score(real).mean() - score(fake).mean()
+        return self.weight * gradient_penalty(score, real, fake, rng) - gap
 
     def reward(self, score_B: Tensor) -> Tensor:
         return score_B
@@ -104,14 +109,15 @@ class WGANGP:
         return torch.optim.Adam(parameters, learning_rate, betas=(0.0, 0.9))
 
 
-def gradient_penalty(score: Score, real_BTD: Tensor, fake_BTD: Tensor, rng: torch.Generator) -> Tensor:
-    """mean over sequences of (|gradient of the score| - 1)^2, at a random point between each real and fake sequence."""
-    epsilon_B11 = torch.rand(len(real_BTD), 1, 1, generator=rng, device=rng.device, dtype=real_BTD.dtype)
-    between_BTD = torch.lerp(fake_BTD.detach(), real_BTD.detach(), epsilon_B11.to(real_BTD.device)).requires_grad_()
+def gradient_penalty(score: Score, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+    """mean over examples of (|gradient of the score| - 1)^2, at a random point between each real and generated one."""
+    epsilon_B = torch.rand(len(real), generator=rng, device=rng.device, dtype=real.dtype).to(real.device)
+    share = epsilon_B.reshape(-1, *[1] * (real.dim() - 1))  # one epsilon for the whole of an example
+    between = torch.lerp(fake.detach(), real.detach(), share).requires_grad_()
     with torch.backends.cudnn.flags(enabled=False):  # cuDNN's LSTM has no double backward (pytorch issue 5261)
-        score_B = score(between_BTD)
-    (slope_BTD,) = torch.autograd.grad(score_B.sum(), between_BTD, create_graph=True)
-    penalty: Tensor = ((slope_BTD.flatten(1).norm(dim=1) - 1) ** 2).mean()
+        score_B = score(between)
+    (slope,) = torch.autograd.grad(score_B.sum(), between, create_graph=True)
+    penalty: Tensor = ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
     return penalty
 
 
