@@ -84,9 +84,18 @@ class PretrainParams(TrainParams):
 
 
 class MoeParams(TrainParams):
+    conversion: Literal["exact", "distilled", "scratch"]
+    n_head: Count | None
+    head_width: Count | None
     n_expert: Annotated[int, Field(ge=1, le=256)]
     top_k: Count
     router: Literal["sigmoid", "softmax"]
+    expert_dropout: Annotated[float, Field(ge=0, lt=1)]
+    balance_weight: Weight
+    compute: Literal["auto", "dense", "loop", "grouped"]
+    distil_steps: Count
+    distil_learning_rate: Rate
+    distil_adamw_learning_rate: Rate
     control: bool
 
     @model_validator(mode="after")
@@ -94,6 +103,20 @@ class MoeParams(TrainParams):
         if self.top_k > self.n_expert:
             raise ValueError(f"top_k ({self.top_k}) must not exceed n_expert ({self.n_expert})")
         return self
+
+    def distilling(self) -> TrainParams:
+        """What trains attention layers to do as the dense ones: Muon, a warm-up of a twentieth, then down to zero."""
+        return self.model_copy(
+            update={
+                "steps": self.distil_steps,
+                "optimizer": "muon",
+                "learning_rate": self.distil_learning_rate,
+                "adamw_learning_rate": self.distil_adamw_learning_rate,
+                "warmup_steps": self.distil_steps // 20,
+                "decay_fraction": 1.0,
+                "weight_decay": 0.0,
+            }
+        )
 
 
 class AdversarialParams(Section):
@@ -161,6 +184,19 @@ class Params(Section):
         if self.evaluate.stride > self.model.block_size:
             raise ValueError(
                 f"evaluate.stride ({self.evaluate.stride}) must not exceed model.block_size ({self.model.block_size})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def heads_of_experts_fit(self) -> Self:
+        moe = self.moe
+        if moe.conversion == "exact" and (moe.n_head or moe.head_width):
+            raise ValueError(
+                "moe.conversion: exact keeps the dense model's heads; set moe.n_head and moe.head_width to null"
+            )
+        if self.model.positions == "rotary" and moe.head_width and moe.head_width % 2:
+            raise ValueError(
+                f"model.positions: rotary turns pairs of features; moe.head_width ({moe.head_width}) must be even"
             )
         return self
 

@@ -4,26 +4,33 @@ With `moe.control`, artifacts/moe/control is the dense model trained on instead:
 rates. What experts are worth is the difference between the two.
 """
 
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from troupe.compute import set_up
-from troupe.data.batches import load_ids
+from troupe.compute import autocast, set_up
+from troupe.conversion.attention import convert, experts_wanted
+from troupe.conversion.distillation import distil
+from troupe.data.batches import Batches, load_ids, open_ids
 from troupe.decoding import evaluating
-from troupe.files import write_json
+from troupe.files import read_json, write_json
 from troupe.layout import TOKENS, model_dir
 from troupe.models.bundle import CONFIG, WEIGHTS, load_bundle
 from troupe.models.gpt2 import GPT
-from troupe.models.switchhead import SwitchHeadConfig, expert_usage, upcycle
+from troupe.models.switchhead import balance_loss, expert_usage, keep_balance
 from troupe.params import Params
-from troupe.seeding import generator
+from troupe.seeding import derive_seed, generator
 from troupe.stages.common import stage_main
 from troupe.stages.fit import finished, fit
+from troupe.stages.progress import track
 from troupe.training.launch import side_by_side
 from troupe.training.loop import Figures
-from troupe.training.parallel import leads
+from troupe.training.loss import Autocast
+from troupe.training.parallel import leads, team_of
+from troupe.training.validation import validate
 
 WATCHED = 32  # windows of validation text on which the routers are watched
 
@@ -32,14 +39,7 @@ def moe(params: Params) -> None:
     """Grow the pretrained model into attention experts and train it on; the dense model too, as a control."""
     device, folder, parent = set_up(params.run), model_dir("moe"), model_dir("pretrain")
     dense = load_bundle(parent, device).model
-    config = SwitchHeadConfig(
-        n_head=dense.config.n_head,
-        head_width=dense.config.n_embd // dense.config.n_head,
-        n_expert=params.moe.n_expert,
-        top_k=params.moe.top_k,
-        router=params.moe.router,
-    )
-    experts = upcycle(dense, config, generator(params.run.seed, "moe", "routers"))
+    experts, of_switch = _switch(dense, params, partial(autocast, params.run, device))
     train_on = partial(
         fit,
         params=params.moe,
@@ -48,12 +48,55 @@ def moe(params: Params) -> None:
         inputs=[parent / WEIGHTS, parent / CONFIG],
     )
     watch = partial(_usage, ids_BT=_validation_windows(dense.config.block_size).to(device))
-    facts = train_on("moe", experts, folder=folder, watch=watch)
+    facts = train_on("moe", experts, folder=folder, watch=watch, penalty=_penalty(experts, params.moe.balance_weight))
     if params.moe.control:
         control = train_on("moe-control", dense, folder=folder / "control")
-        if leads():
-            write_json(folder / "summary.json", facts | {f"control/{name}": value for name, value in control.items()})
+        facts |= {f"control/{name}": value for name, value in control.items()}
+    if leads():
+        write_json(folder / "summary.json", facts | of_switch)
     finished("moe", "moe-control")
+
+
+def _switch(dense: GPT, params: Params, precision: Autocast) -> tuple[GPT, Figures]:
+    """The model with experts as it is before it is trained on, and figures: {"switch/bpb_before", "switch/bpb_after":
+    bits per byte of validation text, of the dense model and of this one; "distil/error": what the distillation
+    leaves, mean over layers}.
+    """
+    model = convert(
+        dense,
+        experts_wanted(params.moe, dense.config),
+        params.moe.conversion,
+        generator(params.run.seed, "moe", "routers"),
+    )
+    figures = _distil(dense, model, params, precision) if params.moe.conversion == "distilled" else {}
+    if leads():
+        ids, n_bytes = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")["bytes"]["validation"]
+        before, after = (validate(each, ids, n_bytes, precision)["val/bpb"] for each in (dense, model))
+        print(
+            f"{'moe':<12} switched to experts: {before:.4f} -> {after:.4f} bits per byte of validation text", flush=True
+        )
+        figures |= {"switch/bpb_before": before, "switch/bpb_after": after}
+    return model, figures
+
+
+def _distil(dense: GPT, model: GPT, params: Params, precision: Autocast) -> Figures:
+    team = team_of(params.run, next(model.parameters()).device)
+    seed = derive_seed(params.run.seed, "moe", "distillation")
+    batches = Batches(open_ids(TOKENS, "train"), model.config.block_size, params.moe.batch_size, seed)
+    with track("moe-distil", params.moe.distil_steps) if team.leads else nullcontext(_unseen) as show:
+        errors = distil(dense, model, batches, params.moe.distilling(), precision, show, team)
+    return {"distil/error": sum(errors) / len(errors)}
+
+
+def _unseen(step: int, figures: Mapping[str, float]) -> None:
+    """The progress of a process that does not lead."""
+
+
+def _penalty(model: GPT, weight: float) -> Callable[[], Tensor] | None:
+    if not weight:
+        return None
+    keep_balance(model)
+    return lambda: weight * balance_loss(model)
 
 
 def _usage(model: GPT, ids_BT: Tensor) -> Figures:

@@ -1,0 +1,91 @@
+"""Attention taught, layer by layer, by the dense attention whose place it takes.
+
+Every layer learns alone: it is given what the dense layer was given and is to put out what that put out, so that
+nothing is propagated through the rest of the model, and all layers learn from one forward pass of the dense model.
+Axes: B sequences, T tokens, D model width, L layers.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from troupe.data.batches import Batches
+from troupe.decoding import evaluating
+from troupe.models.gpt2 import GPT
+from troupe.params import TrainParams
+from troupe.training.loss import Autocast
+from troupe.training.optim import build_optimizers, set_rate
+from troupe.training.parallel import Team
+from troupe.training.schedule import learning_rate_factor
+
+Seen = list[tuple[Tensor, Tensor]]  # of each layer of attention what went in and what came out, both BTD
+
+
+def distil(
+    dense: GPT,
+    model: GPT,
+    batches: Batches,
+    params: TrainParams,
+    autocast: Autocast,
+    log: Callable[[int, Mapping[str, float]], None],
+    team: Team | None = None,
+) -> list[float]:
+    """Train the attention of `model`, in place, to put out what that of `dense` does; return the last errors, by layer.
+
+    `log(step, values)` gets distil/error: squared error over the square of what is to be put out, mean over layers;
+    0 is perfect, 1 as good as no attention at all. `params` are those of the optimisers and of their schedule.
+    """
+    team = team or Team(device=next(model.parameters()).device)
+    layers = nn.ModuleList(attention_of(model))
+    optimizers = build_optimizers(layers, params)
+    errors: list[float] = []
+    with evaluating(dense), evaluating(model):  # without dropout: what is to be learnt is a function
+        for step in range(params.steps):
+            set_rate(optimizers, learning_rate_factor(step, params))
+            ids_BT = team.share(batches.batches(step)[0]).to(team.device)
+            errors_L = _errors(layers, attention_seen(dense, ids_BT, autocast), autocast)
+            errors_L.sum().backward()  # type: ignore[no-untyped-call]
+            team.average_gradients(layers)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            errors = team.means(*errors_L.detach())
+            log(step + 1, {"distil/error": sum(errors) / len(errors)})
+    return errors
+
+
+def attention_of(model: GPT) -> list[nn.Module]:
+    """The layers of attention, first layer first."""
+    return [block.get_submodule("attention") for block in model.blocks]
+
+
+def attention_seen(dense: GPT, ids_BT: Tensor, autocast: Autocast) -> Seen:
+    """What every layer of attention of `dense` is given and puts out on `ids_BT`, first layer first."""
+    seen: Seen = []
+    with _watching(dense, seen), torch.no_grad(), autocast():
+        dense(ids_BT)
+    return seen
+
+
+def _errors(layers: nn.ModuleList, seen: Seen, autocast: Autocast) -> Tensor:
+    errors = []
+    for layer, (x_BTD, y_BTD) in zip(layers, seen, strict=True):
+        with autocast():
+            found_BTD = layer(x_BTD)
+        errors.append((found_BTD.float() - y_BTD).square().sum() / y_BTD.float().square().sum())
+    return torch.stack(errors)
+
+
+@contextmanager
+def _watching(dense: GPT, seen: Seen) -> Iterator[None]:
+    def note(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        seen.append((given[0], out))
+
+    handles = [layer.register_forward_hook(note) for layer in attention_of(dense)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
