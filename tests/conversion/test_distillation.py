@@ -16,7 +16,6 @@ from troupe.data.batches import Batches
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams, load_params
 
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -75,7 +74,8 @@ def test_layers_learn_and_nothing_else_changes(distilling: TrainParams) -> None:
     errors = taught(before, model, distilling)
     assert errors[-1] < 0.6 * errors[0]
     assert taught(before, again, distilling) == errors
-    assert before.training and model.training
+    assert before.training
+    assert model.training
     for name, tensor in model.state_dict().items():
         if ".attention." not in name:
             assert torch.equal(tensor, old[name])
