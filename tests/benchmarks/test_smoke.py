@@ -32,8 +32,9 @@ SHAKESPEARE = pytest.mark.skipif(
         ("shakespeare", ["--configs", "nanogpt-cpu", "--seeds", "1"], "| 1 | 4."),  # near ln 65 = 4.17 after 4 steps
         ("tokenisation", [], "| tiktoken"),
         ("generation", [], "| transformers"),
+        ("switchhead", [], "- key-value cache: 0.3333 times"),  # one head of three
     ],
-    ids=["training", "shakespeare", "tokenisation", "generation"],
+    ids=["training", "shakespeare", "tokenisation", "generation", "switchhead"],
 )
 def test_it_writes_a_page(tmp_path: Path, name: str, options: list[str], row: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--out", str(tmp_path), *options]
@@ -43,7 +44,7 @@ def test_it_writes_a_page(tmp_path: Path, name: str, options: list[str], row: st
     for fact in ("machine", "threads", "others", "versions", "command", "commit", "date"):
         assert f"\n- {fact}: " in page
     assert row in page
-    if name == "tokenisation":
+    if name in ("tokenisation", "switchhead"):
         return  # nanoGPT has no part in it
     if checkout := os.environ.get("NANOGPT"):
         assert "| nanoGPT" in page

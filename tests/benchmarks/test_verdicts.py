@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.common import finish
 from benchmarks.shakespeare import reached, verdict
+from benchmarks.switchhead import fastest, ratios
+from benchmarks.switchhead import verdict as held
 from benchmarks.training import bases
 
 ABOUT = {"loss": 1.60, "reaches": 1.886, "share": 0.30, "parameters": 804096, "seconds": 180}
@@ -104,3 +106,29 @@ def test_a_section_that_exits_does_not_lose_those_before_it(tmp_path: Path) -> N
     page = (tmp_path / "made.md").read_text()
     assert "\nthe first\n" in page
     assert "no compiler" in page
+
+
+def test_switchhead_is_held_to_the_best_arithmetic_of_each() -> None:
+    """Medians 10 and 13; the ratios of the rounds are 1.5, 1.3 and 1.2."""
+    figures = {
+        "dense layer, float32, eager": [10.0, 10.0, 20.0],
+        "dense layer, bfloat16, eager": [9.0, 9.0, 9.0],
+        "SwitchHead dense, float32, eager": [1.0, 1.0, 1.0],
+        "SwitchHead loop, float32, eager": [15.0, 13.0, 24.0],
+    }
+    assert fastest(figures, "SwitchHead") == "SwitchHead loop, float32, eager"
+    assert ratios(figures) == [1.5, 1.3, 1.2]
+
+
+@pytest.mark.parametrize(
+    ("bar", "kept"),
+    [
+        ({"at_least": 1.3}, "kept"),
+        ({"at_least": 1.31}, "missed"),
+        ({"at_most": 1.3}, "kept"),
+        ({"at_most": 1}, "missed"),
+    ],
+)
+def test_a_bar_is_kept_or_missed_by_the_median(bar: dict[str, float], kept: str) -> None:
+    assert held("speed", [1.5, 1.3, 1.2], **bar).endswith(kept)
+    assert "1.3 times the dense layer's (1.2..1.5)" in held("speed", [1.5, 1.3, 1.2])

@@ -1,0 +1,128 @@
+"""One training step of attention, dense or SwitchHead: what benchmarks.switchhead measures, and its peak of memory.
+
+`python -m benchmarks.attention_step LAYER CONTEXT PRECISION` prints the bytes by which a step of that layer raises the
+largest resident size of a fresh process. Axes: B texts, T tokens, D model width.
+"""
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import torch
+from torch import nn
+
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import Block, CausalSelfAttention
+from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
+from troupe.params import TrainParams, load_params
+from troupe.training.optim import build_optimizers
+
+Way = Literal["auto", "dense", "loop", "grouped"]
+DENSE = "dense layer"
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    precision: Literal["float32", "bfloat16"]
+    compiled: bool
+
+    def __str__(self) -> str:
+        return f"{self.precision}, {'compiled' if self.compiled else 'eager'}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """A dense layer and a SwitchHead layer of about as many parameters; GPT-2's parts, biases among them."""
+
+    n_embd: int = 768
+    dense_heads: int = 12
+    n_head: int = 4
+    n_expert: int = 5
+    top_k: int = 2
+    tokens: int = 4096  # of a step
+    contexts: tuple[int, ...] = (1024, 256)
+
+    def config(self, context: int, n_layer: int = 1) -> GPTConfig:
+        return GPTConfig(512, context, n_layer, self.dense_heads, self.n_embd, dropout=0.0)
+
+    def experts(self, way: Way) -> SwitchHeadConfig:
+        head_width = self.n_embd // self.dense_heads
+        return SwitchHeadConfig(self.n_head, head_width, self.n_expert, self.top_k, "sigmoid", compute=way)
+
+    def attention(self, way: Way | None) -> Callable[[GPTConfig], nn.Module]:
+        """What builds the layer from a config; dense where no way of computing experts is given."""
+        return partial(SwitchHead, experts=self.experts(way)) if way else CausalSelfAttention
+
+    def layer(self, way: Way | None, context: int) -> nn.Module:
+        return self.attention(way)(self.config(context))
+
+    def blocks(self, way: Way | None, context: int, n_layer: int = 2) -> nn.Module:
+        """A stack of transformer blocks, MLPs too."""
+        config = self.config(context, n_layer)
+        return nn.Sequential(*(Block(config, self.attention(way)(config)) for _ in range(n_layer)))
+
+
+QUICK = Size(n_embd=48, dense_heads=3, n_head=1, tokens=64, contexts=(16,))
+
+
+class Step:
+    """Forward, backward through an input that requires a gradient, and optimiser. Called: tokens per second."""
+
+    def __init__(self, module: nn.Module, size: Size, context: int, arithmetic: Arithmetic, params: TrainParams | None):
+        """Without `params` there is no optimiser."""
+        self.module, self.tokens, self.precision = module, size.tokens, arithmetic.precision
+        self.forward = torch.compile(module, dynamic=False) if arithmetic.compiled else module
+        self.optimizers = build_optimizers(module, params) if params else []
+        self.x_BTD = torch.randn(size.tokens // context, context, size.n_embd, requires_grad=True)
+        self.gradient_BTD = torch.randn_like(self.x_BTD) / size.tokens
+        self.is_warm = False
+
+    def __call__(self, steps: int = 5) -> float:
+        for _ in range(0 if self.is_warm else 2):
+            self.run()
+        self.is_warm = True
+        return self.tokens / median(seconds(self.run) for _ in range(steps))
+
+    def run(self) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
+            y_BTD = self.forward(self.x_BTD)
+        y_BTD.backward(self.gradient_BTD.to(y_BTD))
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.module.zero_grad()
+        self.x_BTD.grad = None
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def peak_bytes(layer: str, context: int, precision: str, *options: str) -> int:
+    """What `main` prints, from a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.attention_step", layer, str(context), precision, *options]
+    return int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def main(layer: str, context: str, precision: Literal["float32", "bfloat16"], *options: str) -> None:
+    size = QUICK if "--quick" in options else Size()
+    params = load_params(Path("params.yaml")).moe
+    module = size.layer(None if layer == DENSE else "auto", int(context))
+    step = Step(module, size, int(context), Arithmetic(precision, compiled=False), params)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(2):  # the optimiser's state is there from the second on
+        step.run()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * RSS_UNIT)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

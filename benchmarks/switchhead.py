@@ -1,0 +1,220 @@
+"""SwitchHead beside dense attention of equal parameters, 768 wide: training, memory and generation, and what holds.
+
+The experts' projections are computed in three ways (models/experts.py); the sweep at the end is the ground on which
+`compute: auto` chooses among them.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from operator import truediv
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+
+from benchmarks.attention_step import DENSE, QUICK, Arithmetic, Size, Step, Way, peak_bytes, seconds
+from benchmarks.common import Figures, finish, interleaved, short, start, table, watched
+from troupe.compute import set_up
+from troupe.decoding import Decoding, generate
+from troupe.inspection.attention import layer_costs
+from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.params import Params, load_params
+
+SWITCHHEAD = "SwitchHead"
+ALL_EXPERTS = f"{SWITCHHEAD} dense"  # the way whose result the sweep's ratios are to
+BARS = {1024: 1.3, 256: 1.0}  # tokens/s over the dense layer's, at least, by context
+GENERATION, CACHE = 1.0, 0.40  # likewise; the share of the dense cache, at most
+WAYS: tuple[Way, ...] = ("dense", "loop", "grouped")
+SWEEP = ((5, 2), (8, 2), (8, 1))  # experts of a head and how many are chosen: 2.5, 4 and 8 to one
+EAGER = [Arithmetic("float32", compiled=False), Arithmetic("bfloat16", compiled=False)]
+COMPILED = [replace(one, compiled=True) for one in EAGER]
+LAYERS_OF_GENERATION, TEXT = 4, 250
+NOTES = [
+    "A step is forward, backward and optimiser of one layer alone, its input requiring a gradient. Muon is the "
+    "optimiser of stage moe, with AdamW for routers and biases; AdamW is the other that params.yaml offers.",
+    "Ratios are of tokens/s within a round, each contestant in the arithmetic that is its best here. Where a name ends "
+    "in dense, loop or grouped, that is how experts are computed; loop and grouped have shapes that depend on the "
+    "data, which torch.compile does not take whole, so that they are measured eager.",
+    "useful: MACs per token of projections and routers, experts only where chosen; computed: with those that are "
+    "computed though not chosen, in the way that computes all. Attention itself besides, counted full (what masks "
+    "afterwards) and causal (what is needed). floats: numbers that attention over one text holds where no kernel "
+    "fuses it, as the paper counts (inspection/attention.py).",
+    "Peak memory: by how much a step, eager, raises the largest resident size (ru_maxrss) of a fresh process that has "
+    "built layer, input and optimiser. It holds gradients and the optimiser's state too.",
+    f"Generation: {LAYERS_OF_GENERATION} layers, float32, random weights, which change no time.",
+]
+
+
+def main() -> None:
+    args = start("switchhead", "SwitchHead beside dense attention", rounds=5)
+    params = load_params(Path("params.yaml"), ["run.device=cpu", f"run.threads={args.threads}"])
+    set_up(params.run)
+    torch.manual_seed(0)
+    finish(args, sections(args, QUICK if args.quick else Size(), params), NOTES, ["torch"])
+
+
+def sections(args: argparse.Namespace, size: Size, params: Params) -> Iterator[str]:
+    held = []
+    yield costs(size)
+    for context in size.contexts:
+        for optimizer in ("muon", "adamw"):
+            trained = params.moe.model_copy(update={"optimizer": optimizer})
+            figures = interleaved(layers(size, context, args.quick, partial(Step, params=trained)), args)
+            name = f"one layer, context {context}, {optimizer}"
+            yield table(f"Training: {name}", figures, "tokens/s", bases=[fastest(figures, DENSE)])
+            held.append(verdict(name, ratios(figures), at_least=BARS.get(context)))
+    for context in size.contexts:
+        figures = interleaved(stacks(size, context, args.quick, partial(Step, params=params.moe)), args)
+        yield table(f"Two blocks with their MLPs, context {context}", figures, "tokens/s", [fastest(figures, "dense")])
+    yield peaks(args, size)
+    for batch in (1, 16):
+        figures = interleaved(generation(size, batch, TEXT), args)
+        yield table(f"Generation of {TEXT} tokens, {batch} at a time", figures, "tokens/s", bases=[DENSE])
+        held.append(verdict(f"generation, {batch} at a time", ratios(figures), at_least=GENERATION))
+    cache = [layer_costs(size.layer(way, 256), 256).cache_bytes for way in ("auto", None)]
+    held.append(verdict("key-value cache", [cache[0] / cache[1]], at_most=CACHE))
+    yield "\n".join(["### What holds", "", *held])
+    swept = SWEEP[:1] if args.quick else SWEEP
+    yield sweep(args, [replace(size, n_expert=n_expert, top_k=top_k) for n_expert, top_k in swept])
+
+
+def costs(size: Size) -> str:
+    """Counted from shapes."""
+    head = ["parameters", "useful", "computed", "cache, bytes per token"]
+    head += [f"{what} at {context}" for context in size.contexts for what in ("full", "causal", "floats")]
+    lines = ["### One layer, counted", "", f"| | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}"]
+    for name, way in ((DENSE, None), (SWITCHHEAD, "dense")):
+        counts = [layer_costs(size.layer(way, context), context) for context in size.contexts]
+        cells = [counts[0].parameters, counts[0].useful, counts[0].executed, counts[0].cache_bytes]
+        cells += [number for one in counts for number in (one.full, one.causal, one.memory_floats)]
+        lines.append(f"| {name} | {' | '.join(f'{cell:,}' for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def layers(size: Size, context: int, quick: bool, step: Callable[..., Step]) -> dict[str, Step]:
+    """Dense and, by each way, SwitchHead, in every arithmetic they can be computed in."""
+    torch.compiler.reset()  # it keeps eight shapes of a module, and leaves those after them eager
+    compilable = EAGER if quick else EAGER + COMPILED
+    wanted = {DENSE: (None, compilable), ALL_EXPERTS: ("dense", compilable)}
+    wanted |= {f"{SWITCHHEAD} {way}": (way, EAGER) for way in ("loop", "grouped")}
+    return {
+        f"{name}, {arithmetic}": step(size.layer(way, context), size, context, arithmetic)
+        for name, (way, arithmetics) in wanted.items()
+        for arithmetic in arithmetics
+    }
+
+
+def stacks(size: Size, context: int, quick: bool, step: Callable[..., Step]) -> dict[str, Step]:
+    torch.compiler.reset()
+    return {
+        f"{name}, {arithmetic}": step(size.blocks(way, context), size, context, arithmetic)
+        for name, way in (("dense", None), (SWITCHHEAD, "auto"))
+        for arithmetic in (EAGER if quick else COMPILED)
+    }
+
+
+def peaks(args: argparse.Namespace, size: Size) -> str:
+    options = ["--quick"] if args.quick else []
+    lines = ["### Peak memory of a training step", "", "| | dense layer, MiB | SwitchHead, MiB | share |"]
+    lines.append("|---|---:|---:|---:|")
+    for context in size.contexts:
+        for arithmetic in EAGER[:1] if args.quick else EAGER:
+            with watched(args):
+                dense, experts = (
+                    peak_bytes(layer, context, arithmetic.precision, *options) for layer in (DENSE, SWITCHHEAD)
+                )
+            name = f"context {context}, {arithmetic.precision}"
+            share = f"{experts / dense:.2f}" if dense else "none"
+            lines.append(f"| {name} | {dense / 2**20:.0f} | {experts / 2**20:.0f} | {share} |")
+    return "\n".join(lines)
+
+
+def generation(size: Size, batch: int, n_new: int) -> dict[str, Callable[[], float]]:
+    return {
+        name: partial(_speed, _model(size, way), batch, n_new) for name, way in ((DENSE, None), (SWITCHHEAD, "auto"))
+    }
+
+
+def _model(size: Size, way: Way | None) -> GPT:
+    model = GPT(size.config(TEXT + 6, LAYERS_OF_GENERATION), size.attention(way)).eval()
+    init_gpt2(model, torch.Generator().manual_seed(0))
+    return model
+
+
+def _speed(model: GPT, batch: int, n_new: int) -> float:
+    way = Decoding(temperature=0.8, top_k=50)
+    write = partial(generate, model, torch.zeros(batch, 1, dtype=torch.long), n_new, way, range(batch))
+    return batch * n_new / seconds(write)
+
+
+def sweep(args: argparse.Namespace, sizes: Sequence[Size]) -> str:
+    """How many times the tokens/s of computing all experts the other two ways reach: medians of the rounds' ratios.
+
+    In training, of one layer without its optimiser; and where there is no gradient, of one token each of some texts.
+    """
+    others = [way for way in WAYS if way != "dense"]
+    columns = [f"{what}: {way}" for what in conditions(sizes[0]) for way in others]
+    lines = ["### Ways to compute experts, times dense", "", f"| experts, chosen | {' | '.join(columns)} |"]
+    lines.append(f"|---|{'---:|' * len(columns)}")
+    for size in sizes:
+        cells = []
+        for what, contestant in conditions(size).items():
+            figures = interleaved({f"{what}: {way}": contestant(way) for way in WAYS}, args)
+            speeds = [figures[f"{what}: {way}"] for way in (*others, "dense")]
+            cells += [median(map(truediv, one, speeds[-1])) for one in speeds[:-1]]
+        lines.append(f"| {size.n_expert}, {size.top_k} | {' | '.join(map(short, cells))} |")
+    return "\n".join(lines)
+
+
+def conditions(size: Size) -> dict[str, Callable[[Way], Callable[[], float]]]:
+    context = size.contexts[-1]
+    found: dict[str, Callable[[Way], Callable[[], float]]] = {}
+    for arithmetic in EAGER:
+        found[f"training, {arithmetic.precision}"] = partial(_training, size, context, arithmetic)
+    for batch in (1, 16):
+        found[f"{batch} at a time"] = partial(_one_token, size, context, batch)
+    return found
+
+
+def _training(size: Size, context: int, arithmetic: Arithmetic, way: Way) -> Step:
+    return Step(size.layer(way, context), size, context, arithmetic, params=None)
+
+
+def _one_token(size: Size, context: int, batch: int, way: Way) -> Callable[[], float]:
+    return partial(_tokens_per_second, size.layer(way, context), size, batch)
+
+
+@torch.no_grad()
+def _tokens_per_second(layer: nn.Module, size: Size, batch: int) -> float:
+    """Of one token each of `batch` texts, without what attention costs over a text."""
+    x_BTD = torch.randn(batch, 1, size.n_embd)
+    return batch / median(seconds(partial(layer.eval(), x_BTD)) for _ in range(100))
+
+
+def fastest(figures: Mapping[str, list[float]], start: str) -> str:
+    """The contestant of highest median among those whose names start so."""
+    return max((name for name in figures if name.startswith(start)), key=lambda name: median(figures[name]))
+
+
+def ratios(figures: Figures) -> list[float]:
+    """SwitchHead's tokens/s over the dense layer's, round by round, of the fastest of either."""
+    ours, theirs = figures[fastest(figures, SWITCHHEAD)], figures[fastest(figures, DENSE)]
+    return [one / other for one, other in zip(ours, theirs, strict=True)]
+
+
+def verdict(name: str, ratios: list[float], at_least: float | None = None, at_most: float | None = None) -> str:
+    """One line: the median ratio against its bar, if there is one."""
+    ratio = median(ratios)
+    line = f"- {name}: {short(ratio)} times the dense layer's ({short(min(ratios))}..{short(max(ratios))})"
+    if at_least is not None:
+        return f"{line}; the bar is {at_least:g} at least: {'kept' if ratio >= at_least else 'missed'}"
+    if at_most is not None:
+        return f"{line}; the bar is {at_most:g} at most: {'kept' if ratio <= at_most else 'missed'}"
+    return line
+
+
+if __name__ == "__main__":
+    main()
