@@ -67,7 +67,7 @@ def test_it_describes_a_model_and_its_export_alike(troupe: Run, model: GPT) -> N
     own, theirs = (
         troupe("describe", "--model", name, "--batch", "5", "--context", "8") for name in ("pretrain", "theirs")
     )
-    assert row(own, "query_key_value") == ["blocks.attention.query_key_value", "1", "468", "432"]
+    assert row(own, "query_key_value") == ["blocks.attention.query_key_value", "1", "468", "432", "432"]
     assert row(own, "all of these")[2] == f"{sum(p.numel() for p in model.parameters()):,}"
     assert "5 x 8 tokens, float32: 0.0 MiB" in own
     assert own.partition("┏")[2] == theirs.partition("┏")[2], "all but the name"
