@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 import troupe
-from troupe.errors import ProcessFailed
+from troupe.errors import ProcessFailed, TroupeError
 from troupe.files import read_json, sha256_file, write_json
 from troupe.layout import STATE
 from troupe.stages.common import die_with_parent
@@ -80,7 +80,7 @@ def run_jobs(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
                 if error := future.exception():
-                    failed.append(f"{study}, {job.arm}, seed {job.seed}: {type(error).__name__}: {error}")
+                    failed.append(f"{study}, {job.arm}, seed {job.seed}: {_told(error)}")
             show(len(jobs) - len(waiting) - len(running), {"failed": len(failed)} if failed else {})
     if failed:
         raise ProcessFailed("\n".join([*failed, "the same command goes on with what is not done"]))
@@ -122,6 +122,11 @@ def _perform(body: Body, job: Job, folder: Path, needed: Path | None) -> None:
     figures = body(job, folder, needed)
     content = {"arm": job.arm, "seed": job.seed, "settings": dict(job.settings), "figures": figures}
     write_json(folder / FIGURES, content)  # last: it says that the job is done
+
+
+def _told(error: BaseException) -> object:
+    """One line of what a user can mend; all of it, with where in the process it was, of anything else."""
+    return error if isinstance(error, TroupeError) else error.__cause__ or error
 
 
 def _is_done(folder: Path) -> bool:

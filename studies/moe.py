@@ -1,0 +1,82 @@
+"""What attention experts are worth: `python -m studies.moe`, or `make study-moe`.
+
+Per seed a dense model is pretrained; then it is trained on, as it is and with experts put into it in several ways, and
+beside it models that never were dense, with the same batches and as many tokens. studies/configs/moe.yaml says which.
+The page says whether the bars of the configuration are kept.
+"""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from studies.common import faults_told, physical_cores, publish, start
+from studies.jobs import SOURCE, Job, run_jobs
+from studies.moe_arms import CONTINUED, DENSE, DISTIL, PRETRAIN, run_arm
+from studies.moe_page import sections
+from studies.moe_plots import draw
+from studies.moe_settings import Arm, Common, Settings, read_settings
+from studies.text import prepare_text
+
+TITLE = "What attention experts are worth"
+PACKAGES = ["torch", "numpy", "scipy"]
+HERE = Path(__file__).parent
+CODE = [  # what figures depend on
+    *(SOURCE / part for part in ("compute.py", "seeding.py", "data", "models", "training", "conversion")),
+    *(SOURCE / part for part in ("inspection", "evaluation/likelihood.py")),
+    *(HERE / part for part in ("moe_arms.py", "moe_settings.py", "text.py")),
+]
+
+
+def main() -> None:
+    with faults_told():
+        study(start("moe", TITLE))
+
+
+def study(args: argparse.Namespace) -> None:
+    """Run all jobs, and publish the page."""
+    settings = read_settings(args.config, args.quick)
+    text = prepare_text(settings.data, settings.tokens, args.work / args.name)
+    planned = plan(settings, text, range(1, 1 + (args.seeds or settings.seeds)))
+    jobs = in_order(planned)
+    workers = args.workers or settings.workers or physical_cores()
+    figures = dict(zip(jobs, run_jobs(args.name, run_arm, jobs, CODE, args.work, workers), strict=True))
+    results = {name: [figures[job] for job in of_arm] for name, of_arm in planned.items()}
+    records = [{"arm": job.arm, "seed": job.seed, **found} for job, found in figures.items()]
+    publish(args, sections(args.name, settings, results), draw(settings, results), records, PACKAGES)
+
+
+def plan(settings: Settings, text: str, seeds: Iterable[int]) -> dict[str, list[Job]]:
+    """The jobs of every arm, one per seed. Arms of two names that are the same share theirs."""
+    whole = settings.model_dump()
+    shared = {"text": text, "common": {name: whole[name] for name in Common.model_fields}}
+    planned: dict[str, list[Job]] = {}
+    known: dict[tuple[int, str], Job] = {}
+
+    def job(name: str, seed: int, arm: Arm, phases: Sequence[str], needs: Job | None = None) -> Job:
+        values = {"arm": arm.model_dump(), "phases": {phase: whole[phase] for phase in phases}}
+        return Job(name, seed, shared | values, needs)
+
+    for seed in seeds:
+        dense = job("pretrained", seed, DENSE, [PRETRAIN])
+        for name, arm in (settings.arms | settings.remedies).items():
+            needs = dense if arm.start == "pretrained" else None
+            one = known.setdefault((seed, arm.model_dump_json()), job(name, seed, arm, _phases(arm), needs))
+            planned.setdefault(name, []).append(one)
+    return planned
+
+
+def _phases(arm: Arm) -> list[str]:
+    if arm.start == "random":
+        return [PRETRAIN, CONTINUED]
+    return [DISTIL, CONTINUED] if arm.conversion == "distilled" else [CONTINUED]
+
+
+def in_order(planned: Mapping[str, Sequence[Job]]) -> list[Job]:
+    """Each once: first what others need, then the long ones, so that no process waits long for the last."""
+    jobs = [job for of_arm in planned.values() for job in of_arm]
+    needed = [job.needs for job in jobs if job.needs]
+    return list(dict.fromkeys([*needed, *sorted(jobs, key=lambda job: job.needs is not None)]))
+
+
+if __name__ == "__main__":
+    main()

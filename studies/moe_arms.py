@@ -1,0 +1,207 @@
+"""One arm of the study of attention experts with one seed: a model, its training, and what is measured of it.
+
+Axes: B sequences, T tokens, D model width, M heads, E experts per head, K head width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from studies.jobs import Figures, Job
+from studies.moe_settings import Arm, Common
+from studies.text import Text, load_text
+from troupe.compute import autocast, compiles, set_up
+from troupe.conversion.attention import convert
+from troupe.conversion.distillation import distil
+from troupe.data.batches import Batches
+from troupe.decoding import evaluating
+from troupe.evaluation.likelihood import bits_per_byte, nats
+from troupe.files import write_atomic
+from troupe.inspection.attention import attention_costs
+from troupe.inspection.structure import parts
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.models.switchhead import (
+    SwitchHead,
+    balance_loss,
+    expert_usage,
+    init_switchhead,
+    keep_balance,
+    switchhead_layers,
+)
+from troupe.params import RunParams, TrainParams
+from troupe.seeding import derive_seed, generator
+from troupe.training.loop import train
+from troupe.training.validation import validate
+
+WEIGHTS = "model.safetensors"
+DENSE = Arm(start="random")  # the model that arms with start: pretrained start from
+PRETRAIN, DISTIL, CONTINUED = "pretrain", "distil", "continued"  # the phases; the second, of some conversions only
+
+
+def run_arm(job: Job, folder: Path, needed: Path | None) -> Figures:
+    """The body of a job: the phases that its settings name, on the model that the job it needs has left, if any."""
+    arm = Arm.model_validate(job.settings["arm"])
+    phases = {name: TrainParams.model_validate(values) for name, values in job.settings["phases"].items()}
+    text = load_text(folder.parent / job.settings["text"])
+    experiment = Experiment(Common.model_validate(job.settings["common"]), text, job.seed)
+    model = experiment.build(DENSE if needed else arm)
+    if needed:
+        model.load_state_dict(safetensors.torch.load_file(needed / WEIGHTS))
+    figures: Figures = {}
+    if PRETRAIN in phases:
+        figures[PRETRAIN] = experiment.train(model, PRETRAIN, phases[PRETRAIN], arm)
+    if CONTINUED not in phases:
+        write_atomic(folder / WEIGHTS, safetensors.torch.save(model.state_dict()))
+        return figures
+    before = experiment.look(model)["loss"]
+    model, paid = experiment.converted(model, arm, phases)
+    after = experiment.look(model)
+    figures |= {"before": before, "after": after["loss"], "conversion_steps": paid}
+    figures[CONTINUED] = experiment.train(model, CONTINUED, phases[CONTINUED], arm)
+    figures[CONTINUED]["looks"].insert(0, {"step": 0, **after})
+    return figures | experiment.final(model)
+
+
+class Experiment:
+    """What all arms of one seed have in common: settings, text, and the seed itself."""
+
+    def __init__(self, common: Common, text: Text, seed: int) -> None:
+        self.looks, self.text, self.seed = common.looks, text, seed
+        self.run = RunParams(seed=seed, threads=1, processes=1, **common.hardware.model_dump())
+        self.device = set_up(self.run)
+        self.precision = partial(autocast, self.run, self.device)
+        self.config = GPTConfig(text.vocab_size, **common.model.model_dump())
+
+    def build(self, arm: Arm) -> GPT:
+        """A model with random weights, which dense models of one shape share within a seed."""
+        rng = generator(self.seed, "study", "init")
+        if arm.experts:
+            experts = arm.switchhead(self.config)
+            model = GPT(self.config, attention=partial(SwitchHead, experts=experts))
+            init_switchhead(model, rng)
+        else:
+            n_head = arm.n_head or self.config.n_head
+            model = GPT(replace(self.config, n_head=n_head, head_width=arm.head_width))
+            init_gpt2(model, rng)
+        return model.to(self.device)
+
+    def converted(self, dense: GPT, arm: Arm, phases: Mapping[str, TrainParams]) -> tuple[GPT, float]:
+        """The model to be trained on, and what it took to make it, in steps of that training."""
+        if arm.conversion is None:
+            return dense, 0.0
+        rng = generator(self.seed, "study", "conversion")
+        model = convert(dense, arm.switchhead(self.config), arm.conversion, rng)
+        if arm.conversion != "distilled":
+            return model, 0.0
+        params = phases[DISTIL]
+        distil(dense, model, self._batches(DISTIL, params), params, self.precision, log=lambda step, figures: None)
+        share = params.batch_size / phases[CONTINUED].batch_size
+        return model, share * params.steps * distilling_cost(dense, model)
+
+    def train(self, model: GPT, phase: str, params: TrainParams, arm: Arm) -> Figures:
+        """{"looks", "tokens_per_second": of the median step}; batches and dropout depend on seed and phase alone."""
+        torch.manual_seed(derive_seed(self.seed, "study", phase, "dropout"))
+        looks, speeds = [], []
+
+        def log(step: int, figures: Mapping[str, float]) -> None:
+            speeds.append(figures["train/tokens_per_second"])
+            if self._is_look(step, phase, params.steps):
+                looks.append({"step": step, **self.look(model)})
+
+        if weight := arm.experts.balance_weight if arm.experts else 0.0:
+            keep_balance(model)
+        train(
+            model,
+            self._batches(phase, params),
+            partial(validate, model, self.text.ids["validation"], self.text.n_bytes["validation"], self.precision),
+            params,
+            self.precision,
+            log,
+            save=lambda checkpoint: None,
+            compiled=compiles(self.run, params.steps, self.device),
+            penalty=(lambda: weight * balance_loss(model)) if weight else None,
+        )
+        return {"looks": looks, "tokens_per_second": median(speeds)}
+
+    def look(self, model: GPT) -> dict[str, float]:
+        """{"loss": nats per token of the beginning of validation text, "separation": of the experts, if any}."""
+        ids = self.text.ids["validation"][: self.looks.tokens]
+        loss = validate(model, ids, self.text.n_bytes["validation"], self.precision)["val/loss"]
+        apart = separation(model)
+        return {"loss": loss} | ({} if apart is None else {"separation": apart})
+
+    def final(self, model: GPT) -> Figures:
+        """Of a trained model: losses of the whole of both held-out texts, costs, and how its experts are used."""
+        with evaluating(model):
+            losses = {split: self._loss(model, split) for split in ("validation", "test")}
+            usage = self._usage(model)
+        costs = asdict(attention_costs(model, self.config.block_size))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        return {**losses, "parameters": parameters, "attention": costs, "usage": usage}
+
+    def _batches(self, phase: str, params: TrainParams) -> Batches:
+        seed = derive_seed(self.seed, "study", phase, "batches")
+        return Batches(self.text.ids["train"], self.config.block_size, params.batch_size, seed)
+
+    def _loss(self, model: GPT, split: Any) -> dict[str, float]:
+        ids = self.text.ids[split]
+        total = nats(model, ids, stride=max(1, self.config.block_size // 2))
+        return {"loss": total / len(ids), "bpb": bits_per_byte(total, self.text.n_bytes[split])}
+
+    def _usage(self, model: GPT) -> Figures | None:
+        if not switchhead_layers(model):
+            return None
+        T, wanted = self.config.block_size, self.looks.watched
+        ids = torch.from_numpy(self.text.ids["validation"][: wanted * T].astype("int64"))
+        usage = expert_usage(model, ids[: len(ids) // T * T].view(-1, T).to(self.device))
+        return {
+            "effective": usage.effective_LRH.tolist(),
+            "dead": usage.dead,
+            "experts": usage.load.numel(),
+        }
+
+    def _is_look(self, step: int, phase: str, steps: int) -> bool:
+        near = phase == CONTINUED and step in self.looks.after_the_switch
+        return near or step % self.looks.every == 0 or step == steps
+
+
+def distilling_cost(dense: GPT, model: GPT) -> float:
+    """Of a step of distillation, in steps of training `model` on as many tokens: by MACs, a backward pass as two
+    forward passes. Distillation runs `dense` forward, and the attention of `model` forward and backward."""
+    T = model.config.block_size
+    attention = attention_costs(model, T)
+    once = forward_macs(dense, T) + 3 * (attention.executed + attention.full)
+    return once / (3 * forward_macs(model, T))
+
+
+def forward_macs(model: GPT, context: int) -> int:
+    """Per token, of all matrix products of a model as it is computed."""
+    return sum(part.executed for part in parts(model)) + attention_costs(model, context).full
+
+
+@torch.no_grad()
+def separation(model: GPT) -> float | None:
+    """Mean distance of two experts of one head, over the mean norm of the head's experts: 0 for copies, about sqrt 2
+    for experts that have nothing in common. Over all layers, heads and both projections; None where there are no two.
+    """
+    heads: list[float] = []
+    for layer in switchhead_layers(model):
+        M, E = layer.experts.n_head, layer.experts.n_expert
+        for rows in (layer.value.weight, layer.output.weight.T):
+            heads += [_distance(experts_EX) for experts_EX in rows.reshape(M, E, -1) if E > 1]
+    return mean(heads) if heads else None
+
+
+def _distance(experts_EX: Tensor) -> float:
+    pairs: list[float] = [(a - b).norm().item() for a, b in combinations(experts_EX, 2)]
+    norm: float = experts_EX.norm(dim=-1).mean().item()
+    return mean(pairs) / norm

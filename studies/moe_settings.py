@@ -1,0 +1,143 @@
+"""The schema of a configuration of the study of attention experts, as studies/configs/moe.yaml explains it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+
+from troupe.conversion.attention import Conversion
+from troupe.errors import ParamsError
+from troupe.models.config import GPTConfig
+from troupe.models.switchhead import SwitchHeadConfig
+from troupe.overlay import read_yaml
+from troupe.params import Count, DataParams, ModelParams, Section, Share, TokensParams, TrainParams, Weight
+
+
+class Experts(Section):
+    n_expert: Count
+    top_k: Count
+    router: Literal["sigmoid", "softmax"]
+    balance_weight: Weight = 0.0
+    expert_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Arm(Section):
+    """One model: where its weights are from, and its attention where that differs from the dense model's.
+
+    `start`: pretrained (the dense model after the first phase) or random (it is trained in both phases).
+    """
+
+    start: Literal["pretrained", "random"]
+    conversion: Conversion | None = None
+    n_head: Count | None = None
+    head_width: Count | None = None
+    experts: Experts | None = None
+
+    @model_validator(mode="after")
+    def says_how_experts_come_in(self) -> Self:
+        if (self.conversion is not None) != (self.experts is not None and self.start == "pretrained"):
+            raise ValueError("conversion belongs to an arm with start: pretrained and experts, and to no other")
+        if self.start == "pretrained" and self.experts is None and (self.n_head or self.head_width):
+            raise ValueError("n_head and head_width: a pretrained dense model has its own")
+        if self.conversion == "exact" and (self.n_head or self.head_width):
+            raise ValueError("n_head and head_width: an exact conversion keeps those of the dense model")
+        return self
+
+    def switchhead(self, dense: GPTConfig) -> SwitchHeadConfig:
+        """Of an arm with experts: as many heads as the dense model, and as wide, where it says nothing else."""
+        if self.experts is None:
+            raise ValueError("an arm without experts")
+        return SwitchHeadConfig(
+            n_head=self.n_head or dense.n_head,
+            head_width=self.head_width or dense.attention_width // dense.n_head,
+            **self.experts.model_dump(exclude={"balance_weight"}),
+        )
+
+
+class Hardware(Section):
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16"]
+    compile: Literal["auto", "always", "never"]
+
+
+class Looks(Section):
+    """When the loss of the first `tokens` of validation text is looked at, and on how many the routers are watched."""
+
+    tokens: Count
+    every: Count
+    after_the_switch: list[Count]
+    watched: Count
+
+
+class Bars(Section):
+    """What the `judged` arm is held to; `dense`, `wide` and `narrow` name the arms that it is held against."""
+
+    judged: str
+    dense: str
+    wide: str
+    narrow: str
+    jump: float
+    regained: Share
+    gap: float
+    macs: Share
+    memory: Share
+
+
+class Common(Section):
+    """What all arms have in common."""
+
+    hardware: Hardware
+    model: ModelParams
+    looks: Looks
+
+
+class Settings(Common):
+    """A whole configuration: `pretrain` and `continued` are the two phases of training, `distil` the
+    conversion between them of arms with conversion: distilled."""
+
+    seeds: Count
+    workers: Count | None
+    data: DataParams
+    tokens: TokensParams
+    pretrain: TrainParams
+    distil: TrainParams
+    continued: TrainParams
+    arms: dict[str, Arm]
+    remedies: dict[str, Arm]
+    bars: Bars
+
+    @model_validator(mode="after")
+    def bars_name_arms(self) -> Self:
+        for role in ("judged", "dense", "wide", "narrow"):
+            if (name := getattr(self.bars, role)) not in self.arms:
+                raise ValueError(f"bars.{role}: there is no arm {name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def names_are_different(self) -> Self:
+        if both := sorted(self.arms.keys() & self.remedies.keys()):
+            raise ValueError(f"arms and remedies: {both[0]!r} is in both")
+        return self
+
+
+def read_settings(path: Path, quick: bool) -> Settings:
+    """Read and check a configuration; with `quick`, what its section of that name holds is laid over the others.
+
+    Raises ParamsError with one line per fault.
+    """
+    read_yaml(path)  # tells what is no YAML, by file and line
+    tree: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    tree.pop("about", None)
+    small = tree.pop("quick", {})
+    try:
+        return Settings.model_validate(_overlaid(tree, small) if quick else tree)
+    except ValidationError as error:
+        faults = [f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise ParamsError("\n".join(faults)) from None
+
+
+def _overlaid(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {name: tree[name] | value if isinstance(value, dict) else value for name, value in over.items()}
+    return {**tree, **merged}

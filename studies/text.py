@@ -1,0 +1,53 @@
+"""The text of a study, cut and encoded by the pipeline's own parts, once for all jobs."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from troupe.data.batches import Ids, load_ids, save_ids
+from troupe.data.corpus import SPLITS, Split, read_manifest, split_blocks, write_corpus
+from troupe.data.encoding import cut_pieces, encode_pieces
+from troupe.data.source import describe, read_pieces
+from troupe.data.tokenizer import make_tokenizer
+from troupe.files import read_json, write_json
+from troupe.params import DataParams, TokensParams
+
+META = "meta.json"  # written last: it says that the folder is complete
+
+
+@dataclass(frozen=True)
+class Text:
+    """Token ids and bytes of UTF-8 of every split."""
+
+    vocab_size: int
+    ids: dict[Split, Ids]
+    n_bytes: dict[Split, int]
+
+
+def prepare_text(data: DataParams, tokens: TokensParams, work: Path) -> str:
+    """Write the text that `data` names to a folder in `work`, unless it is there; the folder's name digests it.
+
+    Raises CorpusError for text that cannot be used.
+    """
+    source = describe(data.source)
+    parts = [source.sha256, data.block_bytes, tokens.model_dump()]
+    name = f"text-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]}"
+    folder = work / name
+    if (folder / META).exists():
+        return name
+    write_corpus(folder, read_pieces(data.source), data.source, source, data.block_bytes)
+    tokenizer = make_tokenizer(tokens.kind, cut_pieces(split_blocks(folder, "train")), tokens.vocab_size)
+    for split in SPLITS:
+        pieces = encode_pieces(tokenizer, cut_pieces(split_blocks(folder, split)), threads=1)
+        save_ids(folder, split, pieces, tokenizer.vocab_size)
+    n_bytes = {split: facts["bytes"] for split, facts in read_manifest(folder)["splits"].items()}
+    write_json(folder / META, {"vocab_size": tokenizer.vocab_size, "bytes": n_bytes})
+    return name
+
+
+def load_text(folder: Path) -> Text:
+    """What `prepare_text` wrote. Raises ArtifactError if it is not whole."""
+    meta: dict[str, Any] = read_json(folder / META)
+    return Text(meta["vocab_size"], {split: load_ids(folder, split) for split in SPLITS}, meta["bytes"])

@@ -1,0 +1,224 @@
+"""The study of attention experts: what it counts and concludes, by hand, and all of it at tiny size."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from studies.common import CONFIGS
+from studies.moe import in_order, plan
+from studies.moe_arms import distilling_cost, separation
+from studies.moe_page import regained, verdict
+from studies.moe_settings import Settings, read_settings
+from studies.text import META, load_text, prepare_text
+from troupe.errors import ParamsError
+from troupe.inspection.structure import without_weights
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT
+from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
+from troupe.params import DataParams, TokensParams
+
+ROOT = Path(__file__).parents[2]
+PATHS = sorted(CONFIGS.glob("moe*.yaml"))
+CONFIG = GPTConfig(vocab_size=5, block_size=2, n_layer=1, n_head=2, n_embd=4, dropout=0.0, bias=False)
+
+
+def with_experts(n_head: int, head_width: int, n_expert: int, top_k: int) -> GPT:
+    experts = SwitchHeadConfig(n_head, head_width, n_expert, top_k, "sigmoid", compute="dense")
+    return GPT(CONFIG, attention=partial(SwitchHead, experts=experts))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_every_arm_of_every_configuration_can_be_built(path: Path, quick: bool) -> None:
+    settings = read_settings(path, quick)
+    config = GPTConfig(settings.tokens.vocab_size, **settings.model.model_dump())
+    for arm in (settings.arms | settings.remedies).values():
+        if arm.experts:
+            experts = arm.switchhead(config)
+            model = without_weights(partial(GPT, config, partial(SwitchHead, experts=experts)))
+            whole = config.n_head, config.n_embd // config.n_head
+            assert (experts.n_head, experts.head_width) == whole or arm.conversion != "exact"
+        else:
+            n_head = arm.n_head or config.n_head
+            model = without_weights(partial(GPT, replace(config, n_head=n_head, head_width=arm.head_width)))
+        assert sum(1 for _ in model.blocks) == settings.model.n_layer
+
+
+def test_what_a_configuration_gets_wrong(tmp_path: Path) -> None:
+    tree = YAML(typ="safe").load(PATHS[0].read_text())
+    tree["bars"]["judged"] = "nobody"
+    tree["arms"]["dense continued"]["conversion"] = "exact"
+    (tmp_path / "moe.yaml").write_text(json.dumps(tree))
+    with pytest.raises(ParamsError, match=r"moe\.yaml: arms\.dense continued: .*conversion belongs to an arm with"):
+        read_settings(tmp_path / "moe.yaml", quick=False)
+    del tree["arms"]["dense continued"]["conversion"]
+    (tmp_path / "moe.yaml").write_text(json.dumps(tree))
+    with pytest.raises(ParamsError, match=r"moe\.yaml: .*bars\.judged: there is no arm 'nobody'"):
+        read_settings(tmp_path / "moe.yaml", quick=False)
+    with pytest.raises(ParamsError, match=r"none\.yaml: no such file"):
+        read_settings(tmp_path / "none.yaml", quick=False)
+
+
+def test_a_text_is_prepared_once(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("to be or not to be\n" * 200)
+    data = DataParams(source=str(tmp_path / "text.txt"), block_bytes=64)
+    folder = tmp_path / prepare_text(data, TokensParams(kind="bpe", vocab_size=260), tmp_path)
+    written = (folder / META).stat().st_mtime_ns
+    assert prepare_text(data, TokensParams(kind="bpe", vocab_size=260), tmp_path) == folder.name
+    assert (folder / META).stat().st_mtime_ns == written
+    assert prepare_text(data, TokensParams(kind="bpe", vocab_size=261), tmp_path) != folder.name
+    text = load_text(folder)
+    assert text.vocab_size == 260
+    assert sum(text.n_bytes.values()) == 19 * 200
+    assert text.n_bytes["train"] > text.n_bytes["test"] > 0
+
+
+def test_arms_that_are_the_same_are_trained_once_and_the_longest_first() -> None:
+    settings = read_settings(CONFIGS / "moe.yaml", quick=True)
+    planned = plan(settings, "text", [1, 2])
+    assert planned["exact, 8 heads"] == planned["top-2 sigmoid, nothing"]
+    jobs = in_order(planned)
+    assert [job.arm for job in jobs[:2]] == ["pretrained", "pretrained"]
+    needy = [job.needs is not None for job in jobs]
+    assert needy == sorted(needy)
+    assert len({job.key("code") for job in jobs}) == len(jobs) == 2 * (1 + 8 + 6 - 1)
+    assert {job.seed == job.needs.seed for job in jobs if job.needs} == {True}
+
+
+def test_a_bar_that_moves_trains_nothing_again() -> None:
+    settings = read_settings(CONFIGS / "moe.yaml", quick=True)
+    moved = settings.model_copy(update={"bars": settings.bars.model_copy(update={"gap": 1.0})})
+    before, after = (in_order(plan(one, "text", [1])) for one in (settings, moved))
+    assert [job.key("code") for job in before] == [job.key("code") for job in after]
+
+
+def test_the_distance_of_experts() -> None:
+    """One head, two experts: copies are 0 apart, orthogonal ones of one length sqrt 2; a single expert has no other."""
+    model = with_experts(n_head=1, head_width=2, n_expert=2, top_k=1)
+    (layer,) = (module for module in model.modules() if isinstance(module, SwitchHead))
+    with torch.no_grad():
+        layer.value.weight.fill_(1.0)
+        layer.output.weight.fill_(-1.0)
+        assert separation(model) == 0.0
+        layer.value.weight.copy_(torch.eye(4))
+        layer.output.weight.copy_(torch.eye(4))
+    assert separation(model) == pytest.approx(2**0.5)
+    assert separation(with_experts(1, 2, 1, 1)) is None
+    assert separation(GPT(CONFIG)) is None
+
+
+def test_what_distillation_costs() -> None:
+    """Per token, with D 4, T 2, V 5 and an MLP of 2 x 4 x 16 = 128 MACs: the dense model needs 4 x 16 = 64 for
+    projections, 2 x 4 x 2 = 16 for scores and values, 20 for the head: 228. One head of width 2 with 2 experts, both
+    computed: 2 x 4 x 2 x 3 = 48, routers 16, scores and values 8: 72 of 220 in all. (228 + 3 x 72) / (3 x 220)."""
+    assert distilling_cost(GPT(CONFIG), with_experts(1, 2, 2, 1)) == pytest.approx(444 / 660)
+
+
+def figures(test: float = 2.0, **changes: Any) -> dict[str, Any]:
+    looks = [{"step": 0, "loss": 2.1}, {"step": 10, "loss": 2.01}, {"step": 20, "loss": 1.99}]
+    attention = {"useful": 40, "causal": 10, "memory_floats": 25}
+    usual = {"before": 2.0, "after": 2.1, "conversion_steps": 30.0, "continued": {"looks": looks}}
+    return {**usual, "test": {"loss": test}, "attention": attention, **changes}
+
+
+def results(**changes: Any) -> dict[str, list[dict[str, Any]]]:
+    dense = {"attention": {"useful": 80, "causal": 20, "memory_floats": 100}}
+    arms = {"judged": changes, "dense": dense, "wide": {"test": 2.02}, "narrow": {"test": 2.05}}
+    return {name: [figures(**of_arm), figures(**of_arm)] for name, of_arm in arms.items()}
+
+
+def settings_for(bars: dict[str, float]) -> Settings:
+    """1,400 steps of pretraining; the arms are called as their parts in the verdict."""
+    settings = read_settings(CONFIGS / "moe.yaml", quick=False)
+    names = {role: role for role in ("judged", "dense", "wide", "narrow")}
+    arms = dict.fromkeys(names, settings.arms["dense continued"])
+    return settings.model_copy(update={"arms": arms, "bars": settings.bars.model_copy(update=names | bars)})
+
+
+BARS = {"jump": 0.15, "regained": 0.05, "gap": 0.01, "macs": 0.55, "memory": 0.27}
+
+
+def test_steps_until_the_loss_is_regained_count_the_conversion() -> None:
+    assert regained(figures()) == 20 + 30
+    assert regained(figures(before=1.9)) is None
+    assert regained(figures(before=2.1, conversion_steps=0.0)) == 0
+
+
+def test_bars_that_are_kept() -> None:
+    assert verdict(settings_for(BARS), results()) == [
+        "Judged: judged",
+        "jump at the switch, nats per token: +0.1000 ± 0.0000; the bar is 0.1500: kept",
+        "regained after, share of the pretraining's steps, most of all seeds: 3.6%; the bar is 5.0%: kept",
+        "test loss less dense: +0.0000 ± 0.0000; the bar is 0.0100: kept",
+        "test loss less wide: -0.0200 ± 0.0000; the bar is 0.0000: kept",
+        "test loss less narrow: -0.0500 ± 0.0000; the bar is 0.0000: kept",
+        "attention MACs of dense: 50.0%; the bar is 55.0%: kept",
+        "attention memory of dense: 25.0%; the bar is 27.0%: kept",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "missed"),
+    [
+        ({"after": 2.2}, ["jump"]),
+        ({"before": 1.5, "after": 1.6}, ["regained"]),
+        ({"conversion_steps": 60.0}, ["regained"]),
+        ({"test": 2.015}, ["test loss less dense"]),
+        ({"test": 2.03}, ["test loss less dense", "test loss less wide"]),
+        ({"attention": {"useful": 50, "causal": 10, "memory_floats": 25}}, ["attention MACs"]),
+        ({"attention": {"useful": 40, "causal": 10, "memory_floats": 28}}, ["attention memory"]),
+    ],
+    ids=["jump", "never", "late", "gap", "worse than a control", "macs", "memory"],
+)
+def test_bars_that_are_missed(changes: dict[str, Any], missed: list[str]) -> None:
+    lines = [line for line in verdict(settings_for(BARS), results(**changes)) if line.endswith("missed")]
+    assert [line[: len(start)] for line, start in zip(lines, missed, strict=True)] == missed
+
+
+@pytest.mark.slow
+def test_the_whole_study(tmp_path: Path) -> None:
+    """Two seeds of every kind of arm. An arm that repeats the dense model from random weights over both phases ends
+    with the losses of the one that another process pretrained and a third continued, to the last digit."""
+    words = ["to", "be", "or", "not", "that", "is", "the", "question"]
+    picks = torch.randint(len(words), (3000,), generator=torch.Generator().manual_seed(0)).tolist()
+    (tmp_path / "text.txt").write_text(" ".join(words[pick] for pick in picks))
+    tree = YAML(typ="safe").load((CONFIGS / "moe.yaml").read_text())
+    tree["quick"] |= {"data": {"source": "text.txt", "block_bytes": 256}}
+    tree["arms"]["dense, both phases"] = {"start": "random"}
+    del tree["arms"]["distilled, 4 heads"]
+    tree["remedies"] = {name: tree["remedies"][name] for name in ("top-1 softmax, balance loss",)}
+    (tmp_path / "small.yaml").write_text(json.dumps(tree))
+
+    options = ["--config", "small.yaml", "--quick", "--seeds", "2", "--workers", "2", "--out", "out", "--work", "work"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "studies.moe", *options]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    page = (tmp_path / "out" / "small.md").read_text()
+    for part in ("Verdict", "Quality", "The switch", "Costs of attention", "Experts", "Against collapse"):
+        assert f"\n### {part}\n" in page
+    assert "<svg" in (tmp_path / "out" / "small.svg").read_text()
+
+    records = [json.loads(line) for line in (tmp_path / "out" / "small.jsonl").read_text().splitlines()]
+    found = {(record["arm"], record["seed"]): record for record in records}
+    assert len(found) == len(records) == 2 * (1 + 8 + 1)
+    for seed in (1, 2):
+        continued, both = found["dense continued", seed], found["dense, both phases", seed]
+        assert continued["test"] == both["test"]
+        assert continued["before"] == continued["after"] == both["before"]
+        exact = found["exact, 8 heads", seed]
+        assert exact["after"] == pytest.approx(exact["before"], abs=1e-5)
+        assert exact["continued"]["looks"][0]["separation"] == 0.0
+        assert exact["continued"]["looks"][-1]["separation"] > 0.0
+        assert [look["step"] for look in exact["continued"]["looks"]] == [0, 1, 2, 4]
+        assert found["distilled, 2 heads", seed]["conversion_steps"] > 0
+    assert found["dense continued", 1]["test"] != found["dense continued", 2]["test"]
