@@ -110,7 +110,21 @@ def test_an_unknown_architecture_is_refused(bundle: Path) -> None:
     refused(bundle, "config.json: unknown architecture 'mamba'; this version knows gpt2, switchhead")
 
 
-@pytest.mark.parametrize("changes", [{"model": {}}, {"model": 3}, {"model": {"n_embd": "wide"}}])
+OF_EXPERTS = {"n_head": 2, "head_width": 4, "n_expert": 3, "top_k": 2, "router": "sigmoid"}
+WITHOUT_EXPERTS = {"vocab_size": 9, "block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8, "dropout": 0.0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {}},
+        {"model": 3},
+        {"model": {"n_embd": "wide"}},
+        {"architecture": "switchhead", "model": WITHOUT_EXPERTS},
+        {"architecture": "switchhead", "model": WITHOUT_EXPERTS | OF_EXPERTS},  # they have a place of their own
+        {"architecture": "switchhead", "model": WITHOUT_EXPERTS | {"experts": {"n_expert": 3, "top_k": 2}}},
+    ],
+)
 def test_a_config_that_describes_no_model_is_refused(changes: dict[str, object], bundle: Path) -> None:
     edit_config(bundle, **changes)
     refused(bundle, "config.json: not the description of a model")
