@@ -12,6 +12,8 @@ export SET ?=
 export PROFILE ?=
 # A checkout of nanoGPT, for the benchmarks that run its own scripts.
 export NANOGPT ?=
+# Options of a study, e.g. STUDY="--quick" or STUDY="--config moe-gpu"; `--help` lists them.
+STUDY ?=
 export TROUPE_UID ?= $(shell id -u)
 export TROUPE_GID ?= $(shell id -g)
 BENCHMARKS ?= tokenisation generation training shakespeare switchhead
@@ -20,12 +22,12 @@ COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline bench test check ui promote rollback serve up down image clean
+.PHONY: help setup pipeline bench study-gan test check ui promote rollback serve up down image clean
 
 help: ## list the targets
 	@echo "troupe: text in, a judged, registered and promoted small language model out"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  make pipeline SET="pretrain.steps=500 data.source=tiny-shakespeare"   parameters for one run'
 	@echo '  make pipeline PROFILE=cpu-hours                                       a named set of them; SET wins over it'
@@ -55,6 +57,12 @@ pipeline: $(STAMP) ## text -> pretrain -> experts -> adversarial -> judged, regi
 bench: $(STAMP) ## measure beside public peers, page by page into benchmarks/results (NANOGPT=path adds nanoGPT)
 	@failed=; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; done; \
 	    test -z "$$failed" || { echo "not complete:$$failed" >&2; exit 1; }
+
+study-gan: $(STAMP) ## what is said of GAN and WGAN, measured on points: minutes, into studies/results
+	@$(BIN)/python -m studies.gan
+
+study-moe study-gan: study-%: $(STAMP) ## answer a question with many runs, into studies/results (STUDY="--seeds 1" for its options)
+	@$(BIN)/python -m studies.$* $(STUDY)
 
 test: check ## lint, types, import contract and every test, a whole small pipeline among them
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

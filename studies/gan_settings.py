@@ -1,0 +1,92 @@
+"""The schema of a configuration of the study of adversarial objectives, as studies/configs/gan.yaml explains it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+
+from studies.gan_games import Arm
+from troupe.errors import ParamsError
+from troupe.overlay import read_yaml
+from troupe.params import Count, Rate, Section, Share
+
+MixtureName = Literal["ring", "grid"]
+Cells = Annotated[list[str], Field(min_length=3, max_length=3)]  # modes, high quality in per cent, reverse KL
+NAMED = ("gan-minimax", "gan", "wgan", "wgan-gp")  # the arms that the claims compare
+
+
+class Play(Section):
+    steps: Count
+    looks: Count
+
+    @model_validator(mode="after")
+    def looks_fit(self) -> Self:
+        if self.looks > self.steps:
+            raise ValueError(f"looks ({self.looks}) must not exceed steps ({self.steps})")
+        return self
+
+
+class Sweep(Section):
+    mixture: MixtureName
+    steps: Count
+    seeds: Count
+    learning_rates: Annotated[list[Rate], Field(min_length=1)]
+    success: Share
+
+
+class StrongCritic(Section):
+    mixture: MixtureName
+    steps: Count
+
+
+class Published(Section):
+    method: str
+    source: str
+    grid: Cells
+    ring: Cells
+
+
+class Settings(Section):
+    seeds: Count
+    batch_size: Count
+    generator_hidden: list[Count]
+    critic_hidden: list[Count]
+    arms: dict[str, Arm]
+    printed: dict[str, Arm]
+    games: dict[MixtureName, Play]
+    sweep: Sweep
+    strong_critic: StrongCritic
+    published: list[Published]
+
+    def players(self, mixture: MixtureName) -> dict[str, Arm]:
+        """The arms that play on this mixture."""
+        return self.arms | (self.printed if mixture == "grid" else {})
+
+    @model_validator(mode="after")
+    def the_claims_have_their_arms(self) -> Self:
+        if self.arms.keys() != set(NAMED):
+            raise ValueError(f"arms: the claims compare {', '.join(NAMED)}; others belong into `printed`")
+        return self
+
+
+def read_settings(path: Path, quick: bool) -> Settings:
+    """Read and check a configuration; with `quick`, what its section of that name holds is laid over the others.
+
+    Raises ParamsError with one line per fault.
+    """
+    read_yaml(path)  # tells what is no YAML, by file and line
+    tree: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    tree.pop("about", None)
+    small = tree.pop("quick", {})
+    try:
+        return Settings.model_validate(_overlaid(tree, small) if quick else tree)
+    except ValidationError as error:
+        faults = [f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise ParamsError("\n".join(faults)) from None
+
+
+def _overlaid(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {name: tree[name] | value if isinstance(value, dict) else value for name, value in over.items()}
+    return {**tree, **merged}
