@@ -22,7 +22,7 @@ COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline bench study-gan test check ui promote rollback serve up down image clean
+.PHONY: help setup pipeline bench study-moe study-gan test check ui promote rollback serve up down image clean
 
 help: ## list the targets
 	@echo "troupe: text in, a judged, registered and promoted small language model out"
@@ -58,11 +58,11 @@ bench: $(STAMP) ## measure beside public peers, page by page into benchmarks/res
 	@failed=; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; done; \
 	    test -z "$$failed" || { echo "not complete:$$failed" >&2; exit 1; }
 
-study-gan: $(STAMP) ## what is said of GAN and WGAN, measured on points: minutes, into studies/results
-	@$(BIN)/python -m studies.gan
+study-moe: $(STAMP) ## what attention experts are worth: half an hour, into studies/results
+	@$(BIN)/python -m studies.moe $(STUDY)
 
-study-moe study-gan: study-%: $(STAMP) ## answer a question with many runs, into studies/results (STUDY="--seeds 1" for its options)
-	@$(BIN)/python -m studies.$* $(STUDY)
+study-gan: $(STAMP) ## what is said of GAN and WGAN, measured on points: minutes, into studies/results
+	@$(BIN)/python -m studies.gan $(STUDY)
 
 test: check ## lint, types, import contract and every test, a whole small pipeline among them
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
