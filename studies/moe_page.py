@@ -12,6 +12,7 @@ from studies.jobs import Figures
 from studies.moe_settings import Bars, Settings
 from troupe.inspection.attention import FLOAT32
 
+SAME = 1e-4  # nats per token: less is rounding, as when experts compute what the dense model computed
 Results = Mapping[str, Sequence[Figures]]
 NOTES = [
     "Losses are nats per token, `bpb` bits per byte of UTF-8, over the whole of a held-out text in windows that "
@@ -148,7 +149,7 @@ def jump(run: Figures) -> float:
 
 def regained(run: Figures) -> float | None:
     """Steps, the conversion's included, until a look found the loss of before the switch or less; None if none did."""
-    found = (look["step"] for look in run["continued"]["looks"] if look["loss"] <= run["before"])
+    found = (look["step"] for look in run["continued"]["looks"] if look["loss"] <= run["before"] + SAME)
     step = next(found, None)
     return None if step is None else step + run["conversion_steps"]
 

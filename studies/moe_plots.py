@@ -47,4 +47,7 @@ def after_the_switch(axes: Axes, settings: Settings, results: Results, colours: 
         axes.plot(*zip(*points, strict=True), color=colours[name], marker="o", markersize=2.5)
     axes.axhline(0.0, color="#8b919c", linewidth=0.8)
     axes.set_xscale("symlog", linthresh=1)
-    axes.set(xlabel="steps after the switch", ylabel="loss less the loss before, nats per token")
+    axes.set_yscale("symlog", linthresh=0.1)  # a fresh start costs nats, the differences that matter hundredths
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="steps after the switch", ylabel="loss above that before, nats per token")

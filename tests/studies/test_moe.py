@@ -150,6 +150,7 @@ BARS = {"jump": 0.15, "regained": 0.05, "gap": 0.01, "macs": 0.55, "memory": 0.2
 def test_steps_until_the_loss_is_regained_count_the_conversion() -> None:
     assert regained(figures()) == 20 + 30
     assert regained(figures(before=1.9)) is None
+    assert regained(figures(before=1.98995)) == 20 + 30  # 0.00005 away: rounding
     assert regained(figures(before=2.1, conversion_steps=0.0)) == 0
 
 
