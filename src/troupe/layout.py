@@ -9,6 +9,7 @@ SOURCE = ARTIFACTS / "source.json"  # what data.source names, with its digest
 INITIAL = ARTIFACTS / "init.json"  # what pretrain.init_from names, with its digest
 CORPUS = ARTIFACTS / "corpus"
 TOKENS = ARTIFACTS / "tokens"
+USAGE = ARTIFACTS / "moe" / "usage.json"  # how the experts are used
 REPORTS = Path("reports")
 METRICS = REPORTS / "metrics.json"
 REPORT = REPORTS / "report.html"

@@ -15,6 +15,7 @@ from troupe.evaluation.report import counted, render_report, rows
 from troupe.files import write_json
 from troupe.layout import MODEL_STAGES
 
+LOAD = [[[[0.5, 0.5, 0.0]], [[0.2, 0.3, 0.5]]], [[[1.0, 0.0, 0.0]], [[0.3, 0.3, 0.4]]]]  # 2 layers of one head
 NASTY = "<script>alert('x')</script> & \"quotes\""
 
 
@@ -76,7 +77,7 @@ def reports(tmp_path: Path) -> Path:
     write_json(tmp_path / "metrics.json", metrics())
     write_json(tmp_path / "samples.json", samples)
     logs = {stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES}
-    draw_all(tmp_path / "plots", metrics(), logs)
+    draw_all(tmp_path / "plots", metrics(), logs, LOAD)
     return tmp_path
 
 
@@ -98,7 +99,7 @@ def test_the_page_needs_nothing_else_and_escapes_all_text(reports: Path) -> None
     text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
     page = Page(text)
     assert not {"script", "link", "iframe"} & set(page.elements)
-    assert page.elements.count("img") == 2 + len(MODEL_STAGES)
+    assert page.elements.count("img") == 2 + len(MODEL_STAGES) + 1, "two comparisons, a curve of each stage, the experts"
     assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
     assert "url(" not in text
     assert "@import" not in text
@@ -184,7 +185,7 @@ def test_weights_with_an_unknown_past_are_called_so(seen: str, reports: Path) ->
 def test_pictures_are_well_formed_and_the_same_for_the_same_figures(reports: Path) -> None:
     before = {path.name: path.read_bytes() for path in (reports / "plots").iterdir()}
     logs = {stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES}
-    draw_all(reports / "plots", metrics(), logs)
+    draw_all(reports / "plots", metrics(), logs, LOAD)
     assert before == {path.name: path.read_bytes() for path in (reports / "plots").iterdir()}
     for picture in before.values():
         root = ElementTree.fromstring(picture)  # our own file

@@ -17,10 +17,12 @@ from troupe.files import write_atomic
 from troupe.layout import MODEL_STAGES
 
 Records = Sequence[Mapping[str, Any]]
+Load = Sequence[Sequence[Sequence[Sequence[float]]]]
 INK = "#0a0b0c"  # stands for the reader's text colour: replaced by currentColor
 INK_RULE = "<style>svg{color:#2b2f36}@media(prefers-color-scheme:dark){svg{color:#d3d8e0}}</style>"
 GREY = "#8b919c"
 COLOURS = {"pretrain": "#2f7fd0", "moe": "#d9822b", "adversarial": "#1f9e89"}  # apart for any eyes, on both grounds
+LOAD_COLOURS = "viridis"
 SIZE = (4.6, 2.7)  # inches: small, so that pictures stand side by side on a desk and below each other on a phone
 SMOOTHED_OVER = 50  # a curve is drawn over this many stretches of its steps, each at its mean
 PANELS = {  # what is drawn of a stage's log, where it has it, in this order
@@ -48,10 +50,12 @@ STYLE: Any = {  # of matplotlib
 }
 
 
-def draw_all(folder: Path, metrics: Mapping[str, Any], logs: Mapping[str, Records]) -> None:
-    """Write bits-per-byte.svg, judge.svg and, for every stage and curve, e.g. pretrain-0-train-loss.svg.
+def draw_all(folder: Path, metrics: Mapping[str, Any], logs: Mapping[str, Records], load: Load) -> None:
+    """Write bits-per-byte.svg, judge.svg and, for every stage and curve, e.g. pretrain-0-train-loss.svg; and
+    moe-experts.svg.
 
-    `metrics` is reports/metrics.json, `logs` the metric records of every stage, by name.
+    `metrics` is reports/metrics.json, `logs` the metric records of every stage, by name, `load` of the experts, by
+    layer, router, head and expert.
     """
     for old in folder.glob("*.svg"):
         old.unlink()  # of a figure that is no longer logged, say
@@ -63,6 +67,7 @@ def draw_all(folder: Path, metrics: Mapping[str, Any], logs: Mapping[str, Record
                 if points := series(records, name):
                     path = folder / f"{stage}-{place}-{name.replace('/', '-')}.svg"
                     write_svg(path, curve(points, f"{stage} · {title}", COLOURS.get(stage, GREY)))
+        write_svg(folder / "moe-experts.svg", expert_load(load))
 
 
 def series(records: Records, name: str) -> list[tuple[float, float]]:
@@ -121,6 +126,25 @@ def judge(metrics: Mapping[str, Any]) -> Figure:
     axes.set_xlim(min(0.45, *(ruling["low"] for _, ruling, _ in rows)) - 0.02, 1.03)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def expert_load(load: Load) -> Figure:
+    """A map: a line for every router of every head, and in it the share of its choices that went to each expert."""
+    rows = [
+        (f"{layer}.{head} {routes}", shares)
+        for layer, routers in enumerate(load)
+        for routes, heads in zip(("values", "outputs"), routers, strict=True)
+        for head, shares in enumerate(heads)
+    ]
+    figure, axes = _figure("moe · share of choices by expert (layer.head)", height=0.9 + 0.12 * len(rows))
+    names, shares = zip(*rows, strict=True)
+    cells = axes.pcolormesh(shares, cmap=LOAD_COLOURS, vmin=0, vmax=2 / len(shares[0]))
+    axes.invert_yaxis()
+    axes.set_yticks([row + 0.5 for row in range(len(rows))], names, fontsize=6)
+    axes.set_xticks([expert + 0.5 for expert in range(len(shares[0]))], map(str, range(len(shares[0]))))
+    axes.set_xlabel("expert")
+    figure.colorbar(cells, ax=axes, fraction=0.04, extend="max")
     return figure
 
 

@@ -19,7 +19,7 @@ from troupe.evaluation.report import caveats, render_report, rows
 from troupe.evaluation.samples import write_samples
 from troupe.evaluation.windows import find_places
 from troupe.files import read_json, write_json
-from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, TOKENS, model_dir
+from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, TOKENS, USAGE, model_dir
 from troupe.models.bundle import TOKENIZER, Bundle, load_bundle
 from troupe.params import EvaluateParams, Params
 from troupe.stages.common import overrides_from_environment, profile_from_environment, stage_main
@@ -39,7 +39,7 @@ def evaluate(params: Params) -> None:
     write_json(METRICS, metrics)
     write_json(REPORTS / "samples.json", write_samples(models, params.evaluate, params.run.seed))
     logs = {stage: read_metrics(model_dir(stage) / "metrics.jsonl") for stage in MODEL_STAGES}
-    draw_all(REPORTS / "plots", metrics, logs)
+    draw_all(REPORTS / "plots", metrics, logs, read_json(USAGE)["load"])
     provenance = gather_provenance(overrides_from_environment(), profile_from_environment())
     page = render_report(REPORTS, None, provenance)
     Console().print(table(metrics))

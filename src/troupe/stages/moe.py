@@ -17,10 +17,10 @@ from troupe.conversion.distillation import distil
 from troupe.data.batches import Batches, load_ids, open_ids
 from troupe.decoding import evaluating
 from troupe.files import read_json, write_json
-from troupe.layout import TOKENS, model_dir
+from troupe.layout import TOKENS, USAGE, model_dir
 from troupe.models.bundle import CONFIG, WEIGHTS, load_bundle
 from troupe.models.gpt2 import GPT
-from troupe.models.switchhead import balance_loss, expert_usage, keep_balance
+from troupe.models.switchhead import ExpertUsage, balance_loss, expert_usage, keep_balance
 from troupe.params import Params
 from troupe.seeding import derive_seed, generator
 from troupe.stages.common import stage_main
@@ -47,12 +47,14 @@ def moe(params: Params) -> None:
         sections={"run": params.run, "moe": params.moe},
         inputs=[parent / WEIGHTS, parent / CONFIG],
     )
-    watch = partial(_usage, ids_BT=_validation_windows(dense.config.block_size).to(device))
-    facts = train_on("moe", experts, folder=folder, watch=watch, penalty=_penalty(experts, params.moe.balance_weight))
+    windows_BT = _validation_windows(dense.config.block_size).to(device)
+    watch, penalty = partial(_figures, ids_BT=windows_BT), _penalty(experts, params.moe.balance_weight)
+    facts = train_on("moe", experts, folder=folder, watch=watch, penalty=penalty)
     if params.moe.control:
         control = train_on("moe-control", dense, folder=folder / "control")
         facts |= {f"control/{name}": value for name, value in control.items()}
     if leads():
+        write_json(USAGE, {"load": _usage(experts, windows_BT).load.tolist()})
         write_json(folder / "summary.json", facts | of_switch)
     finished("moe", "moe-control")
 
@@ -99,12 +101,24 @@ def _penalty(model: GPT, weight: float) -> Callable[[], Tensor] | None:
     return lambda: weight * balance_loss(model)
 
 
-def _usage(model: GPT, ids_BT: Tensor) -> Figures:
+def _figures(model: GPT, ids_BT: Tensor) -> Figures:
     """{"moe/effective_experts": exp(entropy of a router's choices), mean over routers, from 1 to n_expert (even);
-    "moe/dead_experts": how many experts no token chose}, on `ids_BT`."""
+    "moe/dead_experts": how many experts no token chose; "experts/layer0/values/head0", ...: the effective ones of
+    every router}, on `ids_BT`."""
+    usage = _usage(model, ids_BT)
+    of_each = {
+        f"experts/layer{layer}/{routes}/head{head}": count
+        for layer, routers in enumerate(usage.effective_LRH.tolist())
+        for routes, heads in zip(("values", "outputs"), routers, strict=True)
+        for head, count in enumerate(heads)
+    }
+    mean = usage.effective_LRH.mean().item()
+    return {"moe/effective_experts": mean, "moe/dead_experts": usage.dead, **of_each}
+
+
+def _usage(model: GPT, ids_BT: Tensor) -> ExpertUsage:
     with evaluating(model):  # dropout would spend random numbers that the control does not
-        usage = expert_usage(model, ids_BT)
-    return {"moe/effective_experts": usage.effective_LRH.mean().item(), "moe/dead_experts": usage.dead}
+        return expert_usage(model, ids_BT)
 
 
 def _validation_windows(block_size: int) -> Tensor:
