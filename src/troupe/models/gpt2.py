@@ -20,7 +20,6 @@ from troupe.models.layers import (
     QueryKey,
     build_norm,
     causal_attention,
-    split_heads,
 )
 
 INIT_STD, INIT_WIDTH = 0.02, 768
@@ -38,7 +37,8 @@ class CausalSelfAttention(nn.Module):
         self.output = nn.Linear(width, config.n_embd, bias=config.bias)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
-        q, k, v = (split_heads(y_BTD, self.config.n_head) for y_BTD in self.query_key_value(x_BTD).chunk(3, dim=-1))
+        parts_BT3HK = torch.unflatten(self.query_key_value(x_BTD), -1, (3, self.config.n_head, -1))
+        q, k, v = (part_BTHK.transpose(1, 2) for part_BTHK in parts_BT3HK.unbind(2))
         q, k = self.prepare(q, k, cache.length if cache else 0)
         if cache is not None:
             k, v = cache.extend(k, v)

@@ -36,8 +36,8 @@ class LayerCache:
 
     def recall(self, conv: nn.Module, x_BTD: Tensor, before: int) -> Tensor:
         """(B, before + T, D): `x_BTD` after what `conv` was given in the calls before, zeros where nothing was."""
-        recent = self._recent.get(conv, x_BTD.new_zeros(x_BTD.size(0), before, x_BTD.size(2)))
-        padded = torch.cat([recent, x_BTD], dim=1)
+        recent = self._recent.get(conv)
+        padded = F.pad(x_BTD, (0, 0, before, 0)) if recent is None else torch.cat([recent, x_BTD], dim=1)
         self._recent[conv] = padded[:, padded.size(1) - before :]
         return padded
 
@@ -109,6 +109,8 @@ class CausalConv(nn.Module):
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         T, before = x_BTD.size(1), len(self.weight) - 1
         padded = cache.recall(self, x_BTD, before) if cache else F.pad(x_BTD, (0, 0, before, 0))
+        if T == 1:  # a token at a time: what counts is how few operations there are
+            return x_BTD + (self.weight.flip(0) * padded).sum(1, keepdim=True)
         for age, weight_D in enumerate(self.weight):
             x_BTD = x_BTD + weight_D * padded[:, before - age : before - age + T]
         return x_BTD
@@ -131,7 +133,7 @@ class QueryKey(nn.Module):
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         if self.rotary is not None:
-            q, k = self.rotary(q, start), self.rotary(k, start)
+            q, k = self.rotary(q, k, start)
         return q, k
 
 
@@ -144,15 +146,19 @@ class Rotary(nn.Module):
     def __init__(self, head_width: int, block_size: int) -> None:
         super().__init__()
         frequencies = ROTARY_BASE ** (-torch.arange(0, head_width, 2) / head_width)
-        angles_TK = torch.outer(torch.arange(block_size), frequencies)
-        self.register_buffer("cos_TK", angles_TK.cos(), persistent=False)
-        self.register_buffer("sin_TK", angles_TK.sin(), persistent=False)
+        angles = torch.outer(torch.arange(block_size), frequencies)
+        self.register_buffer("cos_TK", torch.cat([angles.cos(), angles.cos()], dim=-1), persistent=False)
+        self.register_buffer("sin_TK", torch.cat([-angles.sin(), angles.sin()], dim=-1), persistent=False)
 
-    def forward(self, x_BHTK: Tensor, start: int) -> Tensor:
-        end = start + x_BHTK.size(2)
-        cos, sin = self.cos_TK[start:end], self.sin_TK[start:end]
-        a, b = x_BHTK.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    def forward(self, q_BHTK: Tensor, k_BHTK: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        T = q_BHTK.size(2)
+        cos, sin = self.cos_TK.narrow(0, start, T), self.sin_TK.narrow(0, start, T)
+        return _turn(q_BHTK, cos, sin), _turn(k_BHTK, cos, sin)
+
+
+def _turn(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
+    a, b = x_BHTK.chunk(2, dim=-1)
+    return x_BHTK * cos_TK + torch.cat([b, a], dim=-1) * sin_TK
 
 
 def split_heads(x_BTD: Tensor, n_head: int) -> Tensor:
