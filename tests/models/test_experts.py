@@ -106,6 +106,8 @@ def test_the_way_follows_what_pays_and_what_the_kernel_takes() -> None:
     assert pick_way(x, head_width=64, n_expert=4, top_k=2) == "dense"
     assert pick_way(x.double(), head_width=64, n_expert=8, top_k=2) == "dense"
     assert pick_way(x, head_width=6, n_expert=8, top_k=2) == "dense"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert pick_way(x, head_width=64, n_expert=8, top_k=2) == "dense"
     assert pick_way(x.to("meta"), head_width=64, n_expert=8, top_k=2) == "dense"
 
 
