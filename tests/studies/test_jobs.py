@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +10,11 @@ import psutil
 import pytest
 import torch
 
+from studies.common import faults_told
 from studies.jobs import FIGURES, Figures, Job, code_digest, run_jobs
+from tests.forked import forked
 from troupe.errors import ProcessFailed
 
-ROOT = Path(__file__).parents[2]
 CODE = [Path(__file__)]
 
 
@@ -72,36 +71,29 @@ def test_a_key_changes_with_all_that_figures_depend_on(tmp_path: Path) -> None:
     assert code_digest([tmp_path / "code"]) != before
 
 
-STUDY = """
-from pathlib import Path
-from studies.jobs import Job, run_jobs
-from tests.studies.test_jobs import CODE, body
-
-if __name__ == "__main__":
+def stop_in_the_long_job(work: Path, number: signal.Signals, times: int) -> int | None:
+    """Start a study, send it a signal when its long job runs for the `times`th time; no process may be left."""
     jobs = [*(Job("quick", seed, {}) for seed in range(3)), Job("long", 9, {"seconds": 60})]
-    run_jobs("made", body, jobs, CODE, Path("."), workers=1)
-"""
 
+    def study() -> None:
+        with faults_told():
+            run_jobs("made", body, jobs, CODE, work, workers=1)
 
-def stop_in_the_long_job(folder: Path, number: signal.Signals, times: int) -> None:
-    """Start the study, send it a signal when its long job runs for the `times`th time; no process may be left."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [sys.executable, "study.py"], cwd=folder, env=environment, stderr=subprocess.DEVNULL
-    ) as process:
-        while "".join(runs(folder)).count("once") < 3 + times:
-            assert process.poll() is None
-            time.sleep(0.01)
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(number)
-        process.wait(10)
+    process = forked(study, work / "says.txt")
+    while "".join(runs(work)).count("once") < 3 + times:
+        assert process.is_alive()
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid or 0, number)
+    process.join(10)
     assert not psutil.wait_procs(children, timeout=10)[1]
+    return process.exitcode
 
 
 @pytest.mark.slow
 def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
-    (tmp_path / "study.py").write_text(STUDY)
-    stop_in_the_long_job(tmp_path, signal.SIGKILL, times=1)
+    assert stop_in_the_long_job(tmp_path, signal.SIGKILL, times=1) == -signal.SIGKILL
     assert len(list(tmp_path.glob(f"made/*/{FIGURES}"))) == 3
-    stop_in_the_long_job(tmp_path, signal.SIGINT, times=2)
+    assert stop_in_the_long_job(tmp_path, signal.SIGINT, times=2) == 128 + signal.SIGINT
     assert sorted(runs(tmp_path)) == ["once\n", "once\n", "once\n", "once\nonce\n"]
+    assert "Traceback" not in (tmp_path / "says.txt").read_text()
