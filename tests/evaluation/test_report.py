@@ -99,7 +99,7 @@ def test_the_page_needs_nothing_else_and_escapes_all_text(reports: Path) -> None
     text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
     page = Page(text)
     assert not {"script", "link", "iframe"} & set(page.elements)
-    assert page.elements.count("img") == 2 + len(MODEL_STAGES) + 1, "two comparisons, a curve of each stage, the experts"
+    assert page.elements.count("img") == 2 + len(MODEL_STAGES) + 1, "two tables, a curve per stage, the experts"
     assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
     assert "url(" not in text
     assert "@import" not in text

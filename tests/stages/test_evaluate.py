@@ -16,7 +16,7 @@ from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError
 from troupe.evaluation.provenance import gather_provenance, git_commit
 from troupe.files import read_json, write_json
-from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORT, REPORTS, TOKENS, model_dir
+from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORT, REPORTS, TOKENS, USAGE, model_dir
 from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
@@ -46,6 +46,7 @@ def params(workspace: Params) -> Params:
         (model_dir(stage) / "metrics.jsonl").write_text('{"step": 1, "train/loss": 5.0}\n')
         write_json(model_dir(stage) / "summary.json", {"steps": 1, "seconds": 0.1})
     save_model(model_dir("moe") / "control", workspace, 3)
+    write_json(USAGE, {"load": [[[[0.5, 0.5]], [[0.5, 0.5]]]]})
     return workspace.model_copy(update={"evaluate": workspace.evaluate.model_copy(update=SMALL)})
 
 
