@@ -52,10 +52,10 @@ def chosen(scores_NME: Tensor, top_k: int) -> Tensor:
     Not torch.topk, which torch.compile cannot fuse.
     """
     experts_E = torch.arange(scores_NME.size(-1), device=scores_NME.device)
-    found_NME = torch.zeros_like(scores_NME, dtype=torch.bool)
-    for _ in range(top_k):
-        best_NM1 = scores_NME.masked_fill(found_NME, -torch.inf).argmax(-1, keepdim=True)
-        found_NME = found_NME | (experts_E == best_NM1)
+    found_NME = experts_E == scores_NME.argmax(-1, keepdim=True)
+    for _ in range(top_k - 1):
+        next_NM1 = scores_NME.masked_fill(found_NME, -torch.inf).argmax(-1, keepdim=True)
+        found_NME = found_NME | (experts_E == next_NM1)
     return found_NME
 
 
