@@ -80,3 +80,20 @@ def test_a_gpu_keeps_queries_keys_and_values_in_bfloat16() -> None:
     more = activations("cpu", torch.bfloat16, 0.0, t) - activations("cuda", torch.bfloat16, 0.0, t)
     assert more == layers * t * width * 10
     assert activations("cpu", torch.float32, 0.0, t) == activations("cuda", torch.float32, 0.0, t)
+
+
+def test_ways_to_compute_experts_that_look_at_content_are_counted_as_the_one_that_does_not() -> None:
+    claims = [
+        training_memory(
+            partial(
+                GPT, config(0.0), partial(SwitchHead, experts=SwitchHeadConfig(2, 16, 8, 1, "sigmoid", compute=way))
+            ),
+            PARAMS.pretrain,
+            B,
+            T,
+            torch.float32,
+            "cpu",
+        )
+        for way in ("dense", "auto", "loop", "grouped")
+    ]
+    assert len(set(claims)) == 1

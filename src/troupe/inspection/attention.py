@@ -93,7 +93,7 @@ def layer_costs(layer: Attention, context: int) -> AttentionCosts:
 
 
 def attention_shape(layer: Attention) -> AttentionShape:
-    """The dimensions that the formulas take."""
+    """The dimensions that the formulas take. `compute: auto` counts as all experts, the most that it may compute."""
     D = layer.config.n_embd
     if isinstance(layer, CausalSelfAttention):
         return AttentionShape(D, layer.config.n_head, layer.config.attention_width // layer.config.n_head)

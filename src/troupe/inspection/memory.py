@@ -8,7 +8,7 @@ libraries and its allocator take for themselves comes on top. Steps that torch.c
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 from weakref import WeakSet
@@ -21,6 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from troupe.models.gpt2 import GPT
+from troupe.models.switchhead import SwitchHead
 from troupe.params import TrainParams
 from troupe.training.loss import cross_entropy
 from troupe.training.optim import build_optimizers
@@ -70,7 +71,7 @@ def training_memory(
     """What one step of `train` on (batch, context) tokens holds, in float32 or under autocast to bfloat16."""
     autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision == torch.bfloat16)
     with FakeTensorMode(), GPUAttention(precision) if device == "cuda" else nullcontext():
-        model = build().train()
+        model = _computed_densely(build().train())
         ids_BT = torch.zeros(batch, context, dtype=torch.int64)
         activations = activation_bytes(model, lambda: cross_entropy(model, ids_BT, ids_BT, autocast))
         weights = _bytes(model.state_dict().values())
@@ -92,6 +93,15 @@ def activation_bytes(model: torch.nn.Module, forward: Callable[[], Tensor]) -> i
         storages.pop(parameter.untyped_storage()._cdata, None)
     del loss  # till here it held the graph
     return sum(storages.values())
+
+
+def _computed_densely(model: GPT) -> GPT:
+    """In the other ways to compute experts, shapes depend on what tensors contain. They keep more: a copy of its token
+    for every expert that is chosen."""
+    for module in model.modules():
+        if isinstance(module, SwitchHead):
+            module.experts = replace(module.experts, compute="dense")
+    return model
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ ROWS = {
 }
 WHAT_IT_COUNTS = (
     "Tensors of a step that is not compiled, without what single operations need for a moment; compiled steps "
-    "(run.compile) keep less.\nOn a GPU, an estimate."
+    "(run.compile) keep less.\nExperts as `compute: dense` has them; loop and grouped keep more. On a GPU, an estimate."
 )
 
 
