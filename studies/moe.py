@@ -46,36 +46,30 @@ def study(args: argparse.Namespace) -> None:
 
 
 def plan(settings: Settings, text: str, seeds: Iterable[int]) -> dict[str, list[Job]]:
-    """The jobs of every arm, one per seed. Arms of two names that are the same share theirs."""
+    """The last job of every arm, one per seed, which needs that of the first phase. What is the same is planned once:
+    the dense model of the first phase, and arms of two names."""
     whole = settings.model_dump()
     shared = {"text": text, "common": {name: whole[name] for name in Common.model_fields}}
-    planned: dict[str, list[Job]] = {}
-    known: dict[tuple[int, str], Job] = {}
+    known: dict[str, Job] = {}
 
     def job(name: str, seed: int, arm: Arm, phases: Sequence[str], needs: Job | None = None) -> Job:
         values = {"arm": arm.model_dump(), "phases": {phase: whole[phase] for phase in phases}}
-        return Job(name, seed, shared | values, needs)
+        return known.setdefault(Job("", seed, values, needs).key(""), Job(name, seed, shared | values, needs))
 
+    planned: dict[str, list[Job]] = {}
     for seed in seeds:
-        dense = job("pretrained", seed, DENSE, [PRETRAIN])
         for name, arm in (settings.arms | settings.remedies).items():
-            needs = dense if arm.start == "pretrained" else None
-            one = known.setdefault((seed, arm.model_dump_json()), job(name, seed, arm, _phases(arm), needs))
-            planned.setdefault(name, []).append(one)
+            begins = DENSE if arm.start == "pretrained" else arm
+            begun = job("dense, first phase" if begins == DENSE else f"{name}, first phase", seed, begins, [PRETRAIN])
+            then = [DISTIL, CONTINUED] if arm.conversion == "distilled" else [CONTINUED]
+            planned.setdefault(name, []).append(job(name, seed, arm, then, needs=begun))
     return planned
 
 
-def _phases(arm: Arm) -> list[str]:
-    if arm.start == "random":
-        return [PRETRAIN, CONTINUED]
-    return [DISTIL, CONTINUED] if arm.conversion == "distilled" else [CONTINUED]
-
-
 def in_order(planned: Mapping[str, Sequence[Job]]) -> list[Job]:
-    """Each once: first what others need, then the long ones, so that no process waits long for the last."""
+    """Each once: those of the first phase, which are the longest, before the others."""
     jobs = [job for of_arm in planned.values() for job in of_arm]
-    needed = [job.needs for job in jobs if job.needs]
-    return list(dict.fromkeys([*needed, *sorted(jobs, key=lambda job: job.needs is not None)]))
+    return list(dict.fromkeys([*(job.needs for job in jobs if job.needs), *jobs]))
 
 
 if __name__ == "__main__":

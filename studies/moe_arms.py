@@ -43,32 +43,24 @@ from troupe.training.loop import train
 from troupe.training.validation import validate
 
 WEIGHTS = "model.safetensors"
-DENSE = Arm(start="random")  # the model that arms with start: pretrained start from
+DENSE = Arm(start="random")  # what the first phase makes for arms with start: pretrained
 PRETRAIN, DISTIL, CONTINUED = "pretrain", "distil", "continued"  # the phases; the second, of some conversions only
 
 
 def run_arm(job: Job, folder: Path, needed: Path | None) -> Figures:
-    """The body of a job: the phases that its settings name, on the model that the job it needs has left, if any."""
+    """The body of a job: the first phase of an arm, which leaves weights, or all that follows on such weights."""
     arm = Arm.model_validate(job.settings["arm"])
     phases = {name: TrainParams.model_validate(values) for name, values in job.settings["phases"].items()}
     text = load_text(folder.parent / job.settings["text"])
     experiment = Experiment(Common.model_validate(job.settings["common"]), text, job.seed)
-    model = experiment.build(DENSE if needed else arm)
-    if needed:
-        model.load_state_dict(safetensors.torch.load_file(needed / WEIGHTS))
-    figures: Figures = {}
-    if PRETRAIN in phases:
-        figures[PRETRAIN] = experiment.train(model, PRETRAIN, phases[PRETRAIN], arm)
-    if CONTINUED not in phases:
+    if needed is None:
+        model = experiment.build(arm)
+        first = experiment.train(model, PRETRAIN, phases[PRETRAIN], arm)
         write_atomic(folder / WEIGHTS, safetensors.torch.save(model.state_dict()))
-        return figures
-    before = experiment.look(model)["loss"]
-    model, paid = experiment.converted(model, arm, phases)
-    after = experiment.look(model)
-    figures |= {"before": before, "after": after["loss"], "conversion_steps": paid}
-    figures[CONTINUED] = experiment.train(model, CONTINUED, phases[CONTINUED], arm)
-    figures[CONTINUED]["looks"].insert(0, {"step": 0, **after})
-    return figures | experiment.final(model)
+        return {PRETRAIN: first}
+    model = experiment.build(DENSE if arm.start == "pretrained" else arm)
+    model.load_state_dict(safetensors.torch.load_file(needed / WEIGHTS))
+    return experiment.go_on(model, arm, phases)
 
 
 class Experiment:
@@ -93,6 +85,16 @@ class Experiment:
             model = GPT(replace(self.config, n_head=n_head, head_width=arm.head_width))
             init_gpt2(model, rng)
         return model.to(self.device)
+
+    def go_on(self, model: GPT, arm: Arm, phases: Mapping[str, TrainParams]) -> Figures:
+        """The switch to experts, if the arm has one, and the second phase."""
+        before = self.look(model)
+        model, paid = self.converted(model, arm, phases)
+        after = self.look(model)
+        second = self.train(model, CONTINUED, phases[CONTINUED], arm)
+        second["looks"].insert(0, {"step": 0, **after})
+        losses = {"before": before["loss"], "after": after["loss"]}
+        return {**losses, "conversion_steps": paid, CONTINUED: second, **self.final(model)}
 
     def converted(self, dense: GPT, arm: Arm, phases: Mapping[str, TrainParams]) -> tuple[GPT, float]:
         """The model to be trained on, and what it took to make it, in steps of that training."""
@@ -165,7 +167,7 @@ class Experiment:
         usage = expert_usage(model, ids[: len(ids) // T * T].view(-1, T).to(self.device))
         return {
             "effective": usage.effective_LRH.tolist(),
-            "dead": usage.dead,
+            "dead": (usage.load == 0).sum(-1).tolist(),
             "experts": usage.load.numel(),
         }
 

@@ -115,7 +115,7 @@ def experts(settings: Settings, names: Sequence[str], results: Results) -> str:
             str((settings.arms | settings.remedies)[name].experts.n_expert),  # type: ignore[union-attr]
             f"{estimate([sum(of_run) / len(of_run) for of_run in effective]):.2f}",
             f"{min(map(min, effective)):.2f}",
-            f"{estimate([run['usage']['dead'] for run in runs]):.1f} of {runs[0]['usage']['experts']}",
+            f"{estimate([sum(_flat(run['usage']['dead'])) for run in runs]):.1f} of {runs[0]['usage']['experts']}",
             *(f"{estimate([of_run[place]['separation'] for of_run in looks]):.3f}" for place in (0, -1)),
             f"{over(runs, 'test', 'loss'):.4f}",
         ]

@@ -8,25 +8,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from studies.common import faults_told
-from studies.jobs import FIGURES, Figures, Job, code_digest, run_jobs
+from studies.jobs import FIGURES, Job, code_digest, run_jobs
 from tests.forked import forked
+from tests.studies.waiting import body
 from troupe.errors import ProcessFailed
 
 CODE = [Path(__file__)]
-
-
-def body(job: Job, folder: Path, needed: Path | None) -> Figures:
-    """Notes that it ran, waits if asked to, fails if asked to."""
-    with (folder / "ran").open("a") as file:
-        file.write("once\n")
-    time.sleep(job.settings.get("seconds", 0.0))
-    if "fail" in job.settings:
-        raise ValueError(job.settings["fail"])
-    before = (needed / "ran").read_text() if needed else ""
-    return {"value": job.seed, "before": before, "threads": torch.get_num_threads(), "process": os.getpid()}
 
 
 def runs(work: Path) -> list[str]:

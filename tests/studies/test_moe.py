@@ -1,8 +1,6 @@
 """The study of attention experts: what it counts and concludes, by hand, and all of it at tiny size."""
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -14,7 +12,7 @@ import torch
 from ruamel.yaml import YAML
 
 from studies.common import CONFIGS
-from studies.moe import in_order, plan
+from studies.moe import in_order, main, plan
 from studies.moe_arms import distilling_cost, separation
 from studies.moe_page import regained, verdict
 from studies.moe_settings import Settings, read_settings
@@ -26,7 +24,6 @@ from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.params import DataParams, TokensParams
 
-ROOT = Path(__file__).parents[2]
 PATHS = sorted(CONFIGS.glob("moe*.yaml"))
 CONFIG = GPTConfig(vocab_size=5, block_size=2, n_layer=1, n_head=2, n_embd=4, dropout=0.0, bias=False)
 
@@ -82,16 +79,24 @@ def test_a_text_is_prepared_once(tmp_path: Path) -> None:
     assert text.n_bytes["train"] > text.n_bytes["test"] > 0
 
 
-def test_arms_that_are_the_same_are_trained_once_and_the_longest_first() -> None:
+def test_what_is_the_same_is_trained_once_and_the_longest_first() -> None:
+    """8 arms and 6 remedies, of which two are the same; first phases: of the dense model, and of 3 others."""
     settings = read_settings(CONFIGS / "moe.yaml", quick=True)
     planned = plan(settings, "text", [1, 2])
     assert planned["exact, 8 heads"] == planned["top-2 sigmoid, nothing"]
     jobs = in_order(planned)
-    assert [job.arm for job in jobs[:2]] == ["pretrained", "pretrained"]
     needy = [job.needs is not None for job in jobs]
-    assert needy == sorted(needy)
-    assert len({job.key("code") for job in jobs}) == len(jobs) == 2 * (1 + 8 + 6 - 1)
+    assert needy == [False] * 2 * (1 + 3) + [True] * 2 * (8 + 6 - 1)
+    assert len({job.key("code") for job in jobs}) == len(jobs)
     assert {job.seed == job.needs.seed for job in jobs if job.needs} == {True}
+
+
+def test_a_first_phase_does_not_depend_on_what_follows() -> None:
+    settings = read_settings(CONFIGS / "moe.yaml", quick=True)
+    other = settings.model_copy(update={"continued": settings.continued.model_copy(update={"steps": 5})})
+    before, after = (in_order(plan(one, "text", [1])) for one in (settings, other))
+    for job, changed in zip(before, after, strict=True):
+        assert (job.key("code") == changed.key("code")) == (job.needs is None)
 
 
 def test_a_bar_that_moves_trains_nothing_again() -> None:
@@ -186,9 +191,9 @@ def test_bars_that_are_missed(changes: dict[str, Any], missed: list[str]) -> Non
 
 
 @pytest.mark.slow
-def test_the_whole_study(tmp_path: Path) -> None:
-    """Two seeds of every kind of arm. An arm that repeats the dense model from random weights over both phases ends
-    with the losses of the one that another process pretrained and a third continued, to the last digit."""
+def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seeds of every kind of arm. One that does the same as another, by another name, ends with the same losses to
+    the last digit."""
     words = ["to", "be", "or", "not", "that", "is", "the", "question"]
     picks = torch.randint(len(words), (3000,), generator=torch.Generator().manual_seed(0)).tolist()
     (tmp_path / "text.txt").write_text(" ".join(words[pick] for pick in picks))
@@ -200,10 +205,9 @@ def test_the_whole_study(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(json.dumps(tree))
 
     options = ["--config", "small.yaml", "--quick", "--seeds", "2", "--workers", "2", "--out", "out", "--work", "work"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "studies.moe", *options]
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["studies.moe", *options])
+    main()
     page = (tmp_path / "out" / "small.md").read_text()
     for part in ("Verdict", "Quality", "The switch", "Costs of attention", "Experts", "Against collapse"):
         assert f"\n### {part}\n" in page
@@ -211,7 +215,7 @@ def test_the_whole_study(tmp_path: Path) -> None:
 
     records = [json.loads(line) for line in (tmp_path / "out" / "small.jsonl").read_text().splitlines()]
     found = {(record["arm"], record["seed"]): record for record in records}
-    assert len(found) == len(records) == 2 * (1 + 8 + 1)
+    assert len(found) == len(records) == 2 * (4 + 8 + 1)
     for seed in (1, 2):
         continued, both = found["dense continued", seed], found["dense, both phases", seed]
         assert continued["test"] == both["test"]
