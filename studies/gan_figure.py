@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from studies.gan_runs import FAINT, Run, Runs
 from studies.gan_settings import NAMED, Settings
@@ -12,7 +13,7 @@ from troupe.evaluation.plots import GREY
 
 COLOURS = dict(zip(NAMED, ("#d9822b", "#2f7fd0", "#1f9e89", "#b0489a"), strict=True))  # apart for any eyes
 LOSS, DISTANCE = "#2f7fd0", "#d9822b"
-PANEL = 2.4  # inches
+PANEL = 2.6  # inches
 
 
 def draw(settings: Settings, runs: Runs) -> Figure:
@@ -20,15 +21,13 @@ def draw(settings: Settings, runs: Runs) -> Figure:
     games, arms = list(settings.games), list(settings.arms)
     rows = 2 * len(games) + 1
     figure = Figure(figsize=(PANEL * len(arms), PANEL * rows), layout="constrained")
-    panels = figure.subplots(rows, len(arms), squeeze=False)
+    grid = figure.add_gridspec(rows, len(arms))
     for column, arm in enumerate(arms):
         for row, name in enumerate(games):
             run = runs.of("main", arm, name)[0]
-            _points(panels[2 * row, column], run, f"{arm}, {name}")
-            _curves(panels[2 * row + 1, column], run, last=column == len(arms) - 1)
-    for panel in panels[-1]:
-        panel.remove()
-    _gradients(figure.add_subplot(rows, 1, rows), runs)
+            _points(figure.add_subplot(grid[2 * row, column]), run, f"{arm}, {name}")
+            _curves(figure.add_subplot(grid[2 * row + 1, column]), run)
+    _gradients(figure.add_subplot(grid[-1, :]), runs)
     return figure
 
 
@@ -42,18 +41,19 @@ def _points(panel: Axes, run: Run, title: str) -> None:
     panel.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
 
 
-def _curves(panel: Axes, run: Run, last: bool) -> None:
+def _curves(panel: Axes, run: Run) -> None:
     """Minus the critic's loss, on a scale of its own, beside the distance to real points."""
     looks = run.figures["looks"][1:]
     steps = [look["step"] for look in looks]
     panel.plot(steps, [-look["loss"] for look in looks], color=LOSS, linewidth=1)
     panel.set_xlabel("updates")
-    panel.set_ylabel("minus loss", color=LOSS)
+    panel.set_title("minus loss", color=LOSS)
     quality = panel.twinx()
     quality.plot(steps, [look["distance"] for look in looks], color=DISTANCE, linewidth=1)
-    quality.set_yscale("log")
-    if last:
-        quality.set_ylabel("distance", color=DISTANCE)
+    quality.spines["right"].set_visible(True)
+    quality.set_title("distance", color=DISTANCE, loc="right")
+    for axis in (panel.xaxis, panel.yaxis, quality.yaxis):
+        axis.set_major_locator(MaxNLocator(4))
 
 
 def _gradients(panel: Axes, runs: Runs) -> None:
@@ -62,7 +62,7 @@ def _gradients(panel: Axes, runs: Runs) -> None:
             steps, norms = zip(*run.figures["norms"], strict=True)
             panel.plot(steps, _relative(norms), color=COLOURS[arm], linewidth=1, label=arm if run.seed == 0 else None)
     panel.set(xscale="symlog", yscale="log", xlabel="updates of the critic", title="gradient norm, share of its peak")
-    panel.legend()
+    panel.legend(loc="lower center", ncols=len(NAMED))
 
 
 def _relative(norms: Sequence[float]) -> list[float]:
