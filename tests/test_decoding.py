@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from troupe.conversion.attention import convert
 from troupe.decoding import (
     Decoding,
     apply_temperature,
@@ -27,7 +28,7 @@ from troupe.decoding import (
 from troupe.errors import ArtifactError, ParamsError
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.switchhead import SwitchHeadConfig, upcycle
+from troupe.models.switchhead import SwitchHeadConfig
 
 CONFIG = GPTConfig(vocab_size=40, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.3)
 MODERN = replace(CONFIG, positions="rotary", norm="rms", qk_norm=True, activation="relu2", bias=False)
@@ -55,8 +56,8 @@ def modern() -> GPT:
 
 
 def with_experts(config: GPTConfig = CONFIG) -> GPT:
-    model = upcycle(
-        dense(config), SwitchHeadConfig(n_head=2, head_width=8, n_expert=4, top_k=2, router="sigmoid"), rng()
+    model = convert(
+        dense(config), SwitchHeadConfig(n_head=2, head_width=8, n_expert=4, top_k=2, router="sigmoid"), "exact", rng()
     )
     with torch.no_grad():
         for parameter in model.parameters():  # away from the switch, so that routing matters

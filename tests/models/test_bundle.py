@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from troupe.conversion.attention import convert
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.errors import ArtifactError
 from troupe.files import sha256_file
 from troupe.models.bundle import load_bundle, save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.switchhead import SwitchHead, SwitchHeadConfig, upcycle
+from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 
 CONFIG = GPTConfig(vocab_size=256, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.1)
 EXPERTS = SwitchHeadConfig(n_head=2, head_width=4, n_expert=3, top_k=2, router="sigmoid")
@@ -26,7 +27,7 @@ def dense(seed: int = 0) -> GPT:
 
 
 def with_experts() -> GPT:
-    return upcycle(dense(), EXPERTS, torch.Generator().manual_seed(1))
+    return convert(dense(), EXPERTS, "exact", torch.Generator().manual_seed(1))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from troupe.conversion.attention import convert
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, CausalSelfAttention, init_gpt2
 from troupe.models.layers import KVCache
@@ -21,7 +22,6 @@ from troupe.models.switchhead import (
     init_switchhead,
     keep_balance,
     routers,
-    upcycle,
 )
 
 CONFIG = GPTConfig(vocab_size=60, block_size=12, n_layer=2, n_head=3, n_embd=18, dropout=0.0)
@@ -232,72 +232,9 @@ def test_the_cache_gives_the_logits_of_the_whole(experts: SwitchHeadConfig, conf
     assert [tuple(buffer.shape) for buffer in held] == 4 * [(4, experts.n_head, 12, experts.head_width)]
 
 
-@every_routing
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=["fp32", "fp64"])
-def test_the_switch_is_not_felt(experts: SwitchHeadConfig, dtype: torch.dtype, bound: float) -> None:
-    """The logits move by rounding only; the dense model is left as it was."""
-    before = dense(dtype)
-    kept = {name: tensor.clone() for name, tensor in before.state_dict().items()}
-    with torch.no_grad():
-        difference = upcycle(before, experts, rng(1))(ids()) - before(ids())
-        assert before(ids()).std() > 0.5
-    assert difference.abs().max() <= bound
-    assert all(torch.equal(kept[name], tensor) for name, tensor in before.state_dict().items())
-
-
-def test_the_switch_is_not_felt_by_a_model_that_departs_from_gpt2() -> None:
-    config = replace(CONFIG, positions="rotary", norm="rms", activation="relu2", qk_norm=True, conv=4, bias=False)
-    before = dense(torch.float64, config)
-    experts = upcycle(before, ROUTINGS[0], rng(1))
-    pieces, cache = ids().split([5, 1, 6], dim=1), KVCache(config.n_layer, config.block_size)
-    with torch.no_grad():
-        torch.testing.assert_close(experts(ids()), before(ids()), atol=1e-8, rtol=0)
-        cached = torch.cat([experts(piece, cache) for piece in pieces], dim=1)
-        torch.testing.assert_close(cached, experts(ids()), atol=1e-10, rtol=0)
-
-
-def test_upcycling_keeps_dtype_and_mode_and_follows_its_seed() -> None:
-    model = upcycle(dense(torch.float64).train(), ROUTINGS[0], rng(1))
-    assert model.training
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
-    again, other = (upcycle(dense(torch.float64), ROUTINGS[0], rng(seed)).state_dict() for seed in (1, 2))
-    assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
-    assert any(not torch.equal(other[name], tensor) for name, tensor in model.state_dict().items())
-
-
-def test_experts_cannot_be_upcycled_again() -> None:
-    with pytest.raises(TypeError, match="not one with SwitchHead"):
-        upcycle(upcycle(dense(), ROUTINGS[0], rng()), ROUTINGS[0], rng())
-
-
-def spread_of_experts(model: GPT) -> Tensor:
-    """(L, H): how far apart the value experts of a head are, as the largest distance over the norm of the first."""
-    layers = []
-    for block in model.blocks:
-        experts_HEKD = torch.unflatten(block.attention.value.weight.detach(), 0, (CONFIG.n_head, 4, -1))
-        distance_HE = (experts_HEKD - experts_HEKD[:, :1]).flatten(2).norm(dim=-1)
-        layers.append(distance_HE.amax(-1) / experts_HEKD[:, 0].flatten(1).norm(dim=-1))
-    return torch.stack(layers)
-
-
-@pytest.mark.parametrize("experts", [ROUTINGS[0], ROUTINGS[3]], ids=["sigmoid", "softmax"])
-def test_copies_are_all_used_at_the_switch_and_separate_when_trained(experts: SwitchHeadConfig) -> None:
-    model = upcycle(dense(), experts, rng(1))
-    usage = expert_usage(model, ids(64))
-    assert usage.dead == 0
-    assert usage.effective_LRH.mean() > 3
-    assert (spread_of_experts(model) == 0).all()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(5):
-        optimizer.zero_grad()
-        F.cross_entropy(model(ids(16)[:, :-1]).flatten(0, 1), ids(16)[:, 1:].flatten()).backward()
-        optimizer.step()
-    assert (spread_of_experts(model) > 0.01).all()
-
-
 def test_usage_counts_choices() -> None:
     """Routers written by hand: values always choose experts 0 and 1, outputs 1 and 3 (equal rows tie towards none)."""
-    model = upcycle(dense(), ROUTINGS[0], rng())
+    model = convert(dense(), ROUTINGS[0], "exact", rng())
     with torch.no_grad():
         for block in model.blocks:
             block.attention_norm.weight.zero_()
@@ -317,7 +254,7 @@ def test_usage_counts_choices() -> None:
 
 
 def test_watching_leaves_no_trace() -> None:
-    model = upcycle(dense(), ROUTINGS[0], rng())
+    model = convert(dense(), ROUTINGS[0], "exact", rng())
     before = model(ids())
     expert_usage(model, ids())
     assert torch.equal(model(ids()), before)
@@ -326,7 +263,7 @@ def test_watching_leaves_no_trace() -> None:
 
 def test_routing_survives_bfloat16_autocast() -> None:
     """Scores stay in float32: in bfloat16 the small ones of the switch would tie and all go one way."""
-    model = upcycle(dense(), ROUTINGS[0], rng(1))
+    model = convert(dense(), ROUTINGS[0], "exact", rng(1))
     exact = expert_usage(model, ids(64)).load
     with torch.autocast("cpu", torch.bfloat16):
         rounded = expert_usage(model, ids(64)).load

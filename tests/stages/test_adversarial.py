@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from troupe.conversion.attention import convert
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError
 from troupe.files import read_json
@@ -16,7 +17,7 @@ from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, TOKENS, model_dir
 from troupe.models.bundle import load_bundle, save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.switchhead import SwitchHeadConfig, upcycle
+from troupe.models.switchhead import SwitchHeadConfig
 from troupe.params import Params, dump_params
 from troupe.seeding import generator
 from troupe.stages.adversarial import adversarial
@@ -45,7 +46,7 @@ def experts(workspace: Params) -> Params:
     init_gpt2(dense, generator(0, "test"))
     n_head, head_width = dense.config.n_head, dense.config.n_embd // dense.config.n_head
     experts = SwitchHeadConfig(n_head, head_width, n_expert=2, top_k=1, router="sigmoid")
-    model = upcycle(dense, experts, generator(0, "test"))
+    model = convert(dense, experts, "exact", generator(0, "test"))
     save_bundle(model_dir("moe"), model, load_tokenizer(TOKENS / "tokenizer.json"), {"stage": "moe"})
     return changed(workspace, **SMALL, **BOUNDS)
 

@@ -35,7 +35,7 @@ def test_it_writes_experts_and_the_control(pretrained: Params) -> None:
 
 
 def test_both_begin_where_the_dense_model_ended_and_see_the_same_batches(pretrained: Params) -> None:
-    """An upcycled model computes what the dense one computes: without dropout the first batch costs both the same."""
+    """An exact switch is not felt: without dropout the first batch costs both the same."""
     still = pretrained.model_copy(update={"model": pretrained.model.model_copy(update={"dropout": 0.0})})
     pretrain(still)
     moe(still)

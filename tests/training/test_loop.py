@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from troupe.conversion.attention import convert
 from troupe.data.batches import Batches
 from troupe.errors import Diverged, Interrupted
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.switchhead import SwitchHeadConfig, upcycle
+from troupe.models.switchhead import SwitchHeadConfig
 from troupe.seeding import generator
 from troupe.training.checkpoint import Checkpoint
 from troupe.training.loop import train
@@ -87,7 +88,7 @@ def test_resumed_from_any_checkpoint_it_ends_the_same(
 def test_experts_resume_too(bench: Any, train_params: Any) -> None:
     straight, resumed = bench(), bench()
     for run in (straight, resumed):
-        run.model = upcycle(run.model, SwitchHeadConfig(2, 8, 4, 2, "sigmoid"), generator(0, "routers"))
+        run.model = convert(run.model, SwitchHeadConfig(2, 8, 4, 2, "sigmoid"), "exact", generator(0, "routers"))
     straight.run(train_params())
     resumed.run(train_params(), straight.saved[0])
     assert same(straight.model, resumed.model)

@@ -7,10 +7,13 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Muon
 
+from troupe.conversion.attention import convert
 from troupe.models.gpt2 import GPT
-from troupe.models.switchhead import SwitchHeadConfig, upcycle
+from troupe.models.switchhead import SwitchHeadConfig
 from troupe.seeding import generator
 from troupe.training.optim import build_optimizers, set_rate
+
+EXPERTS = SwitchHeadConfig(n_head=2, head_width=8, n_expert=4, top_k=2, router="sigmoid")
 
 
 @pytest.fixture
@@ -37,8 +40,11 @@ def test_muon_holds_the_matrices_of_the_blocks_and_adamw_the_rest(
 @pytest.mark.parametrize("experts", [False, True])
 def test_every_parameter_is_held_once(model: GPT, train_params: Any, optimizer: str, experts: bool) -> None:
     if experts:
-        model = upcycle(
-            model, SwitchHeadConfig(n_head=2, head_width=8, n_expert=4, top_k=2, router="sigmoid"), generator(0, "test")
+        model = convert(
+            model,
+            SwitchHeadConfig(n_head=2, head_width=8, n_expert=4, top_k=2, router="sigmoid"),
+            "exact",
+            generator(0, "test"),
         )
     held = [
         p
@@ -50,8 +56,11 @@ def test_every_parameter_is_held_once(model: GPT, train_params: Any, optimizer: 
 
 
 def test_experts_go_to_muon_and_routers_to_adamw(model: GPT, train_params: Any) -> None:
-    model = upcycle(
-        model, SwitchHeadConfig(n_head=2, head_width=8, n_expert=4, top_k=2, router="sigmoid"), generator(0, "test")
+    model = convert(
+        model,
+        SwitchHeadConfig(n_head=2, head_width=8, n_expert=4, top_k=2, router="sigmoid"),
+        "exact",
+        generator(0, "test"),
     )
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     muon, adamw = build_optimizers(model, train_params())

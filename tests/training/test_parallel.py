@@ -13,10 +13,11 @@ import torch
 import torch.distributed as dist
 
 from tests.forked import forked
+from troupe.conversion.attention import convert
 from troupe.data.batches import Batches
 from troupe.errors import Interrupted, ParamsError
 from troupe.models.gpt2 import GPT
-from troupe.models.switchhead import SwitchHeadConfig, upcycle
+from troupe.models.switchhead import SwitchHeadConfig
 from troupe.params import load_params
 from troupe.seeding import generator
 from troupe.training.checkpoint import Checkpoints
@@ -120,7 +121,7 @@ def test_two_processes_lose_what_one_loses(
     still = GPT(replace(model.config, dropout=0.0))
     still.load_state_dict(model.state_dict())
     if experts:
-        still = upcycle(still, SwitchHeadConfig(2, 8, 4, 2, "sigmoid"), generator(0, "routers"))
+        still = convert(still, SwitchHeadConfig(2, 8, 4, 2, "sigmoid"), "exact", generator(0, "routers"))
     params = train_params(
         steps=50, eval_interval=50, optimizer=optimizer, learning_rate=rate, adamw_learning_rate=rate / 5
     )

@@ -4,7 +4,6 @@ Axes: B batch, T tokens, N = B*T, D model width, M heads (or H), E experts per h
 L layers, R routers of a head (0 routes values, 1 routes outputs).
 """
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -15,11 +14,8 @@ from torch import Tensor, nn
 
 from troupe.models.config import GPTConfig
 from troupe.models.experts import Router, Way, mix_outputs, mix_values, pick_way
-from troupe.models.gpt2 import GPT, CausalSelfAttention, init_gpt2
+from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.layers import LayerCache, QueryKey, causal_attention, split_heads
-
-# Scores this small order the experts, yet leave every gate where a score of zero has it, to 1e-10 in the logits.
-ROUTER_STD_AT_SWITCH = 1e-12
 
 
 @dataclass(frozen=True)
@@ -94,51 +90,6 @@ def init_attention(layer: SwitchHead, rng: torch.Generator) -> None:
     for module in layer.prepare.modules():
         if isinstance(module, nn.RMSNorm):
             module.reset_parameters()
-
-
-def upcycle(dense: GPT, config: SwitchHeadConfig, rng: torch.Generator) -> GPT:
-    """A SwitchHead model that computes what `dense` computes, ready to be trained on (`dense` itself stays as it is).
-
-    Every expert starts as a copy of its head's dense projection, divided by the sum of the k gates at score zero
-    (k/2 for sigmoid, k/E for softmax), so that the mixture is the dense projection. Routers start as random
-    directions, too small to move a gate by more than rounding: which experts are the top k still differs from token
-    to token, so that copies receive different gradients and separate from the first step, without noise.
-    """
-    model = copy.deepcopy(dense)
-    for block in model.blocks:
-        if not isinstance(block.attention, CausalSelfAttention):
-            raise TypeError(f"upcycle takes a dense model, not one with {type(block.attention).__name__}")
-        block.attention = _upcycle_attention(block.attention, config, rng)
-    return model.train(dense.training)
-
-
-def _upcycle_attention(dense: CausalSelfAttention, config: SwitchHeadConfig, rng: torch.Generator) -> SwitchHead:
-    H, E = dense.config.n_head, config.n_expert
-    gate_at_zero = 1 / 2 if config.router == "sigmoid" else 1 / E
-    scale = 1 / (config.top_k * gate_at_zero)
-    D = dense.config.n_embd
-    weight, bias = dense.query_key_value.weight, dense.query_key_value.bias
-    layer = SwitchHead(dense.config, config).to(weight)
-    layer.prepare.load_state_dict(dense.prepare.state_dict())
-    with torch.no_grad():
-        layer.query_key.weight.copy_(weight[: 2 * D])
-        layer.value.weight.copy_(scale * _repeat_heads(weight[2 * D :], H, E))
-        layer.output.weight.copy_(scale * _repeat_heads(dense.output.weight.T, H, E).T)
-        if dense.config.bias:
-            layer.query_key.bias.copy_(bias[: 2 * D])
-            layer.value.bias.copy_(scale * _repeat_heads(bias[2 * D :], H, E))
-            layer.output.bias.copy_(dense.output.bias)
-        for router in (layer.value_router, layer.output_router):
-            router.weight.copy_(
-                ROUTER_STD_AT_SWITCH * torch.randn(router.weight.shape, generator=rng, device=rng.device)
-            )
-    return layer
-
-
-def _repeat_heads(rows: Tensor, n_head: int, n_expert: int) -> Tensor:
-    """(H*K, ...) -> (H*E*K, ...): the rows of each head E times over."""
-    per_head = torch.unflatten(rows, 0, (n_head, 1, -1))
-    return per_head.expand(-1, n_expert, *per_head.shape[2:]).flatten(0, 2)
 
 
 @dataclass(frozen=True)
