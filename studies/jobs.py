@@ -69,6 +69,7 @@ def run_jobs(
     folders = {job: work / study / job.key(digest) for job in jobs}
     waiting, failed = [job for job in jobs if not _is_done(folders[job])], []
     running: dict[Future[None], Job] = {}
+    print(f"{study}: {len(jobs)} jobs, {len(jobs) - len(waiting)} of them done before; {workers} at once", flush=True)
     with track(study, len(jobs), len(jobs) - len(waiting)) as show, _processes(workers) as pool:
         while True:
             for job in [job for job in waiting if job.needs is None or _is_done(folders[job.needs])]:
