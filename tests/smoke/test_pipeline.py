@@ -7,18 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.workspace import MODELS, TINY, clone, digests, pipeline, run, stamps, succeed
+from tests.workspace import MODELS, TINY, digests, pipeline, run, stamps, succeed
 from troupe.files import sha256_file
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which the pipeline has run once."""
-    folder = clone(tmp_path_factory.mktemp("clone"))
-    succeed(pipeline(folder))
-    return folder
 
 
 def test_a_first_run_leaves_models_figures_and_a_page(workspace: Path) -> None:

@@ -20,14 +20,6 @@ from troupe.stages.tokens import tokens
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which the pipeline has run once."""
-    folder = clone(tmp_path_factory.mktemp("clone"))
-    succeed(pipeline(folder))
-    return folder
-
-
 def test_stage_by_stage_another_clone_gives_the_same_bytes(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,9 +146,9 @@ class Rotary(nn.Module):
     def __init__(self, head_width: int, block_size: int) -> None:
         super().__init__()
         frequencies = ROTARY_BASE ** (-torch.arange(0, head_width, 2) / head_width)
-        angles = torch.outer(torch.arange(block_size), frequencies)
-        self.register_buffer("cos_TK", torch.cat([angles.cos(), angles.cos()], dim=-1), persistent=False)
-        self.register_buffer("sin_TK", torch.cat([-angles.sin(), angles.sin()], dim=-1), persistent=False)
+        angles_TK = torch.outer(torch.arange(block_size), frequencies)
+        self.register_buffer("cos_TK", angles_TK.cos(), persistent=False)
+        self.register_buffer("sin_TK", angles_TK.sin(), persistent=False)
 
     def forward(self, q_BHTK: Tensor, k_BHTK: Tensor, start: int) -> tuple[Tensor, Tensor]:
         T = q_BHTK.size(2)
@@ -158,7 +158,7 @@ class Rotary(nn.Module):
 
 def _turn(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
     a, b = x_BHTK.chunk(2, dim=-1)
-    return x_BHTK * cos_TK + torch.cat([b, a], dim=-1) * sin_TK
+    return torch.cat([a * cos_TK - b * sin_TK, a * sin_TK + b * cos_TK], dim=-1)
 
 
 def split_heads(x_BTD: Tensor, n_head: int) -> Tensor:
