@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.layers import MLP, CausalConv, KVCache, QueryKey
+from troupe.models.layers import MLP, CausalConv, KVCache, LayerCache, QueryKey
 
 CONFIG = GPTConfig(vocab_size=50, block_size=16, n_layer=3, n_head=2, n_embd=24, dropout=0.2)
 MODERN = replace(CONFIG, positions="rotary", norm="rms", activation="relu2", qk_norm=True, conv=4, bias=False)
@@ -181,6 +181,9 @@ def test_the_convolution_is_torchs_own_over_the_past() -> None:
     kernel = conv.weight.flip(0).T.unsqueeze(1)  # torch counts a kernel from the oldest
     mixed = F.conv1d(F.pad(x_BTD.transpose(1, 2), (3, 0)), kernel, groups=24).transpose(1, 2)
     torch.testing.assert_close(conv(x_BTD), x_BTD + mixed)
+    cache = LayerCache(9)
+    one_by_one = torch.cat([conv(x_B1D, cache) for x_B1D in x_BTD.split(1, dim=1)], dim=1)
+    torch.testing.assert_close(one_by_one, x_BTD + mixed)
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
