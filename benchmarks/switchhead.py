@@ -31,7 +31,8 @@ WAYS: tuple[Way, ...] = ("dense", "loop", "grouped")
 SWEEP = ((5, 2), (8, 2), (8, 1))  # experts of a head and how many are chosen: 2.5, 4 and 8 to one
 EAGER = [Arithmetic("float32", compiled=False), Arithmetic("bfloat16", compiled=False)]
 COMPILED = [replace(one, compiled=True) for one in EAGER]
-LAYERS_OF_GENERATION, TEXT = 4, 250
+LAYERS_OF_GENERATION = 4
+TEXTS = ((250, 1), (250, 16), (1000, 1))  # tokens to write and how many texts at a time
 NOTES = [
     "A step is forward, backward and optimiser of one layer alone, its input requiring a gradient. Muon is the "
     "optimiser of stage moe, with AdamW for routers and biases; AdamW is the other that params.yaml offers.",
@@ -70,10 +71,11 @@ def sections(args: argparse.Namespace, size: Size, params: Params) -> Iterator[s
         figures = interleaved(stacks(size, context, args.quick, partial(Step, params=params.moe)), args)
         yield table(f"Two blocks with their MLPs, context {context}", figures, "tokens/s", [fastest(figures, "dense")])
     yield peaks(args, size)
-    for batch in (1, 16):
-        figures = interleaved(generation(size, batch, TEXT), args)
-        yield table(f"Generation of {TEXT} tokens, {batch} at a time", figures, "tokens/s", bases=[DENSE])
-        held.append(verdict(f"generation, {batch} at a time", ratios(figures), at_least=GENERATION))
+    for n_new, batch in TEXTS[:2] if args.quick else TEXTS:
+        figures = interleaved(generation(size, batch, n_new), args)
+        name = f"generation of {n_new} tokens, {batch} at a time"
+        yield table(name.capitalize(), figures, "tokens/s", bases=[DENSE])
+        held.append(verdict(name, ratios(figures), at_least=GENERATION))
     cache = [layer_costs(size.layer(way, 256), 256).cache_bytes for way in ("auto", None)]
     held.append(verdict("key-value cache", [cache[0] / cache[1]], at_most=CACHE))
     yield "\n".join(["### What holds", "", *held])
@@ -134,12 +136,13 @@ def peaks(args: argparse.Namespace, size: Size) -> str:
 
 def generation(size: Size, batch: int, n_new: int) -> dict[str, Callable[[], float]]:
     return {
-        name: partial(_speed, _model(size, way), batch, n_new) for name, way in ((DENSE, None), (SWITCHHEAD, "auto"))
+        name: partial(_speed, _model(size, way, n_new), batch, n_new)
+        for name, way in ((DENSE, None), (SWITCHHEAD, "auto"))
     }
 
 
-def _model(size: Size, way: Way | None) -> GPT:
-    model = GPT(size.config(TEXT + 6, LAYERS_OF_GENERATION), size.attention(way)).eval()
+def _model(size: Size, way: Way | None, n_new: int) -> GPT:
+    model = GPT(size.config(n_new + 1, LAYERS_OF_GENERATION), size.attention(way)).eval()
     init_gpt2(model, torch.Generator().manual_seed(0))
     return model
 
