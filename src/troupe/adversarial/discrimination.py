@@ -1,0 +1,148 @@
+"""Training a discriminator on its own until it can tell, and saying so when it cannot.
+
+A generator that follows a discriminator without signal follows noise. So whether there is a signal is measured on text
+that the discriminator was not trained on, with an interval, before anything follows it.
+
+Axes: N real and M generated sequences, B batch, T tokens.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from troupe.adversarial.features import Read
+from troupe.adversarial.objectives import Objective, Score
+from troupe.models.discriminator import LSTMDiscriminator
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An area under the ROC curve and its confidence limits; 0.5 = cannot tell, 1 = always can."""
+
+    auc: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `pretrain` found after `updates` updates: a signal if the lower limit of the held-out AUC is above `bar`."""
+
+    interval: Interval
+    updates: int
+    bar: float
+
+    @property
+    def signal(self) -> bool:
+        return self.interval.low > self.bar
+
+    def __str__(self) -> str:
+        seen, found = self.interval, "signal" if self.signal else "no signal"
+        limits = f"AUC {seen.auc:.3f} ({seen.low:.3f} to {seen.high:.3f})"
+        return f"{found}: {limits} against a bar of {self.bar:.3f} after {self.updates} updates"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Both classes as the discriminator reads them. Sequences held out should be of other texts than those trained on,
+    and the real ones of text that neither generator nor reference was trained on (features.ReferenceFeatures)."""
+
+    real: Read
+    fake: Read
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long `pretrain` may take: at most `looks` rounds of `updates`, until the AUC clears `bar`."""
+
+    bar: float
+    updates: int
+    looks: int
+    batch_size: int  # of each class
+    confidence: float = 0.95
+
+
+def pretrain(
+    critic: LSTMDiscriminator,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    train: Examples,
+    held_out: Examples,
+    schedule: Schedule,
+    rng: torch.Generator,
+) -> Verdict:
+    """Train until there is a signal, or to the end of the schedule; the caller goes no further without one.
+
+    The chance of a signal where there is none stays below 1 - confidence however often it is looked: the interval of
+    each of n looks has the confidence 1 - (1 - confidence) / n (Bonferroni).
+    """
+    confidence = 1 - (1 - schedule.confidence) / schedule.looks
+    for look in range(1, schedule.looks + 1):
+        for _ in range(schedule.updates):
+            real, fake = (draw(read, schedule.batch_size, rng) for read in (train.real, train.fake))
+            update(critic, objective, optimizer, Examples(real, fake), rng)
+        interval = auc_interval(scores(critic, held_out.real), scores(critic, held_out.fake), confidence)
+        verdict = Verdict(interval, look * schedule.updates, schedule.bar)
+        if verdict.signal:
+            break
+    return verdict
+
+
+def update(
+    critic: LSTMDiscriminator,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    batch: Examples,
+    rng: torch.Generator,
+    score: Score | None = None,
+) -> float:
+    """One update on as many real as generated sequences; returns the loss. `score` is the critic's own by default.
+
+    `critic.prefix_scores` trains GAN at every prefix; for a critic with a penalty take the mean over prefixes, since
+    the penalty is on the slope of one score per sequence.
+    """
+    real, fake = critic.embed(*batch.real), critic.embed(*batch.fake)
+    loss = objective.critic_loss(score or critic.score, real, fake, rng)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    objective.constrain(critic)
+    return loss.item()
+
+
+def draw(read: Read, n: int, rng: torch.Generator) -> Read:
+    """`n` of the sequences, with replacement."""
+    rows_B = torch.randint(len(read.ids_NT), (n,), generator=rng, device=rng.device)
+    return read.rows(rows_B.to(read.ids_NT.device))
+
+
+@torch.no_grad()
+def scores(critic: LSTMDiscriminator, read: Read, at_once: int = 256) -> Tensor:
+    """score_N."""
+    pieces = torch.split(torch.arange(len(read.ids_NT), device=read.ids_NT.device), at_once)
+    return torch.cat([critic.score(critic.embed(*read.rows(rows_B))) for rows_B in pieces])
+
+
+def auc_interval(real_N: Tensor, fake_M: Tensor, confidence: float) -> Interval:
+    """P(a real sequence scores above a generated one), ties half, with limits for independent sequences.
+
+    The variance is that of DeLong et al. 1988: of each score's mean rank against the other class. The limits are
+    symmetric in the logit of the AUC, which keeps them within 0 and 1. Where all pairs are in order that variance is 0;
+    then the limit is the exact one of min(N, M) independent pairs (Clopper & Pearson 1934). Scores that are not finite
+    say nothing: nan, from 0 to 1. Needs two scores of each class.
+    """
+    if not (real_N.isfinite().all() and fake_M.isfinite().all()):
+        return Interval(math.nan, 0.0, 1.0)
+    difference_NM = real_N.double().unsqueeze(1) - fake_M.double()
+    above_NM = torch.heaviside(difference_NM, difference_NM.new_tensor(0.5))
+    auc = above_NM.mean().item()
+    edge = ((1 - confidence) / 2) ** (1 / min(above_NM.shape))
+    if auc in (0, 1):
+        return Interval(auc, auc * edge, 1 - (1 - auc) * edge)
+    variance = (above_NM.mean(1).var() / len(real_N) + above_NM.mean(0).var() / len(fake_M)).item()
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(variance) / (auc * (1 - auc))
+    low, high = (1 / (1 + (1 - auc) / auc * math.exp(-side * half)) for side in (-1, 1))
+    return Interval(auc, low, high)

@@ -1,0 +1,84 @@
+"""What a frozen reference language model says of each token: features that a discriminator reads beside the token.
+
+Text sampled at temperature 1 has the right words in nearly the right order; what gives it away is how it sits in the
+distribution it should come from, which a small LSTM cannot learn from a few thousand sequences and a language model
+knows. Axes: N or B sequences, T tokens, V vocabulary, D width of the reference, F = 3 + D features.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from troupe.decoding import evaluating
+from troupe.models.gpt2 import GPT
+
+Features = Callable[[Tensor], Tensor]  # ids_BT -> features_BTF
+N_SCALAR = 3
+
+
+class ReferenceFeatures:
+    """features_BTF of each token: under the prediction of the tokens before it, the token's surprisal -ln p, the
+    entropy of that prediction and ln(1 + tokens that were likelier), in nats; and the reference's last hidden state
+    after reading the token.
+
+    The first token is predicted from nothing: its three scalars are those of the uniform distribution, with the rank in
+    the middle. All are bounded: the surprisal is cut at 2 ln V (an even guess is ln V), the hidden state has a root
+    mean square of 1.
+
+    The reference must have been trained on text *disjoint* from the real class of the discriminator: text that it
+    remembers is more probable to it than any other, and the discriminator would tell memory, not quality. The
+    generator under training is no reference either: it changes.
+    """
+
+    def __init__(self, reference: GPT) -> None:
+        self.reference = reference
+        self.width = N_SCALAR + reference.config.n_embd
+
+    @torch.no_grad()
+    def __call__(self, ids_BT: Tensor) -> Tensor:
+        """Raises ValueError if the sequences are longer than the reference's context."""
+        logits_BTV, hidden_BTD = self._read(ids_BT)
+        logp_BTV = logits_BTV.float().log_softmax(-1)
+        logp_BTV = torch.cat([torch.full_like(logp_BTV[:, :1], -math.log(logp_BTV.size(-1))), logp_BTV[:, :-1]], dim=1)
+        logp_BT1 = logp_BTV.gather(-1, ids_BT.unsqueeze(-1))
+        entropy_BT1 = torch.special.entr(logp_BTV.exp()).sum(-1, keepdim=True)
+        # Equals count half, so that the first token's rank is in the middle.
+        above, equal = (logp_BTV > logp_BT1).sum(-1, keepdim=True), (logp_BTV == logp_BT1).sum(-1, keepdim=True)
+        rank_BT1 = (above + (equal - 1) / 2).log1p()
+        surprisal_BT1 = (-logp_BT1).clamp_max(2 * math.log(logp_BTV.size(-1)))
+        hidden_BTD = hidden_BTD.float() * hidden_BTD.float().square().mean(-1, keepdim=True).clamp_min(1e-12).rsqrt()
+        return torch.cat([surprisal_BT1, entropy_BT1, rank_BT1, hidden_BTD], dim=-1)
+
+    def _read(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and the hidden state that they are a linear reading of."""
+        hidden: list[Tensor] = []
+        handle = self.reference.norm.register_forward_hook(lambda module, args, x_BTD: hidden.append(x_BTD))
+        try:
+            with evaluating(self.reference):
+                logits_BTV = self.reference(ids_BT)
+        finally:
+            handle.remove()
+        return logits_BTV, hidden[0]
+
+
+def no_features(ids_BT: Tensor) -> Tensor:
+    """(B, T, 0): for a discriminator that reads tokens alone."""
+    return torch.empty(*ids_BT.shape, 0, device=ids_BT.device)
+
+
+class Read(NamedTuple):
+    """Sequences as a discriminator reads them, with features that were computed once: `critic.embed(*read)`."""
+
+    ids_NT: Tensor
+    features_NTF: Tensor
+
+    @classmethod
+    def of(cls, ids_NT: Tensor, features: Features, at_once: int = 256) -> Self:
+        """`at_once` bounds the memory: logits of that many sequences."""
+        return cls(ids_NT, torch.cat([features(ids_BT) for ids_BT in torch.split(ids_NT, at_once)]))
+
+    def rows(self, rows_B: Tensor) -> Self:
+        return type(self)(self.ids_NT[rows_B], self.features_NTF[rows_B])
