@@ -80,7 +80,7 @@ def test_it_describes_what_parameters_ask_for(troupe: Run) -> None:
     said = troupe("describe", "--set", f"{size} {GPT2}", "--batch", "1")
     assert row(said, "all of these")[2] == "124,439,808"
     assert "1 x 1024 tokens, float32: 72.0 MiB" in said
-    assert "blocks.attention.value_router" in said, "stage moe's model comes second"
+    assert "blocks.attention.router" in said, "stage moe's model comes second"
 
 
 def test_what_cannot_be_described_is_one_line(troupe: Run, model: GPT) -> None:

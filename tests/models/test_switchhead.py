@@ -104,6 +104,7 @@ def by_the_formulas(switchhead: SwitchHead, x_TD: Tensor) -> Tensor:
         return torch.cat([z.real, z.imag])
 
     y_TD = bias(switchhead.output).repeat(T, 1)
+    value_rows, output_rows = switchhead.router.weight.chunk(2)
     for m in range(M):
         head = slice(m * K, (m + 1) * K)
         q_norm, k_norm = switchhead.prepare.query_norm, switchhead.prepare.key_norm
@@ -112,14 +113,14 @@ def by_the_formulas(switchhead: SwitchHead, x_TD: Tensor) -> Tensor:
         v = []
         for x_D in x_TD:
             v_K = torch.zeros(K, dtype=torch.float64)
-            for e, gate in gates(switchhead.value_router.weight, x_D, m).items():
+            for e, gate in gates(value_rows, x_D, m).items():
                 rows = slice((m * E + e) * K, (m * E + e + 1) * K)
                 v_K = v_K + gate * (switchhead.value.weight[rows] @ x_D + bias(switchhead.value)[rows])
             v.append(v_K)
         for i in range(T):
             weights = torch.stack([q[i] @ k[j] / math.sqrt(K) for j in range(i + 1)]).softmax(0)
             mixed_K = sum(weight * v[j] for j, weight in enumerate(weights))
-            for e, gate in gates(switchhead.output_router.weight, x_TD[i], m).items():
+            for e, gate in gates(output_rows, x_TD[i], m).items():
                 columns = slice((m * E + e) * K, (m * E + e + 1) * K)
                 y_TD[i] += gate * (switchhead.output.weight[:, columns] @ mixed_K)
     return y_TD
@@ -143,8 +144,8 @@ def test_layer_computes_the_formulas(experts: SwitchHeadConfig, config: GPTConfi
 def smallest_lead(switchhead: SwitchHead, x_BTD: Tensor) -> float:
     """By how much the last expert that is chosen beats the first that is not, at the closest."""
     of, leads = switchhead.experts, [math.inf]
-    for router in (switchhead.value_router, switchhead.output_router):
-        ordered = torch.unflatten(x_BTD @ router.weight.T, -1, (of.n_head, -1)).sort(-1, descending=True).values
+    for rows in switchhead.router.weight.chunk(2):
+        ordered = torch.unflatten(x_BTD @ rows.T, -1, (of.n_head, -1)).sort(-1, descending=True).values
         if of.top_k < of.n_expert:
             leads.append(float((ordered[..., of.top_k - 1] - ordered[..., of.top_k]).min()))
     return min(leads)
@@ -177,10 +178,11 @@ def test_permuting_experts_changes_nothing(experts: SwitchHeadConfig) -> None:
         return torch.stack([per_expert[h, order_HE[h]] for h in range(H)]).flatten(0, 2)
 
     with torch.no_grad():
-        for parameter in (switchhead.value.weight, switchhead.value.bias, switchhead.value_router.weight):
+        value_rows, output_rows = switchhead.router.weight.chunk(2)
+        for parameter in (switchhead.value.weight, switchhead.value.bias, value_rows):
             parameter.copy_(permuted(parameter, values))
         switchhead.output.weight.copy_(permuted(switchhead.output.weight.T, outputs).T)
-        switchhead.output_router.weight.copy_(permuted(switchhead.output_router.weight, outputs))
+        output_rows.copy_(permuted(output_rows, outputs))
     torch.testing.assert_close(switchhead(x_BTD), before, atol=1e-12, rtol=0)
     assert switchhead.value.weight.shape == (H * E * K, CONFIG.n_embd)
 
@@ -202,9 +204,10 @@ def test_one_expert_is_gated_dense_attention() -> None:
         return torch.unflatten(y, -1, (CONFIG.n_head, -1))
 
     q, k = (heads(y).transpose(1, 2) for y in gated.query_key(x_BTD).chunk(2, -1))
-    v = (heads(gated.value(x_BTD)) * F.linear(x_BTD, gated.value_router.weight).sigmoid().unsqueeze(-1)).transpose(1, 2)
+    value_gates, output_gates = (F.linear(x_BTD, gated.router.weight).sigmoid().unsqueeze(-1)).chunk(2, dim=-2)
+    v = (heads(gated.value(x_BTD)) * value_gates).transpose(1, 2)
     y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
-    gated_y = (y * F.linear(x_BTD, gated.output_router.weight).sigmoid().unsqueeze(-1)).flatten(2)
+    gated_y = (y * output_gates).flatten(2)
     torch.testing.assert_close(gated(x_BTD), gated.output(gated_y), atol=1e-12, rtol=0)
 
 
@@ -239,11 +242,9 @@ def test_usage_counts_choices() -> None:
         for block in model.blocks:
             block.attention_norm.weight.zero_()
             block.attention_norm.bias.fill_(1.0)  # every token looks the same to the routers
-            for router, order in (
-                (block.attention.value_router, [4, 3, 2, 1]),
-                (block.attention.output_router, [1, 3, 2, 4]),
-            ):
-                router.weight.copy_(torch.tensor(order * CONFIG.n_head).unsqueeze(1).expand_as(router.weight))
+            order = [4, 3, 2, 1] * CONFIG.n_head + [1, 3, 2, 4] * CONFIG.n_head
+            weight = block.attention.router.weight
+            weight.copy_(torch.tensor(order).unsqueeze(1).expand_as(weight))
     usage = expert_usage(model, ids())
     assert usage.load.shape == (2, 2, CONFIG.n_head, 4)
     assert (usage.load[:, 0] == torch.tensor([0.5, 0.5, 0, 0])).all()
@@ -284,11 +285,10 @@ def test_initial_spreads_are_the_papers() -> None:
     init_switchhead(model, rng())
     for block in model.blocks:
         attention = block.attention
-        for part in (attention.query_key, attention.value, attention.value_router, attention.output_router):
+        for part in (attention.query_key, attention.value, attention.router):
             assert part.weight.std().item() == pytest.approx(0.5 / math.sqrt(128), rel=0.05)
         assert attention.output.weight.std().item() == pytest.approx(0.5 / math.sqrt(4 * 24), rel=0.05)
-        for router in (attention.value_router, attention.output_router):
-            torch.testing.assert_close(router.weight.norm(dim=1), torch.full((20,), 0.5))
+        torch.testing.assert_close(attention.router.weight.norm(dim=1), torch.full((40,), 0.5))
         for part in (attention.query_key, attention.value, attention.output):
             assert (part.bias == 0).all()
         assert (attention.prepare.query_norm.weight == 1).all()
@@ -315,7 +315,7 @@ def test_one_layer_can_begin_afresh() -> None:
         model.blocks[1].attention.prepare.key_norm.weight.fill_(3.0)
     init_attention(model.blocks[1].attention, rng(2))
     changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
-    parts = ("query_key", "value", "output", "value_router", "output_router")
+    parts = ("query_key", "value", "output", "router")
     assert changed == {f"blocks.1.attention.{part}.weight" for part in parts}
 
 

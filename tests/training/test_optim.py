@@ -65,7 +65,7 @@ def test_experts_go_to_muon_and_routers_to_adamw(model: GPT, train_params: Any) 
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     muon, adamw = build_optimizers(model, train_params())
     assert "blocks.0.attention.value.weight" in of(muon, names)
-    assert "blocks.0.attention.output_router.weight" in of(adamw, names)
+    assert "blocks.0.attention.router.weight" in of(adamw, names)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

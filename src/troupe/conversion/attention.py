@@ -81,9 +81,8 @@ def _copied(dense: CausalSelfAttention, experts: SwitchHeadConfig, rng: torch.Ge
         layer.output.weight.copy_(share * copies(dense.output.weight.T).T)
         if dense.output.bias is not None:
             layer.output.bias.copy_(dense.output.bias)
-        for router in (layer.value_router, layer.output_router):
-            drawn = torch.randn(router.weight.shape, generator=rng, device=rng.device)
-            router.weight.copy_(ROUTER_STD_AT_SWITCH * drawn)
+        drawn = torch.randn(layer.router.weight.shape, generator=rng, device=rng.device)
+        layer.router.weight.copy_(ROUTER_STD_AT_SWITCH * drawn)
     return layer
 
 

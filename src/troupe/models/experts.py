@@ -4,6 +4,7 @@ Axes: N tokens of all sequences, D model width, M heads, E experts of a head, Z 
 P pairs of a token and an expert that it has chosen.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,7 @@ Way = Literal["dense", "loop", "grouped"]
 
 
 class Router(nn.Linear):
-    """Scores a head's experts for a token and opens the gates of the best: x_ND -> gates_NME, zero for all others.
+    """Scores every head's experts for a token and opens the gates of the best: x_ND -> gates_NME, zero for all others.
 
     A gate is the sigmoid of its score, not renormalised, or its softmax over all E experts of the head. In training a
     batch goes without each expert with probability `dropout`, unless fewer than `top_k` are left (Csordás et al. 2023,
@@ -30,7 +31,7 @@ class Router(nn.Linear):
         self.keeps_balance, self.balance = False, torch.zeros(())  # see balance_loss
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        with torch.autocast(x_ND.device.type, enabled=False):  # bf16 scores would tie
+        with _without_autocast(x_ND.device.type):  # bf16 scores would tie
             scores_NME = torch.unflatten(super().forward(x_ND), -1, (self.n_head, self.n_expert))
         gates_NME = scores_NME.sigmoid() if self.kind == "sigmoid" else scores_NME.softmax(-1)
         chosen_NME = chosen(self._without_some(scores_NME.detach()), self.top_k)
@@ -44,6 +45,11 @@ class Router(nn.Linear):
             return scores_NME
         left_out_ME = torch.rand(scores_NME.shape[1:], device=scores_NME.device) < self.dropout
         return scores_NME.masked_fill(left_out_ME, torch.finfo(scores_NME.dtype).min)
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """Entered only where autocast is on: it takes longer than the scores of one token."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def chosen(scores_NME: Tensor, top_k: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from troupe.models.config import GPTConfig
 from troupe.models.experts import Router, Way, mix_outputs, mix_values, pick_way
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.layers import LayerCache, QueryKey, causal_attention, split_heads
+from troupe.models.layers import LayerCache, QueryKey, causal_attention
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,24 @@ class SwitchHead(nn.Module):
         D, M, E, K = config.n_embd, experts.n_head, experts.n_expert, experts.head_width
         self.query_key = nn.Linear(D, 2 * M * K, bias=config.bias)
         self.prepare = QueryKey(config, K)
-        self.value_router = Router(D, M, E, experts.top_k, experts.router, experts.expert_dropout)
+        self.router = Router(
+            D, 2 * M, E, experts.top_k, experts.router, experts.expert_dropout
+        )  # of values, of outputs
         self.value = nn.Linear(D, M * E * K, bias=config.bias)
-        self.output_router = Router(D, M, E, experts.top_k, experts.router, experts.expert_dropout)
         self.output = nn.Linear(M * E * K, D, bias=config.bias)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
-        q, k = (split_heads(y_BTD, self.experts.n_head) for y_BTD in self.query_key(x_BTD).chunk(2, dim=-1))
+        both_BT2MK = torch.unflatten(self.query_key(x_BTD), -1, (2, self.experts.n_head, -1))
+        q, k = (part_BTMK.transpose(1, 2) for part_BTMK in both_BT2MK.unbind(2))
         q, k = self.prepare(q, k, cache.length if cache else 0)
         x_ND, way = x_BTD.flatten(0, 1), self._way(x_BTD)
-        v_NMK = mix_values(x_ND, self.value_router(x_ND), self.value.weight, self.value.bias, way)
+        value_gates_NME, output_gates_NME = self.router(x_ND).chunk(2, dim=1)
+        v_NMK = mix_values(x_ND, value_gates_NME, self.value.weight, self.value.bias, way)
         v = torch.unflatten(v_NMK, 0, x_BTD.shape[:2]).transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(k, v)
         y_NMK = causal_attention(q, k, v).transpose(1, 2).flatten(0, 1)
-        y_ND = mix_outputs(y_NMK, self.output_router(x_ND), self.output.weight, self.output.bias, way)
+        y_ND = mix_outputs(y_NMK, output_gates_NME, self.output.weight, self.output.bias, way)
         return torch.dropout(y_ND.view_as(x_BTD), self.config.dropout, self.training)
 
     def _way(self, x_BTD: Tensor) -> Way:
@@ -80,7 +83,7 @@ def init_attention(layer: SwitchHead, rng: torch.Generator) -> None:
     """
     D, width = layer.config.n_embd, layer.experts.n_head * layer.experts.head_width
     scale = math.sqrt(2 / layer.config.n_layer)
-    for part in (layer.query_key, layer.value, layer.output, layer.value_router, layer.output_router):
+    for part in (layer.query_key, layer.value, layer.output, layer.router):
         nn.init.normal_(part.weight, std=scale / math.sqrt(width if part is layer.output else D), generator=rng)
         if isinstance(part, Router):
             with torch.no_grad():
@@ -122,9 +125,9 @@ def expert_usage(model: GPT, ids_BT: Tensor) -> ExpertUsage:
     """Watch the routers of a SwitchHead model over one batch."""
     loads: list[Tensor] = []
 
-    def watch(router: Router, args: object, gates_NME: Tensor) -> None:
-        load_ME = (gates_NME != 0).float().mean(0)
-        loads.append(load_ME / load_ME.sum(-1, keepdim=True))
+    def watch(router: Router, args: object, gates_NHE: Tensor) -> None:  # H: the heads' values, then their outputs
+        load_HE = (gates_NHE != 0).float().mean(0)
+        loads.append(torch.unflatten(load_HE / load_HE.sum(-1, keepdim=True), 0, (2, -1)))
 
     handles = [router.register_forward_hook(watch) for router in routers(model)]
     try:
@@ -133,7 +136,7 @@ def expert_usage(model: GPT, ids_BT: Tensor) -> ExpertUsage:
     finally:
         for handle in handles:
             handle.remove()
-    return ExpertUsage(torch.unflatten(torch.stack(loads), 0, (-1, 2)))
+    return ExpertUsage(torch.stack(loads))
 
 
 def keep_balance(model: GPT) -> None:
@@ -155,8 +158,7 @@ def balance_loss(model: GPT) -> Tensor:
 
 
 def routers(model: GPT) -> list[Router]:
-    """Layer by layer, of values and then of outputs."""
-    return [router for layer in switchhead_layers(model) for router in (layer.value_router, layer.output_router)]
+    return [layer.router for layer in switchhead_layers(model)]
 
 
 def switchhead_layers(model: GPT) -> list[SwitchHead]:
