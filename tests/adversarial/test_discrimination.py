@@ -30,7 +30,7 @@ def test_the_interval_by_hand() -> None:
 
 @pytest.mark.parametrize(("shift", "places"), [(0, (50, 80)), (2, (30, 30))])
 def test_the_limits_hold_the_true_auc_as_often_as_they_say(shift: float, places: tuple[int, int]) -> None:
-    """Two normal distributions `shift` apart, so an AUC of Phi(shift / sqrt 2); 90 % to within 3 standard errors and 1 %."""
+    """Two normal distributions `shift` apart, so an AUC of Phi(shift / sqrt 2), to within sampling error and 1 %."""
     rng, true = torch.Generator().manual_seed(0), 0.5 * (1 + math.erf(shift / 2))
     held = 0
     for _ in range(500):

@@ -3,51 +3,24 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from troupe.adversarial.game import Game
-from troupe.adversarial.loop import Outcome, refine, update_critic, update_generator
+from tests.adversarial.games import VOCAB, bits_per_byte, new_game
+from troupe.adversarial.loop import Outcome, refine, update_critic
 from troupe.adversarial.objectives import GAN
-from troupe.decoding import evaluating
+from troupe.adversarial.policy import update_generator
+from troupe.adversarial.reinforce import LITERAL, Reinforce
 from troupe.errors import Interrupted, TroupeError
-from troupe.models.config import GPTConfig
-from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.params import load_params
-from troupe.seeding import generator
 from troupe.training.checkpoint import Checkpoint
-from troupe.training.validation import validate
-
-ROOT = Path(__file__).parents[2]
-VOCAB = 8
-TEXT = np.arange(4000, dtype=np.uint16) % VOCAB  # 0, 1, ... 7 over and over
-SMALL = (
-    "steps=6 batch_size=8 prompt_length=2 sequence_length=6 n_critic=2 warmup_critic=3 critic_embd=8 critic_hidden=8 "
-    "learning_rate=1e-3 critic_learning_rate=1e-2 eval_interval=2 checkpoint_interval=2 max_bpb_rise=10 min_distinct=0"
-)
-
-
-def new_game(changes: str = "", seed: int = 0) -> Game:
-    gpt = GPT(GPTConfig(vocab_size=VOCAB, block_size=16, n_layer=1, n_head=2, n_embd=16, dropout=0.5))
-    init_gpt2(gpt, generator(seed, "test", "init"))
-    overrides = [f"adversarial.{change}" for change in f"{SMALL} {changes}".split()]
-    return Game(gpt, TEXT, TEXT[:1000], load_params(ROOT / "params.yaml", overrides).adversarial, seed)
-
-
-def bits_per_byte(model: GPT) -> float:
-    with evaluating(model):
-        return validate(model, TEXT[:1000], 1000, nullcontext)["val/bpb"]
 
 
 class Run:
     """One game with everything that it handed out."""
 
-    def __init__(self, changes: str = "", seed: int = 0) -> None:
-        self.game = new_game(changes, seed)
+    def __init__(self, changes: str = "", seed: int = 0, rules: Reinforce | None = None) -> None:
+        self.game = new_game(changes, seed, rules)
         self.logged: list[tuple[int, dict[str, float]]] = []
         self.saved: list[Checkpoint] = []
 
@@ -114,7 +87,14 @@ def test_every_step_is_logged_and_looks_say_more() -> None:
     run = Run()
     run.play()
     looks = {"val/bpb", "val/distinct_2", "critic/auc", "critic/gap"}
-    updates = {"critic/loss", "reward/mean", "generator/kl", "generator/entropy", "generator/grad_norm"}
+    updates = {
+        "critic/loss",
+        "reward/mean",
+        "generator/kl",
+        "generator/entropy",
+        "generator/grad_norm",
+        "generator/step_share",
+    }
     assert [step for step, _ in run.logged] == [0, 1, 2, 3, 4, 5, 6]
     assert [set(values) for _, values in run.logged] == [looks, *[updates, updates | looks] * 3]
     assert run.logged[1][1]["generator/kl"] == 0  # scored before the first update: still the model it started from
@@ -159,6 +139,21 @@ def test_resumed_from_any_checkpoint_it_ends_the_same(objective: str, which: int
     assert resumed.play(straight.saved[which]) == outcome
     assert same(straight, resumed)
     assert resumed.logged == straight.logged[2 * (which + 1) + 1 :]
+
+
+EVERYTHING = Reinforce(
+    per_token=True, discount=0.9, kl_weight=0.1, kl_cap=0.05, entropy_weight=0.01, likelihood_every=2, replay=2
+)
+
+
+@pytest.mark.parametrize("rules", [LITERAL, EVERYTHING])
+def test_under_all_rules_it_resumes_to_the_same_end(rules: Reinforce) -> None:
+    """The samples that are replayed are part of what is put down."""
+    straight, resumed = Run(rules=rules), Run(rules=rules)
+    outcome = straight.play()
+    assert resumed.play(straight.saved[0]) == outcome
+    assert same(straight, resumed)
+    assert not same(straight, Run(rules=rules))  # it has learned
 
 
 def test_a_collapse_stops_the_game_and_the_generator_before_it_is_kept() -> None:

@@ -1,19 +1,27 @@
+"""The estimated gradient against the exact one, by enumeration; log-probabilities against the sampler that drew."""
+
 import itertools
 import math
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor
 
 from troupe.adversarial.reinforce import (
+    LITERAL,
+    Reinforce,
     continuation_log_probs,
     generator_loss,
-    leave_one_out,
-    normalised,
+    importance_weights,
+    likelihood_loss,
     sequence_log_prob,
 )
+from troupe.adversarial.rewards import Baseline
+from troupe.decoding import Decoding, generate, uniforms
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
 
 F64 = torch.float64
 V, PROMPT = 3, 1
@@ -32,17 +40,20 @@ class Bigrams:
 
 SEQUENCES = torch.tensor([(1, a, b) for a, b in itertools.product(range(V), repeat=2)])  # prompt 1, all continuations
 REWARDS = torch.tensor([0.3, -1.0, 2.0, 0.7, 0.0, -0.4, 5.0, 1.1, -2.5], dtype=F64)
+PREFIXES = torch.stack(  # of the prompt, of the first token (whatever they are), and of the whole
+    [torch.full((9,), 0.8, dtype=F64), torch.tensor([0.5, -2.0, 1.5], dtype=F64).repeat_interleave(3), REWARDS], dim=1
+)
 
 
 def log_prob(model: Bigrams, ids_BT: Tensor) -> Tensor:
-    return sequence_log_prob(continuation_log_probs(model, ids_BT, PROMPT), ids_BT)
+    return sequence_log_prob(model, ids_BT, PROMPT)
 
 
 def test_log_prob_of_a_sequence_is_the_sum_over_its_tokens() -> None:
     """Against a loop over softmaxes in plain floats; the prompt (2 tokens) is given and does not count."""
     model, ids_BT = Bigrams(0), torch.tensor([[0, 2, 1, 1, 0], [1, 0, 0, 2, 2]])
     table = model.logits_VV.tolist()
-    logp_B = sequence_log_prob(continuation_log_probs(model, ids_BT, prompt_length=2), ids_BT)
+    logp_B = sequence_log_prob(model, ids_BT, prompt_length=2)
     for ids, logp in zip(ids_BT.tolist(), logp_B.tolist(), strict=True):
         naive = 0.0
         for before, token in itertools.pairwise(ids[1:]):
@@ -54,47 +65,150 @@ def test_the_probabilities_of_all_continuations_sum_to_one() -> None:
     assert log_prob(Bigrams(1), SEQUENCES).exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 
-@pytest.mark.parametrize("batch_size", [2, 3])
-def test_the_gradient_is_unbiased(batch_size: int) -> None:
-    """The expected gradient over *every* batch that could be drawn is exactly -gradient of the expected reward.
+def gradient(loss: Tensor, model: Bigrams) -> Tensor:
+    (gradient_VV,) = torch.autograd.grad(loss, model.logits_VV)
+    return gradient_VV
 
-    Nine continuations, so 81 batches of two and 729 of three, each weighted by the product of its probabilities.
-    """
+
+def exact_gradient(model: Bigrams) -> Tensor:
+    """Minus the gradient of the expected reward, which a sum over all nine continuations gives in closed form."""
+    return gradient(-(log_prob(model, SEQUENCES).exp() * REWARDS).sum(), model)
+
+
+@dataclass
+class Moments:
+    mean_VV: Tensor
+    variance: float  # summed over the weights
+
+
+def moments(rules: Reinforce, batch_size: int, sampler: Bigrams | None = None, reward_NP: Tensor = PREFIXES) -> Moments:
+    """Of the estimated gradient over *every* batch that could be drawn, each as probable as the sampler makes it."""
     model = Bigrams(2)
-    p_N = log_prob(model, SEQUENCES).exp()
-    (exact_VV,) = torch.autograd.grad((p_N * REWARDS).sum(), model.logits_VV)
-    expected_VV = torch.zeros_like(exact_VV)
+    then_N = log_prob(sampler or model, SEQUENCES).detach()
+    mean_VV, square = torch.zeros(V, V, dtype=F64), 0.0
     for batch in itertools.product(range(len(SEQUENCES)), repeat=batch_size):
-        chosen = list(batch)
-        loss = generator_loss(model, model, SEQUENCES[chosen], leave_one_out(REWARDS[chosen]), PROMPT)
-        (gradient_VV,) = torch.autograd.grad(loss.policy, model.logits_VV)
-        expected_VV += p_N[chosen].detach().prod() * gradient_VV
-    assert torch.allclose(expected_VV, -exact_VV, atol=1e-12)
+        rows = list(batch)
+        advantages = rules.advantages(reward_NP[rows])
+        loss = generator_loss(model, model, SEQUENCES[rows], advantages, PROMPT, then_N[rows], rules.max_ratio)
+        gradient_VV, probability = gradient(loss.policy, model), then_N[rows].exp().prod()
+        mean_VV += probability * gradient_VV
+        square += (probability * gradient_VV.square().sum()).item()
+    return Moments(mean_VV, square - mean_VV.square().sum().item())
 
 
-def test_leave_one_out_by_hand() -> None:
-    """Rewards 1, 2, 6: the others' means are 4, 3.5 and 1.5, so the advantages are -3, -1.5 and 4.5."""
-    assert leave_one_out(torch.tensor([1.0, 2.0, 6.0], dtype=F64)).tolist() == pytest.approx([-3, -1.5, 4.5])
+PLAIN = Reinforce(baseline="none", normalise=False, max_ratio=math.inf)
 
 
-rewards = st.lists(st.floats(-100, 100), min_size=2, max_size=16)
+@pytest.mark.parametrize("per_token", [False, True])
+@pytest.mark.parametrize("baseline", ["none", "leave one out"])
+@pytest.mark.parametrize("replayed", [False, True])
+def test_the_gradient_is_unbiased(per_token: bool, baseline: Baseline, replayed: bool) -> None:
+    """The expectation over all 81 batches of two is the exact gradient: whether the reward is one per sequence or is
+    paid token by token and credited to what came before it; with a baseline or without; and of samples of another
+    generator, weighted by importance."""
+    rules = replace(PLAIN, per_token=per_token, baseline=baseline)
+    found = moments(rules, 2, Bigrams(5) if replayed else None)
+    torch.testing.assert_close(found.mean_VV, exact_gradient(Bigrams(2)), atol=1e-12, rtol=0)
 
 
-@given(rewards, st.floats(0.5, 1000), st.floats(-1000, 1000))
-def test_normalised_advantages_do_not_depend_on_the_unit_of_the_reward(
-    values: list[float], unit: float, zero: float
-) -> None:
-    reward_B = torch.tensor(values, dtype=F64)
-    if reward_B.std() < 1e-3:
-        return
-    advantage_B = normalised(leave_one_out(reward_B))
-    assert torch.allclose(advantage_B, normalised(leave_one_out(unit * reward_B + zero)), atol=1e-6)
-    assert advantage_B.square().mean().item() == pytest.approx(1)
-    assert advantage_B.sum().item() == pytest.approx(0, abs=1e-6)
+def test_in_batches_of_three_too() -> None:
+    """729 batches."""
+    found = moments(replace(PLAIN, baseline="leave one out"), 3)
+    torch.testing.assert_close(found.mean_VV, exact_gradient(Bigrams(2)), atol=1e-12, rtol=0)
 
 
-def test_equal_rewards_teach_nothing() -> None:
-    assert normalised(leave_one_out(torch.full((4,), 0.5))).tolist() == [0, 0, 0, 0]
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_the_mean_of_the_whole_batch_shortens_the_gradient_and_turns_it_nowhere(batch_size: int) -> None:
+    found = moments(replace(PLAIN, baseline="batch mean"), batch_size)
+    expected_VV = exact_gradient(Bigrams(2)) * (batch_size - 1) / batch_size
+    torch.testing.assert_close(found.mean_VV, expected_VV, atol=1e-12, rtol=0)
+
+
+def test_a_discount_is_a_bias() -> None:
+    """The rewards of tokens to come weigh half: not the gradient of the sequence's reward any more."""
+    found = moments(replace(PLAIN, per_token=True, discount=0.5), 1)
+    assert (found.mean_VV - exact_gradient(Bigrams(2))).abs().max() > 0.1
+
+
+def test_a_limit_on_the_weights_is_a_bias_and_less_variance() -> None:
+    free, limited = (moments(replace(PLAIN, max_ratio=ratio), 1, Bigrams(5)) for ratio in (math.inf, 1.5))
+    assert limited.variance < free.variance
+    assert (limited.mean_VV - free.mean_VV).abs().max() > 0.01
+
+
+def test_a_baseline_takes_out_the_variance_of_rewards_that_are_all_high() -> None:
+    """Rewards around 10, which is what the sign of a reward says nothing about."""
+    plain, baseline = (moments(replace(PLAIN, baseline=b), 2, None, PREFIXES + 10) for b in ("none", "leave one out"))
+    assert baseline.variance < 0.2 * plain.variance
+
+
+def test_credit_where_it_is_due_takes_out_variance() -> None:
+    """All that counts is the first token: the second is not credited with it when rewards are paid token by token."""
+    first_N = REWARDS[:3].repeat_interleave(3)
+    reward_NP = torch.stack([torch.zeros(9, dtype=F64), first_N, first_N], dim=1)
+    whole, by_token = (moments(replace(PLAIN, per_token=per), 2, None, reward_NP) for per in (False, True))
+    torch.testing.assert_close(whole.mean_VV, by_token.mean_VV, atol=1e-12, rtol=0)
+    assert by_token.variance < 0.8 * whole.variance
+
+
+def test_the_literal_loss_by_hand() -> None:
+    """L_G = -(1/B) sum of D(x_i) log p(x_i), D the reward as it is."""
+    model, chosen = Bigrams(2), [3, 3, 8]
+    loss = generator_loss(model, model, SEQUENCES[chosen], LITERAL.advantages(PREFIXES[chosen]), PROMPT)
+    logps = log_prob(model, SEQUENCES).tolist()
+    by_hand = -sum(REWARDS[i].item() * logps[i] for i in chosen) / 3
+    assert loss.policy.item() == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_importance_weights_by_hand() -> None:
+    """Now twice as likely, half as likely, ten times as likely with a limit of 3."""
+    weights_B = importance_weights(
+        torch.log(torch.tensor([0.2, 0.2, 1.0])), torch.log(torch.tensor([0.1, 0.4, 0.1])), 3.0
+    )
+    assert weights_B.tolist() == pytest.approx([2, 0.5, 3])
+
+
+def small_gpt() -> GPT:
+    model = GPT(GPTConfig(vocab_size=4, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.0))
+    init_gpt2(model, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.token_embedding.weight.mul_(5)
+    return model
+
+
+def test_log_prob_is_that_of_the_sampler() -> None:
+    """The sampler draws a token by where a uniform number falls among the cumulative probabilities. With its numbers
+    and our probabilities, every token of 500 sequences lies where the number fell: the sampler's distribution is the
+    one that is scored. (A hit within 1e-5 of a border may go either way.)"""
+    model, seeds = small_gpt(), list(range(500))
+    ids_BT = generate(model, torch.zeros(500, 2, dtype=torch.int64), 5, Decoding(), seeds)
+    logp_BSV = continuation_log_probs(model, ids_BT, 2).detach()
+    upper_BSV = logp_BSV.double().exp().cumsum(-1)
+    written_BS1, uniform_BS = ids_BT[:, 2:].unsqueeze(-1), uniforms(seeds, 5)
+    upper_BS = upper_BSV.gather(-1, written_BS1).squeeze(-1)
+    lower_BS = upper_BS - logp_BSV.gather(-1, written_BS1).squeeze(-1).double().exp()
+    assert (lower_BS - 1e-5 <= uniform_BS).all()
+    assert (uniform_BS <= upper_BS + 1e-5).all()
+    log_widths_B = (upper_BS - lower_BS).log().sum(-1)  # of a sequence: the product of its tokens' intervals
+    torch.testing.assert_close(sequence_log_prob(model, ids_BT, 2).double(), log_widths_B, atol=1e-4, rtol=0)
+
+
+def test_how_often_a_sequence_is_sampled_is_what_its_log_prob_says() -> None:
+    """Sixteen continuations of two tokens, 4000 samples: a chi-squared test that one seed in 1000 would fail."""
+    model = small_gpt()
+    ids_BT = generate(model, torch.zeros(4000, 1, dtype=torch.int64), 2, Decoding(), list(range(4000)))
+    all_NT = torch.tensor([(0, a, b) for a, b in itertools.product(range(4), repeat=2)])
+    expected_N = sequence_log_prob(model, all_NT, 1).double().exp().detach()
+    counts_N = torch.bincount(ids_BT[:, 1] * 4 + ids_BT[:, 2], minlength=16)
+    assert stats.chisquare(counts_N.numpy(), (4000 * expected_N / expected_N.sum()).numpy()).pvalue > 0.001
+
+
+def test_likelihood_loss_by_hand() -> None:
+    """The mean over the tokens after the prompt: three sequences of two, from the table of probabilities."""
+    model, ids_BT = Bigrams(0), SEQUENCES[[0, 5, 7]]
+    p_VV = model.logits_VV.softmax(-1).tolist()
+    by_hand = -sum(math.log(p_VV[x][a]) + math.log(p_VV[a][b]) for x, a, b in ids_BT.tolist()) / 6
+    assert likelihood_loss(model, ids_BT, PROMPT).item() == pytest.approx(by_hand, abs=1e-12)
 
 
 def test_kl_and_entropy_by_hand() -> None:
@@ -103,17 +217,17 @@ def test_kl_and_entropy_by_hand() -> None:
     with torch.no_grad():
         model.logits_VV.copy_(torch.tensor([1 / 2, 1 / 4, 1 / 4], dtype=F64).log())
         start.logits_VV.zero_()
-    loss = generator_loss(model, start, SEQUENCES, torch.ones(9, dtype=F64), PROMPT)
+    loss = generator_loss(model, start, SEQUENCES, torch.ones(9, 1, dtype=F64), PROMPT)
     entropy = 1.5 * math.log(2)
     assert loss.entropy.item() == pytest.approx(entropy, abs=1e-12)
     assert loss.kl.item() == pytest.approx(math.log(3) - entropy, abs=1e-12)
-    assert generator_loss(start, start, SEQUENCES, torch.ones(9, dtype=F64), PROMPT).kl.item() == 0
+    assert generator_loss(start, start, SEQUENCES, torch.ones(9, 1, dtype=F64), PROMPT).kl.item() == 0
 
 
 def test_the_kl_pulls_back_to_the_start_and_leaves_the_start_alone() -> None:
     model, start = Bigrams(3), Bigrams(4)
     for _ in range(300):
-        loss = generator_loss(model, start, SEQUENCES, torch.zeros(9, dtype=F64), PROMPT)
+        loss = generator_loss(model, start, SEQUENCES, torch.zeros(9, 1, dtype=F64), PROMPT)
         (gradient_VV,) = torch.autograd.grad(loss.kl, model.logits_VV)
         with torch.no_grad():
             model.logits_VV -= 2 * gradient_VV

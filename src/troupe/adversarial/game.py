@@ -7,40 +7,71 @@ Shapes: B sequences, T tokens (prompt and continuation), P tokens of prompt, S g
 """
 
 import copy
+from collections import deque
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from troupe.adversarial.objectives import objective_from
+from troupe.adversarial.features import Read, ReferenceFeatures, no_features
+from troupe.adversarial.objectives import Score, objective_from
+from troupe.adversarial.reinforce import Reinforce
 from troupe.data.batches import Batches, Ids, Shards
 from troupe.decoding import Decoding, generate
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
 from troupe.models.gpt2 import GPT
+from troupe.models.switchhead import routers
 from troupe.params import AdversarialParams
 from troupe.seeding import derive_seed, generator
 
 HELD_OUT = 256  # validation sequences per look, or as many as there are: a standard error of about 0.025 in the AUC
 
 
+class Sampled(NamedTuple):
+    """Sequences, and log p(continuation | prompt) in nats under the generator that wrote them."""
+
+    ids_BT: Tensor
+    logp_B: Tensor
+
+
 class Game:
     """The generator starts as a copy of `start`, the discriminator from the seed. Every random draw has a name."""
 
     def __init__(
-        self, start: GPT, train_ids: Ids | Shards, validation_ids: Ids, params: AdversarialParams, seed: int
+        self,
+        start: GPT,
+        train_ids: Ids | Shards,
+        validation_ids: Ids,
+        params: AdversarialParams,
+        seed: int,
+        rules: Reinforce | None = None,
+        reference: GPT | None = None,
     ) -> None:
-        """Raises CorpusError if a split is shorter than a prompt and its continuation."""
+        """`rules`: how the generator learns; by default with a leave-one-out baseline and `params.kl_weight`.
+        `reference`: the discriminator also reads what this model says of each token; it must have been trained on text
+        disjoint from `train_ids` (features.ReferenceFeatures).
+
+        Raises CorpusError if a split is shorter than a prompt and its continuation.
+        """
         self.params, self.seed = params, seed
+        self.rules = rules or Reinforce(kl_weight=params.kl_weight)
+        self.replay: deque[Sampled] = deque(maxlen=self.rules.replay)  # the latest first
         self.device = next(start.parameters()).device
         # Eval mode throughout: with dropout, the network that is scored would not be the one that sampled.
         self.start = start.eval()
         self.generator = copy.deepcopy(self.start)
-        self.critic = LSTMDiscriminator(start.config.vocab_size, params.critic_embd, params.critic_hidden)
+        for router in routers(self.generator):
+            router.requires_grad_(not self.rules.freeze_routers)
+        features = ReferenceFeatures(reference) if reference else None
+        self.features, width = features or no_features, features.width if features else 0
+        self.critic = LSTMDiscriminator(start.config.vocab_size, params.critic_embd, params.critic_hidden, width)
         init_discriminator(self.critic, generator(seed, "adversarial", "critic"))
         self.critic.to(self.device)
         self.objective = objective_from(params)
         self.objective.constrain(self.critic)
+        trainable = [parameter for parameter in self.generator.parameters() if parameter.requires_grad]
         self.optimizers = {
-            "generator": torch.optim.Adam(self.generator.parameters(), params.learning_rate),
+            "generator": torch.optim.Adam(trainable, params.learning_rate),
             "critic": self.objective.optimizer(self.critic.parameters(), params.critic_learning_rate),
         }
         length = params.prompt_length + params.sequence_length
@@ -59,10 +90,29 @@ class Game:
         seeds = [derive_seed(self.seed, "adversarial", *draw, "fake", row) for row in range(len(prompts_BP))]
         return generate(self.generator, prompts_BP, self.params.sequence_length, Decoding(), seeds)
 
+    def read(self, ids_BT: Tensor) -> Read:
+        """As the discriminator reads them; without gradient."""
+        return Read.of(ids_BT, self.features)
+
     @torch.no_grad()
     def scores(self, ids_BT: Tensor) -> Tensor:
         """score_B of the discriminator, in the objective's own unit; higher = more like real text."""
-        return self.critic.score(self.critic.embed(ids_BT))
+        return self.critic.score(self.critic.embed(*self.read(ids_BT)))
+
+    @torch.no_grad()
+    def prefix_scores(self, ids_BT: Tensor) -> Tensor:
+        """(B, S + 1): of the prompt, of the prompt and one token, ..., of the whole text."""
+        scores_BT = self.critic.prefix_scores(self.critic.embed(*self.read(ids_BT)))
+        return scores_BT[:, self.params.prompt_length - 1 :]
+
+    def trained_score(self, draw: int) -> Score:
+        """What the discriminator is trained on: the score of the whole text, but of as much of it as chance decides
+        where prefixes are rewarded, so that scores of all lengths come to mean the same, under any objective."""
+        if not self.rules.per_token:
+            return self.critic.score
+        rng = generator(self.seed, "adversarial", draw, "prefix")
+        end = self.params.prompt_length + 1 + int(torch.randint(self.params.sequence_length, (), generator=rng))
+        return lambda x_BTX: self.critic.score(x_BTX[:, :end])
 
     def rng(self, *purpose: str | int) -> torch.Generator:
         return generator(self.seed, "adversarial", *purpose, device=self.device)

@@ -1,6 +1,6 @@
 """The adversarial game over text: a language model writes, a discriminator learns to tell, REINFORCE closes the circle.
 
-SeqGAN (Yu et al. 2017, arXiv:1609.05473) with one reward per sequence, started from a trained model and held near it.
+SeqGAN (Yu et al. 2017, arXiv:1609.05473), started from a trained model and held near it.
 """
 
 import math
@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
-from troupe.adversarial.game import Game
-from troupe.adversarial.reinforce import generator_loss, leave_one_out, normalised
+from troupe.adversarial.discrimination import Examples, update
+from troupe.adversarial.game import Game, Sampled
+from troupe.adversarial.policy import Figures, likelihood_step, update_generator
 from troupe.adversarial.selection import Look, auc, distinct_2, fault
 from troupe.errors import TroupeError
 from troupe.models.gpt2 import GPT
@@ -19,7 +19,6 @@ from troupe.training.checkpoint import Checkpoint
 from troupe.training.interruption import stopped
 from troupe.training.state import restore, snapshot
 
-Figures = dict[str, float]
 Validate = Callable[[GPT], float]  # bits per byte of validation text; leaves the model in the mode it was in
 Log = Callable[[int, Mapping[str, float]], None]
 
@@ -96,45 +95,25 @@ def begin(game: Game, validate: Validate, log: Log, interrupted: Callable[[], in
 
 def play(game: Game, step: int) -> Figures:
     """One step of the game: `n_critic` updates of the discriminator, then one of the generator."""
-    n_critic = game.params.n_critic
+    n_critic, every = game.params.n_critic, game.rules.likelihood_every
     first = game.params.warmup_critic + (step - 1) * (n_critic + 1)
     losses = [update_critic(game, draw) for draw in range(first, first + n_critic)]
-    return {"critic/loss": losses[-1], **update_generator(game, first + n_critic)}
+    figures = {"critic/loss": losses[-1], **update_generator(game, first + n_critic)}
+    return figures | likelihood_step(game, first + n_critic) if every and step % every == 0 else figures
 
 
 def update_critic(game: Game, draw: int) -> float:
     """Show the discriminator fresh real and generated text once; return its loss."""
     real_BT = game.real(draw)
-    fake_BT = game.fake(real_BT, draw)
-    critic, optimizer = game.critic, game.optimizers["critic"]
-    loss = game.objective.critic_loss(
-        critic.score, critic.embed(real_BT), critic.embed(fake_BT), game.rng(draw, "between")
+    batch = Examples(game.read(real_BT), game.read(game.fake(real_BT, draw)))
+    return update(
+        game.critic,
+        game.objective,
+        game.optimizers["critic"],
+        batch,
+        game.rng(draw, "between"),
+        game.trained_score(draw),
     )
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    game.objective.constrain(critic)
-    return loss.item()
-
-
-def update_generator(game: Game, draw: int) -> Figures:
-    """Sample without gradient, have the samples scored, then score them again with gradient and follow it."""
-    params, optimizer = game.params, game.optimizers["generator"]
-    fake_BT = game.fake(game.real(draw), draw)
-    reward_B = game.objective.reward(game.scores(fake_BT))
-    advantage_B = normalised(leave_one_out(reward_B))
-    loss = generator_loss(game.generator, game.start, fake_BT, advantage_B, params.prompt_length)
-    kl_per_sequence = loss.kl * params.sequence_length  # as the policy term: log-probabilities of whole sequences
-    optimizer.zero_grad()
-    (loss.policy + params.kl_weight * kl_per_sequence).backward()  # type: ignore[no-untyped-call]
-    grad_norm = clip_grad_norm_(game.generator.parameters(), params.grad_clip)
-    optimizer.step()
-    return {
-        "reward/mean": reward_B.mean().item(),
-        "generator/kl": loss.kl.item(),
-        "generator/entropy": loss.entropy.item(),
-        "generator/grad_norm": grad_norm.item(),
-    }
 
 
 def look(game: Game, step: int, validate: Validate) -> Look:
@@ -150,6 +129,9 @@ def look(game: Game, step: int, validate: Validate) -> Look:
 def put_down(game: Game, step: int, kept: Kept) -> Checkpoint:
     """Everything the next step depends on; `take_up` is its inverse."""
     networks = {"generator": game.generator.state_dict(), "critic": game.critic.state_dict(), "kept": kept.weights}
+    networks["replay"] = {
+        f"{age}.{name}": x for age, one in enumerate(game.replay) for name, x in one._asdict().items()
+    }
     facts = {"kept": kept.look.facts(), "start": kept.start.facts()}
     return snapshot(step, networks, list(game.optimizers.values()), facts)
 
@@ -158,6 +140,8 @@ def take_up(game: Game, checkpoint: Checkpoint) -> Kept:
     networks = restore(checkpoint, list(game.optimizers.values()))
     game.generator.load_state_dict(networks["generator"])
     game.critic.load_state_dict(networks["critic"])
+    replay = networks.get("replay", {})
+    game.replay.extend(Sampled(replay[f"{age}.ids_BT"], replay[f"{age}.logp_B"]) for age in range(len(replay) // 2))
     return Kept(networks["kept"], Look(**checkpoint.facts["kept"]), Look(**checkpoint.facts["start"]))
 
 

@@ -1,15 +1,47 @@
 """The policy gradient of a language model: which way to change it so that its samples earn more reward.
 
-Williams 1992 (REINFORCE). Shapes: B sequences, T tokens (prompt and continuation), S generated tokens, V vocabulary.
+Williams 1992 (REINFORCE). Shapes: B sequences, T tokens (prompt and continuation), S generated tokens, P = S + 1
+prefixes, V vocabulary.
 """
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from troupe.adversarial.rewards import BASELINES, Baseline, normalised, reward_to_go, token_rewards
+
 LanguageModel = Callable[[Tensor], Tensor]  # ids_BT -> logits_BTV
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    """How the generator learns from rewards. The weights are in reward per nat of a sequence; 0 turns a part off."""
+
+    reward: Literal["objective", "probability"] = "objective"  # probability: D = sigmoid(score), as SeqGAN has it
+    per_token: bool = False  # a reward for every token, from prefix scores; else one for the sequence
+    discount: float = 1.0  # of rewards to come, per token
+    baseline: Baseline = "leave one out"
+    normalise: bool = True
+    kl_weight: float = 0.0  # pull towards the starting model
+    kl_cap: float = math.inf  # nats per token of KL(model || start) that no step may pass
+    entropy_weight: float = 0.0
+    likelihood_every: int = 0  # generator updates between two likelihood steps on real text; 0: none
+    replay: int = 0  # older batches of samples that are learned from once more
+    max_ratio: float = 2.0  # how far an older sample may count for more than a fresh one
+    freeze_routers: bool = False  # of a model with experts: they choose as they did at the start
+
+    def advantages(self, reward_BP: Tensor) -> Tensor:
+        """(B, S), or (B, 1) for a reward per sequence: rewards of prefixes, less what was to be expected."""
+        rewards = token_rewards(reward_BP) if self.per_token else reward_BP[:, -1:]
+        advantages = BASELINES[self.baseline](reward_to_go(rewards, self.discount))
+        return normalised(advantages) if self.normalise else advantages
+
+
+LITERAL = Reinforce(reward="probability", baseline="none", normalise=False)  # L_G = -(1/B) sum_i D(x_i) log p(x_i)
 
 
 def continuation_log_probs(model: LanguageModel, ids_BT: Tensor, prompt_length: int) -> Tensor:
@@ -17,50 +49,66 @@ def continuation_log_probs(model: LanguageModel, ids_BT: Tensor, prompt_length: 
     return model(ids_BT)[:, prompt_length - 1 : -1].log_softmax(-1)
 
 
-def sequence_log_prob(logp_BSV: Tensor, ids_BT: Tensor) -> Tensor:
-    """log p(continuation | prompt) of each sequence, in nats: the sum of its tokens' log-probabilities, logp_B."""
+def token_log_probs(logp_BSV: Tensor, ids_BT: Tensor) -> Tensor:
+    """log p(token | everything before) of each generated token, in nats: logp_BS."""
     generated_BS = ids_BT[:, -logp_BSV.shape[1] :]
-    return logp_BSV.gather(-1, generated_BS.unsqueeze(-1)).squeeze(-1).sum(-1)
+    return logp_BSV.gather(-1, generated_BS.unsqueeze(-1)).squeeze(-1)
 
 
-def leave_one_out(reward_B: Tensor) -> Tensor:
-    """Each reward minus the mean of the *other* rewards in the batch (Kool et al. 2019).
+def sequence_log_prob(model: LanguageModel, ids_BT: Tensor, prompt_length: int) -> Tensor:
+    """log p(continuation | prompt) of each sequence, in nats: the sum of its tokens' log-probabilities, logp_B."""
+    return token_log_probs(continuation_log_probs(model, ids_BT, prompt_length), ids_BT).sum(-1)
 
-    This baseline does not depend on the sample it is taken from, so the gradient stays unbiased. Needs B >= 2.
+
+def likelihood_loss(model: LanguageModel, ids_BT: Tensor, prompt_length: int) -> Tensor:
+    """Minus the mean log-probability of a token after the prompt, in nats: what training on text minimises."""
+    return -token_log_probs(continuation_log_probs(model, ids_BT, prompt_length), ids_BT).mean()
+
+
+def importance_weights(now_B: Tensor, then_B: Tensor, max_ratio: float) -> Tensor:
+    """p_now(x) / p_then(x) of whole sequences from their log-probabilities, at most `max_ratio`, without gradient.
+
+    Samples of an older generator, weighted so, have the expectation of fresh ones; the limit bounds the variance, at
+    the price of a bias towards the older generator (truncated importance sampling: Ionides 2008).
     """
-    return (reward_B - reward_B.mean()) * len(reward_B) / (len(reward_B) - 1)
-
-
-def normalised(advantage_B: Tensor) -> Tensor:
-    """The advantages divided by their spread: the step no longer depends on the unit in which a critic scores.
-
-    Divides the batch's gradient by one number, so its direction is kept; as that number depends on the sample, the
-    expectation is only nearly that of the undivided one. Equal rewards give zeros.
-    """
-    spread = advantage_B.square().mean().sqrt()
-    return advantage_B / spread.clamp_min(1e-6)  # below that, a float32 score differs by rounding only
+    return (now_B - then_B).detach().exp().clamp_max(max_ratio)
 
 
 class GeneratorLoss(NamedTuple):
     """Scalars with gradient: `policy` in nats per sequence, `kl` and `entropy` in nats per generated token."""
 
-    policy: Tensor  # -(1/B) sum_i A_i log p(x_i | prompt_i)
+    policy: Tensor  # -(1/B) sum_i w_i sum_t A_it log p(x_it | x_i<t), w = 1 but for replayed samples
     kl: Tensor
     entropy: Tensor
 
 
 def generator_loss(
-    model: LanguageModel, start: LanguageModel, ids_BT: Tensor, advantage_B: Tensor, prompt_length: int
+    model: LanguageModel,
+    start: LanguageModel,
+    ids_BT: Tensor,
+    advantage_BS: Tensor,
+    prompt_length: int,
+    then_B: Tensor | None = None,
+    max_ratio: float = math.inf,
 ) -> GeneratorLoss:
     """Score sampled sequences again, now with gradient, and compare the model with the one it started from.
 
-    `kl` is KL(model || start), exact over the vocabulary at each sampled prefix; its gradient takes
-    the prefixes as given.
+    `advantage_BS` may be (B, 1). `then_B`: log-probabilities of the sequences under the generator that sampled them,
+    if that was an older one. `kl` is KL(model || start), exact over the vocabulary at each sampled prefix; its gradient
+    and that of `entropy` take the prefixes as given.
     """
     logp_BSV = continuation_log_probs(model, ids_BT, prompt_length)
+    logp_BS = token_log_probs(logp_BSV, ids_BT)
     with torch.no_grad():
         start_BSV = continuation_log_probs(start, ids_BT, prompt_length)
-    policy = -(advantage_B * sequence_log_prob(logp_BSV, ids_BT)).mean()
-    kl = (logp_BSV.exp() * (logp_BSV - start_BSV)).sum(-1).mean()
+    policy_B = -(advantage_BS * logp_BS).sum(-1)
+    if then_B is not None:
+        policy_B = policy_B * importance_weights(logp_BS.sum(-1), then_B, max_ratio)
+    kl = kl_per_token(logp_BSV, start_BSV)
     entropy = -(logp_BSV.exp() * logp_BSV).sum(-1).mean()
-    return GeneratorLoss(policy, kl, entropy)
+    return GeneratorLoss(policy_B.mean(), kl, entropy)
+
+
+def kl_per_token(logp_BSV: Tensor, start_BSV: Tensor) -> Tensor:
+    """mean over prefixes of KL(model || start), in nats: a scalar."""
+    return (logp_BSV.exp() * (logp_BSV - start_BSV)).sum(-1).mean()

@@ -1,0 +1,149 @@
+"""A step of the generator: where it may go, what it learns from, and what is left alone."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.adversarial.games import new_game, new_model, with_experts
+from troupe.adversarial.game import Game
+from troupe.adversarial.loop import update_critic
+from troupe.adversarial.policy import kl_to_start, likelihood_step, rewards, sample, scale_back, update_generator
+from troupe.adversarial.reinforce import LITERAL, Reinforce
+from troupe.models.switchhead import routers
+
+FAST = "learning_rate=1e-2 kl_weight=0"
+
+
+def weights(game: Game) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in game.generator.parameters()]
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return all(a.equal(b) for a, b in zip(one, other, strict=True))
+
+
+def test_no_step_passes_the_cap() -> None:
+    """After every step the KL on its own samples is within the cap, and it comes near; without a cap it goes past."""
+    capped, free = new_game(FAST, rules=Reinforce(kl_cap=0.02)), new_game(FAST, rules=Reinforce())
+    shares = []
+    for draw in range(12):
+        before = weights(capped)
+        samples_BT = capped.fake(capped.real(draw), draw)
+        share = update_generator(capped, draw)["generator/step_share"]
+        assert kl_to_start(capped, samples_BT) <= 0.02 or share == 0
+        assert (share == 0) == same(before, weights(capped))
+        shares.append(share)
+        update_generator(free, draw)
+    assert 0 < shares[0] < 1  # a rate this high would pass it at once
+    assert kl_to_start(capped, samples_BT) > 0.005
+    assert kl_to_start(free, samples_BT) > 0.1
+
+
+@pytest.mark.parametrize(("limit", "share"), [(8.0, 1.0), (4.5, 0.5), (4.0, 0.25), (1.9, 0.125), (1.8, 0.0)])
+def test_a_step_is_scaled_back_by_halves_or_not_taken(limit: float, share: float) -> None:
+    """From 1 to 8: half of the way is 4.5, a quarter 2.75, an eighth 1.875."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(8)
+    assert scale_back(layer, [torch.ones(1, 1)], lambda: layer.weight.item() <= limit) == share
+    assert layer.weight.item() == 1 + 7 * share
+
+
+def test_a_step_to_nowhere_is_not_taken() -> None:
+    """Weights that are not finite have no KL within any cap."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(math.nan)
+    assert scale_back(layer, [torch.ones(1, 1)], lambda: layer.weight.item() <= 5) == 0
+    assert layer.weight.item() == 1
+
+
+def test_older_samples_are_learned_from_and_then_forgotten() -> None:
+    game = new_game(rules=Reinforce(replay=2))
+    for draw in range(4):
+        seen = list(game.replay)
+        fresh = sample(game, draw)
+        update_generator(game, draw)
+        assert game.replay[0].ids_BT.equal(fresh.ids_BT)
+        assert game.replay[0].logp_B.equal(fresh.logp_B)
+        assert [one.ids_BT.tolist() for one in list(game.replay)[1:]] == [one.ids_BT.tolist() for one in seen[:1]]
+
+
+def test_what_is_replayed_changes_the_step() -> None:
+    one, other = new_game(rules=Reinforce(replay=1)), new_game(rules=Reinforce())
+    for game in (one, other):
+        update_generator(game, 0)
+    assert same(weights(one), weights(other))  # nothing to replay yet
+    for game in (one, other):
+        update_generator(game, 1)
+    assert not same(weights(one), weights(other))
+
+
+def test_likelihood_steps_learn_the_text() -> None:
+    game = new_game(FAST)
+    losses = [likelihood_step(game, draw)["generator/likelihood_loss"] for draw in range(60)]
+    assert losses[0] == pytest.approx(math.log(8), abs=0.4)
+    assert losses[-1] < 0.2  # counting is certain
+
+
+def test_the_reward_of_the_whole_text_is_that_of_its_last_prefix() -> None:
+    """The critic's, through the objective: log D; the literal one: D."""
+    by_token, whole, literal = (new_game(rules=rules) for rules in (Reinforce(per_token=True), Reinforce(), LITERAL))
+    ids_BT = whole.real(0)
+    reward_BP = rewards(by_token, ids_BT)
+    assert reward_BP.shape == (8, 7)
+    torch.testing.assert_close(reward_BP[:, -1:], rewards(whole, ids_BT))
+    torch.testing.assert_close(rewards(whole, ids_BT).exp(), rewards(literal, ids_BT))
+
+
+@pytest.mark.parametrize("objective", ["gan", "wgan", "wgan-gp"])
+def test_trained_on_prefixes_it_can_tell_from_few_tokens(objective: str) -> None:
+    """The text counts: two written tokens give most of noise away, under each of the three objectives."""
+    game = new_game(f"objective={objective} clip=0.5 batch_size=32", rules=Reinforce(per_token=True))
+    for draw in range(100):
+        update_critic(game, draw)
+    real_BT = game.held_out_BT
+    real_BP, fake_BP = game.prefix_scores(real_BT), game.prefix_scores(game.fake(real_BT, "test"))
+    assert real_BP[:, 0].equal(fake_BP[:, 0])  # the prompts are the same
+    for n_tokens in (2, 6):
+        gap = real_BP[:, n_tokens].mean() - fake_BP[:, n_tokens].mean()
+        assert gap > 1.5 * fake_BP[:, n_tokens].std() / math.sqrt(len(real_BT))
+        assert (real_BP[:, n_tokens, None] > fake_BP[:, n_tokens]).double().mean() > 0.75
+
+
+def test_entropy_is_held_up_by_its_weight() -> None:
+    """With rewards that say nothing, the entropy term alone takes a sharp model to ln 8."""
+    start = new_model()
+    with torch.no_grad():
+        start.token_embedding.weight.mul_(3)
+    rules = Reinforce(entropy_weight=1.0)
+    game = new_game(FAST, rules=rules, start=start)
+    with torch.no_grad():
+        game.critic.head.weight.zero_()  # every score alike
+    entropies = [update_generator(game, draw)["generator/entropy"] for draw in range(40)]
+    assert entropies[0] < 1.5
+    assert entropies[-1] > 1.9
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_frozen_routers_choose_by_the_weights_of_the_start(freeze: bool) -> None:
+    game = new_game(FAST, rules=Reinforce(freeze_routers=freeze), start=with_experts())
+    update_generator(game, 0)
+    likelihood_step(game, 0)
+    pairs = zip(routers(game.generator), routers(game.start), strict=True)
+    assert all(one.weight.equal(other.weight) == freeze for one, other in pairs)
+    assert not game.generator.token_embedding.weight.equal(game.start.token_embedding.weight)
+
+
+def test_a_discriminator_with_a_reference_reads_features_and_leaves_the_reference_alone() -> None:
+    reference = new_model(seed=5)
+    before = copy.deepcopy(reference.state_dict())
+    game = new_game(rules=replace(LITERAL, per_token=True), reference=reference)
+    update_critic(game, 0)
+    update_generator(game, 1)
+    assert game.read(game.real(0)).features_NTF.shape == (8, 8, 3 + 16)
+    assert all(weight.equal(before[name]) for name, weight in reference.state_dict().items())
+    assert all(parameter.grad is None for parameter in reference.parameters())
