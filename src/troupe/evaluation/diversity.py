@@ -3,8 +3,10 @@
 Every figure is also taken of held-out real text of the same length: near that figure is good, neither high nor low is.
 """
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from statistics import fmean
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -33,8 +35,27 @@ def memorisation(texts: Sequence[str], train: bytes, span: int = SPAN) -> float:
     return sum(text in known for text in spans) / len(spans) if spans else 0.0
 
 
+def unigram_entropy(texts: Sequence[str]) -> float:
+    """- sum_w p(w) log2 p(w) in bits per word, p(w) the share of word w in the texts together; 0 if there are no words.
+
+    It grows with the texts, so compare equal amounts only.
+    """
+    counts = Counter(word for text in texts for word in WORD.findall(text))
+    total = counts.total()
+    return sum(n / total * math.log2(total / n) for n in counts.values())
+
+
+def out_of_vocabulary(texts: Sequence[str], vocabulary: Collection[str]) -> float:
+    """The share of words that are not in `vocabulary`, a set of those of the training text; 0 if there are no words.
+
+    The first and the last word of a text do not count: they may have been cut.
+    """
+    words = [word for text in texts for word in WORD.findall(text)[1:-1]]
+    return sum(word not in vocabulary for word in words) / len(words) if words else 0.0
+
+
 def summary(samples: Sequence[Sequence[str]], train: bytes) -> dict[str, float]:
-    """Every figure of this module: a mean over samples of equally many texts, or of all texts together."""
+    """The figures of the evaluate stage: a mean over samples of equally many texts, or of all texts together."""
     figures = {f"distinct_{n}": fmean(distinct(texts, n) for texts in samples) for n in (1, 2, 4)}
     texts = [text for sample in samples for text in sample]
     return figures | {"repetition": repetition(texts), "memorisation": memorisation(texts, train)}

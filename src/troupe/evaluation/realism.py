@@ -57,6 +57,15 @@ class Ruling:
     auc: float
 
 
+@dataclass(frozen=True)
+class Clustered:
+    """A mean of correlated values; its 95 % interval is mean ± reach."""
+
+    mean: float
+    standard_error: float
+    reach: float
+
+
 def paired(real: list[str], generated: list[str], place_N: np.ndarray) -> Windows:
     """A real and a generated window for every place."""
     return Windows(real + generated, np.repeat([False, True], len(place_N)), np.tile(place_N, 2))
@@ -125,34 +134,40 @@ def trial(validation: Windows, test: Windows, known: Known) -> dict[str, Ruling]
 
 
 def verdict(rulings: Sequence[Ruling]) -> dict[str, float]:
-    """Accuracy over all repetitions, with a 95 % interval that holds for other test text and other generated text.
-
-    The repetitions share the real text, and windows near each other share a subject, so they are not independent. The
-    variance is that between stretches of text (which holds the binomial error) plus that between repetitions, each
-    with its own degrees of freedom, joined as Welch and Satterthwaite do; it is never below that of a binomial. One
-    repetition knows nothing of the second part. The real text that the judge was trained on is taken as given.
-    """
+    """Accuracy over all repetitions, with a 95 % interval; its variance is never below that of a binomial."""
     correct_M = np.concatenate([r.correct for r in rulings]).astype(float)
-    n, accuracy = len(correct_M), float(correct_M.mean())
-    repetition_M = np.repeat(np.arange(len(rulings)), [len(r.correct) for r in rulings])
-    parts = [
-        _clustered_variance(correct_M - accuracy, group_M)
-        for group_M in (_stretches(np.concatenate([r.place for r in rulings])), repetition_M)
-    ]
+    n = len(correct_M)
     smoothed = (correct_M.sum() + 1) / (n + 2)  # Laplace: no mistake in n is not certainty
-    variance = max(sum(v for v, _ in parts), smoothed * (1 - smoothed) / n)
-    freedom = variance**2 / max(sum(v**2 / df for v, df in parts if df), 1e-300)
-    standard_error = math.sqrt(variance)
-    reach = float(stats.t.ppf(0.975, max(freedom, 1.0))) * standard_error
+    found = clustered([r.correct for r in rulings], [r.place for r in rulings], smoothed * (1 - smoothed) / n)
     return {
-        "accuracy": accuracy,
-        "low": max(0.0, accuracy - reach),
-        "high": min(1.0, accuracy + reach),
+        "accuracy": found.mean,
+        "low": max(0.0, found.mean - found.reach),
+        "high": min(1.0, found.mean + found.reach),
         "auc": float(np.mean([r.auc for r in rulings])),
         "correct": int(correct_M.sum()),
         "n": n,
-        "standard_error": standard_error,
+        "standard_error": found.standard_error,
     }
+
+
+def clustered(values: Sequence[np.ndarray], places: Sequence[np.ndarray], least_variance: float) -> Clustered:
+    """The mean of what every repetition found for its windows, known for other real text and other generated text.
+
+    The repetitions share the real text, and windows near each other share a subject, so they are not independent. The
+    variance is that between stretches of text (which holds the binomial error) plus that between repetitions, each
+    with its own degrees of freedom, joined as Welch and Satterthwaite do; it is at least `least_variance`. One
+    repetition knows nothing of the second part. The real text that the judge was trained on is taken as given.
+    """
+    value_M = np.concatenate(values).astype(float)
+    mean = float(value_M.mean())
+    repetition_M = np.repeat(np.arange(len(values)), [len(one) for one in values])
+    parts = [
+        _clustered_variance(value_M - mean, group_M) for group_M in (_stretches(np.concatenate(places)), repetition_M)
+    ]
+    variance = max(sum(v for v, _ in parts), least_variance)
+    freedom = variance**2 / max(sum(v**2 / df for v, df in parts if df), 1e-300)
+    standard_error = math.sqrt(variance)
+    return Clustered(mean, standard_error, float(stats.t.ppf(0.975, max(freedom, 1.0))) * standard_error)
 
 
 def _stretches(place_M: np.ndarray) -> np.ndarray:

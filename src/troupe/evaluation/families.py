@@ -1,0 +1,102 @@
+"""Families of judges: unlike classifiers that learn, afresh each time, to tell generated text from real text.
+
+A judge is a value; `fit` trains a new classifier and gives back its scorer. None shares weights, tokens or architecture
+with a generator or with a discriminator. What they know beforehand (`known`, `counted`) is counted in the text that the
+generators were trained on; the text that they learn from, and the text that they are heard on, must be no part of it,
+nor of each other, nor of what a discriminator was trained on.
+
+Shapes: M texts, F features, N orders of n-grams, T bytes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from troupe.evaluation.byte_network import ByteNetwork, trained
+from troupe.evaluation.ngram import KneserNey, kneser_ney
+from troupe.evaluation.realism import Known, known_ngrams, new_judge, unknown_share
+from troupe.seeding import derive_seed, generator
+
+Floats = NDArray[np.float64]
+Scorer = Callable[[Sequence[str]], Floats]  # texts -> logit_M: the log odds, in nats, that each is generated
+COUNTED_TEXT = 2**21  # bytes of training text that are counted: bounds memory and time for a large corpus
+MAX_ORDER = 8  # of the n-grams whose probability a judge sees
+
+
+class Judge(Protocol):
+    def fit(self, real: Sequence[str], fake: Sequence[str], seed: int) -> Scorer:
+        """Learn from as many real as generated texts of equal length; equal arguments give an equal scorer."""
+
+
+def families(train: str) -> Mapping[str, Judge]:
+    """One judge of every family; `train` is the text that the generators were trained on."""
+    known, counted = known_ngrams(train), kneser_ney(train.encode()[:COUNTED_TEXT], MAX_ORDER)
+    return {"linear": Linear(known), "boosted": Boosted(known, counted), "neural": Neural(counted)}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The judge of the evaluate stage (realism.py): logistic regression on character n-grams."""
+
+    known: Known
+
+    def fit(self, real: Sequence[str], fake: Sequence[str], seed: int) -> Scorer:
+        judge = new_judge(self.known).fit([*real, *fake], _labels(real, fake))
+        return lambda texts: np.asarray(judge.decision_function(texts), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Boosted:
+    """Gradient-boosted trees (Friedman 2001, "Greedy Function Approximation: A Gradient Boosting Machine") on how often
+    a text holds each byte, how much its bytes surprise Kneser-Ney models, and what share of its n-grams is unknown."""
+
+    known: Known
+    counted: KneserNey
+
+    def fit(self, real: Sequence[str], fake: Sequence[str], seed: int) -> Scorer:
+        trees = HistGradientBoostingClassifier(
+            learning_rate=0.05, max_leaf_nodes=8, early_stopping=True, random_state=derive_seed(seed, "trees") % 2**32
+        ).fit(self._features([*real, *fake]), _labels(real, fake))
+        return lambda texts: np.asarray(trees.decision_function(self._features(texts)), dtype=np.float64)
+
+    def _features(self, texts: Sequence[str]) -> Floats:
+        """(M, F)"""
+        encoded = [text.encode() for text in texts]
+        shares = [np.bincount(np.frombuffer(text, np.uint8), minlength=256) / max(1, len(text)) for text in encoded]
+        surprise = [_summary(surprise_NT) for surprise_NT in surprises(self.counted, texts)]
+        return np.hstack([np.array(shares), np.array(surprise), unknown_share(texts, self.known)])
+
+
+@dataclass(frozen=True)
+class Neural:
+    """A convolutional network that reads bytes, and how much each surprises Kneser-Ney models (byte_network.py)."""
+
+    counted: KneserNey
+
+    def fit(self, real: Sequence[str], fake: Sequence[str], seed: int) -> Scorer:
+        texts, rng = [*real, *fake], generator(seed, "neural judge")
+        network = ByteNetwork(len(self.counted.orders), rng)
+        trained(network, texts, surprises(self.counted, texts), _labels(real, fake), rng)
+        return lambda texts: network.score(texts, surprises(self.counted, texts))
+
+
+def surprises(counted: KneserNey, texts: Sequence[str]) -> list[Floats]:
+    """surprise_NT of every text: -log2 of the probability of each of its bytes, at every order; in bits."""
+    return [-np.log2(counted.probabilities(text.encode())) for text in texts]
+
+
+def _summary(surprise_NT: Floats) -> Floats:
+    """Mean, spread, median and ninth decile of each order; all 0 for an empty text."""
+    if not surprise_NT.size:
+        return np.zeros(4 * len(surprise_NT))
+    middle_N, high_N = np.quantile(surprise_NT, [0.5, 0.9], axis=1)
+    return np.concatenate([surprise_NT.mean(axis=1), surprise_NT.std(axis=1), middle_N, high_N])
+
+
+def _labels(real: Sequence[str], fake: Sequence[str]) -> NDArray[np.bool_]:
+    """generated_M"""
+    return np.repeat([False, True], [len(real), len(fake)])
