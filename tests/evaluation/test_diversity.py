@@ -1,8 +1,19 @@
 """Diversity and memorisation, worked by hand."""
 
-import pytest
+import math
 
-from troupe.evaluation.diversity import distinct, memorisation, repetition, summary
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from troupe.evaluation.diversity import (
+    distinct,
+    memorisation,
+    out_of_vocabulary,
+    repetition,
+    summary,
+    unigram_entropy,
+)
 
 
 def test_distinct_counts_over_all_texts() -> None:
@@ -36,3 +47,21 @@ def test_summary_averages_samples_of_equal_size() -> None:
     figures = summary([["a b"], ["a a"]], b"")
     assert figures["distinct_1"] == pytest.approx((1 + 0.5) / 2)
     assert set(figures) == {"distinct_1", "distinct_2", "distinct_4", "repetition", "memorisation"}
+
+
+def test_entropy_of_words_over_all_texts() -> None:
+    """a a / b c: shares 1/2, 1/4, 1/4, hence 1/2 * 1 + 2 * 1/4 * 2 bits."""
+    assert unigram_entropy(["a a", "b c"]) == pytest.approx(1.5)
+    assert unigram_entropy([]) == 0
+
+
+@given(st.lists(st.text("ab ", max_size=10)))
+def test_entropy_is_at_most_that_of_words_that_are_equally_frequent(texts: list[str]) -> None:
+    words = {word for text in texts for word in text.split()}
+    assert 0 <= unigram_entropy(texts) <= math.log2(max(1, len(words))) + 1e-12
+
+
+def test_words_at_the_ends_may_be_cut_and_do_not_count() -> None:
+    """ "og", "cat", "xat", "s" and "zz", "the", "th": of cat, xat, the one is unknown."""
+    assert out_of_vocabulary(["og cat xat s", "zz the th"], {"cat", "the"}) == pytest.approx(1 / 3)
+    assert out_of_vocabulary(["one two"], set()) == 0

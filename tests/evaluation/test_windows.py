@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from troupe.data.tokenizer import ByteTokenizer, Tokenizer, make_tokenizer
+from troupe.decoding import Decoding
 from troupe.errors import CorpusError
-from troupe.evaluation.windows import Places, clip, continuations, find_places, markov
+from troupe.evaluation.windows import Places, clip, continuations, find_places, markov, sampler
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 
@@ -59,6 +60,14 @@ def test_continuations_have_the_length_of_real_windows_and_follow_the_seed(kind:
     assert one == again != other
     assert len(one) == len(found.starts)
     assert all(len(text.encode()) >= WIDTH - 6 and len(text) <= WIDTH for text in one)
+
+
+def test_texts_are_drawn_by_the_sampler_that_is_given() -> None:
+    """Greedy drawing has no use for a seed; the sampler by default is the model's own distribution."""
+    found, writer = places(ByteTokenizer()), model(256)
+    greedy = sampler(Decoding(greedy=True))
+    assert continuations(writer, found, 1, greedy) == continuations(writer, found, 2, greedy)
+    assert continuations(writer, found, 1, sampler(Decoding(temperature=1.0))) == continuations(writer, found, 1)
 
 
 def test_the_length_of_tokens_is_not_selected_for() -> None:

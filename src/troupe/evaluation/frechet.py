@@ -69,9 +69,7 @@ def mauve(one_MD: Floats, other_MD: Floats, seed: int) -> float:
     try:
         from mauve import compute_mauve
     except ImportError:
-        raise TroupeError(
-            "MAUVE needs mauve-text, which is under the GPL: `pip install mauve-text`, if you may"
-        ) from None
+        raise TroupeError("MAUVE needs mauve-text (GPL version 3): install troupe[mauve]") from None
     found = compute_mauve(p_features=one_MD, q_features=other_MD, seed=seed, verbose=False)
     return float(found.mauve)
 

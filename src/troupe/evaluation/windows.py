@@ -4,6 +4,7 @@ Shapes: N windows, P tokens of prompt, T tokens.
 """
 
 import codecs
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,17 @@ from troupe.seeding import derive_seed, generator
 CACHE_FLOATS = 2**28  # 1 GB of keys and values: bounds how many texts are generated at a time
 FEWEST = 8  # windows; with fewer no judge can be trained on one half and tested on the other
 CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes that stand inside a UTF-8 character, never at its beginning
+
+
+Sample = Callable[[GPT, Tensor, int, list[int]], Tensor]  # model, ids_BT, n_new, seeds -> ids_BT with n_new more
+
+
+def sampler(decoding: Decoding) -> Sample:
+    """Draw token after token."""
+    return lambda model, ids_BT, n_new, seeds: generate(model, ids_BT, n_new, decoding, seeds)
+
+
+OWN_DISTRIBUTION = sampler(Decoding())  # temperature 1, no filter
 
 
 @dataclass(frozen=True)
@@ -65,11 +77,11 @@ def find_places(split: str, ids: np.ndarray, tokenizer: Tokenizer, width: int, p
     return Places(ids, np.array(starts), prompt, width, tokenizer)
 
 
-def continuations(model: GPT, places: Places, seed: int) -> list[str]:
+def continuations(model: GPT, places: Places, seed: int, sample: Sample = OWN_DISTRIBUTION) -> list[str]:
     """What the model writes at every place after the real tokens before it; the prompt is not part of the text.
 
-    Drawn from the model's own distribution: temperature 1, no filter, every place with random numbers of its own. Texts
-    that are still too short when typical ones are long enough are continued, so that long tokens are not preferred.
+    Every place has random numbers of its own. Texts that are still too short when typical ones are long enough are
+    continued, so that long tokens are not preferred.
     """
     config, device = model.config, next(model.parameters()).device
     batch = max(1, CACHE_FLOATS // (2 * config.n_layer * config.block_size * config.n_embd))
@@ -78,13 +90,13 @@ def continuations(model: GPT, places: Places, seed: int) -> list[str]:
     ids_NP = places.prompts().to(device)
     seeds = [derive_seed(seed, place) for place in range(len(ids_NP))]
     parts = [slice(i, i + batch) for i in range(0, len(ids_NP), batch)]
-    return [text for part in parts for text in _write(model, ids_NP[part], enough, places, seeds[part])]
+    return [text for part in parts for text in _write(model, ids_NP[part], enough, places, seeds[part], sample)]
 
 
-def _write(model: GPT, ids_BT: Tensor, n_new: int, places: Places, seeds: list[int]) -> list[str]:
+def _write(model: GPT, ids_BT: Tensor, n_new: int, places: Places, seeds: list[int], sample: Sample) -> list[str]:
     texts, rows = [b""] * len(ids_BT), list(range(len(ids_BT)))
     while rows:
-        ids_BT = generate(model, ids_BT, n_new, Decoding(), [derive_seed(seeds[row], ids_BT.size(1)) for row in rows])
+        ids_BT = sample(model, ids_BT, n_new, [derive_seed(seeds[row], ids_BT.size(1)) for row in rows])
         for row, ids_T in zip(rows, ids_BT[:, places.prompt :].tolist(), strict=True):
             texts[row] = places.tokenizer.decode_bytes(ids_T)
         short = [i for i, row in enumerate(rows) if len(texts[row]) < places.width]

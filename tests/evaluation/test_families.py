@@ -1,0 +1,93 @@
+"""Families of judges: what each must catch, what none may claim, and that they are what their seed makes them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from troupe.evaluation.byte_network import ByteNetwork, batch
+from troupe.evaluation.families import families, surprises
+from troupe.evaluation.realism import paired
+from troupe.evaluation.referee import Trial, hear, summed_up
+
+N = 120
+WORDS = ["the", "of", "and", "to", "in", "is", "that", "for", "was", "with", "not", "his", "but", "are", "this", "have"]
+JUDGES = families(" ".join(np.random.default_rng(9).choice(WORDS, 3000)))
+NAMES = list(JUDGES)
+
+
+def sentences(seed: int, n: int = N, weights: Sequence[float] | None = None) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, 12, p=weights)) for _ in range(n)]
+
+
+def garbled(texts: list[str], seed: int) -> list[str]:
+    """Two letters of every text exchanged for others that the language has, so that words are almost words."""
+    rng = np.random.default_rng(seed)
+
+    def garble(text: str) -> str:
+        letters = list(text)
+        for at in rng.choice(len(letters), 2, replace=False):
+            letters[at] = rng.choice(list("aehint"))
+        return "".join(letters)
+
+    return [garble(text) for text in texts]
+
+
+def judged(name: str, learn: tuple[list[str], list[str]], test: tuple[list[str], list[str]]) -> dict[str, float]:
+    windows = [paired(*texts, np.arange(len(texts[0]))) for texts in (learn, test)]
+    return summed_up([hear(JUDGES[name], Trial(*windows, seed=0))])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_catches_words_that_are_almost_words(name: str) -> None:
+    found = judged(name, (sentences(0), garbled(sentences(1), 1)), (sentences(2), garbled(sentences(3), 3)))
+    assert found["accuracy"] > 0.9
+    assert found["jsd_low"] > 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_none_tells_text_of_one_kind_apart(name: str) -> None:
+    found = judged(name, (sentences(0), sentences(1)), (sentences(2), sentences(3)))
+    assert found["low"] < 0.5 < found["high"]
+    assert found["jsd_low"] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_none_claims_more_than_the_ideal_judge(name: str) -> None:
+    """Words are drawn alone, half as likely or one and a half times: the ideal judge adds up their log odds."""
+    weights = np.where(np.arange(16) % 2, 0.5, 1.5) / 16
+    learn, test = ((sentences(s), sentences(s + 1, weights=list(weights))) for s in (0, 2))
+    odds = dict(zip(WORDS, np.log(16 * weights), strict=True))
+    logit_M = np.array([sum(odds[word] for word in text.split()) for text in [*test[0], *test[1]]])
+    ideal_M = 1 - np.logaddexp(0, -np.repeat([-1, 1], N) * logit_M) / np.log(2)
+    found = judged(name, learn, test)
+    assert 0 <= found["jsd"] < ideal_M.mean()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_arguments_give_equal_scores(name: str) -> None:
+    real, fake, asked = sentences(0, 30), garbled(sentences(1, 30), 1), sentences(2, 10)
+    one, again = (JUDGES[name].fit(real, fake, seed=5)(asked) for _ in range(2))
+    np.testing.assert_array_equal(one, again)
+    assert one.shape == (10,)
+
+
+def test_the_network_says_nothing_before_it_learned_and_padding_tells_nothing_of_a_text() -> None:
+    network = ByteNetwork(3, torch.Generator().manual_seed(0))
+    bits = [np.ones((3, 2)), np.ones((3, 4))]
+    byte_BT, surprise_BNT = batch(["ab", "cdef"], bits)
+    assert byte_BT.tolist() == [[97, 98, 256, 256], [99, 100, 101, 102]]
+    assert surprise_BNT[0, 0].tolist() == [1, 1, 0, 0]
+    assert network.score(["ab", "cdef"], bits).tolist() == [0, 0]
+    with torch.no_grad():
+        network.output.weight.normal_(generator=torch.Generator().manual_seed(1))
+    alone = network.score(["ab"], bits[:1])
+    assert network.score(["ab", "cdef"], bits)[0] == alone[0] != 0
+
+
+def test_surprise_is_in_bits() -> None:
+    counted = JUDGES["boosted"].counted  # type: ignore[attr-defined]
+    (surprise_NT,) = surprises(counted, ["the of"])
+    np.testing.assert_allclose(2**-surprise_NT, counted.probabilities(b"the of"))
