@@ -7,6 +7,7 @@ import numpy as np
 
 from troupe.adversarial.game import Game
 from troupe.adversarial.reinforce import Reinforce
+from troupe.adversarial.selection import Bounds
 from troupe.conversion.attention import convert
 from troupe.decoding import evaluating
 from troupe.models.config import GPTConfig
@@ -42,10 +43,11 @@ def new_game(
     rules: Reinforce | None = None,
     start: GPT | None = None,
     reference: GPT | None = None,
+    bounds: Bounds | None = None,
 ) -> Game:
     overrides = [f"adversarial.{change}" for change in f"{SMALL} {changes}".split()]
     params = load_params(ROOT / "params.yaml", overrides).adversarial
-    return Game(start or new_model(seed), TEXT, TEXT[:1000], params, seed, rules, reference)
+    return Game(start or new_model(seed), TEXT, TEXT[:1000], params, seed, rules, reference, bounds)
 
 
 def bits_per_byte(model: GPT) -> float:

@@ -3,33 +3,40 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
-from tests.adversarial.games import VOCAB, bits_per_byte, new_game
+from tests.adversarial.games import VOCAB, bits_per_byte, new_game, new_model, with_experts
+from troupe.adversarial.ddo import ddo_step
+from troupe.adversarial.game import Game
 from troupe.adversarial.loop import Outcome, refine, update_critic
 from troupe.adversarial.objectives import GAN
 from troupe.adversarial.policy import update_generator
 from troupe.adversarial.reinforce import LITERAL, Reinforce
+from troupe.adversarial.resampling import distil_step
+from troupe.adversarial.selection import Bounds
 from troupe.errors import Interrupted, TroupeError
+from troupe.models.gpt2 import GPT
 from troupe.training.checkpoint import Checkpoint
 
 
 class Run:
     """One game with everything that it handed out."""
 
-    def __init__(self, changes: str = "", seed: int = 0, rules: Reinforce | None = None) -> None:
-        self.game = new_game(changes, seed, rules)
+    def __init__(self, changes: str = "", seed: int = 0, rules: Reinforce | None = None, **more: Any) -> None:
+        self.game = new_game(changes, seed, rules, **more)
         self.logged: list[tuple[int, dict[str, float]]] = []
         self.saved: list[Checkpoint] = []
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.logged.append((step, dict(values)))
 
-    def play(self, resume: Checkpoint | None = None, interrupted: Callable[[], int] = lambda: 0) -> Outcome:
+    def play(self, resume: Checkpoint | None = None, interrupted: Callable[[], int] = lambda: 0, **arm: Any) -> Outcome:
         keep = lambda checkpoint: self.saved.append(copy.deepcopy(checkpoint))  # noqa: E731
-        return refine(self.game, bits_per_byte, self.log, keep, resume, interrupted)
+        return refine(self.game, bits_per_byte, self.log, keep, resume, interrupted, **arm)
 
     @property
     def weights(self) -> list[torch.Tensor]:
@@ -86,7 +93,7 @@ def test_a_strong_pull_keeps_the_generator_near_the_start() -> None:
 def test_every_step_is_logged_and_looks_say_more() -> None:
     run = Run()
     run.play()
-    looks = {"val/bpb", "val/distinct_2", "critic/auc", "critic/gap"}
+    looks = {"val/bpb", "val/distinct_2", "val/kl", "critic/auc", "critic/gap"}
     updates = {
         "critic/loss",
         "reward/mean",
@@ -176,6 +183,56 @@ def test_of_several_good_looks_the_last_is_kept() -> None:
 class NoReward(GAN):
     def reward(self, score_B: torch.Tensor) -> torch.Tensor:
         return score_B * math.nan
+
+
+@pytest.mark.parametrize(("figures", "kept"), [((0.9, 0.7, 0.8, 0.75), 2), ((0.6, 0.7, 0.8, 0.6), 0)])
+def test_of_several_good_looks_the_judge_chooses_the_start_among_them(figures: tuple[float, ...], kept: int) -> None:
+    """Looks at steps 0, 2, 4 and 6; the weights that stand at the end are those of the look that was chosen."""
+    verdicts, seen = iter(figures), []
+
+    def judge(model: GPT) -> float:
+        seen.append(copy.deepcopy(model.state_dict()))
+        return next(verdicts)
+
+    run = Run()
+    outcome = run.play(judge=judge)
+    assert outcome.kept.step == kept
+    assert outcome.kept.judge == min(figures)
+    assert [values["val/judge"] for _, values in run.logged if "val/judge" in values] == list(figures)
+    assert all(x.equal(y) for x, y in zip(run.weights, seen[kept // 2].values(), strict=True))
+
+
+def test_a_judges_choice_survives_a_restart() -> None:
+    straight, resumed = Run(), Run()
+    judge = lambda model: (model.token_embedding.weight.sum().item() * 1e6) % 1  # noqa: E731
+    outcome = straight.play(judge=judge)
+    assert resumed.play(straight.saved[0], judge=judge) == outcome
+    assert same(straight, resumed)
+
+
+def test_divergence_beyond_its_bound_is_a_collapse() -> None:
+    run = Run("learning_rate=1e-2 kl_weight=0", bounds=Bounds(max_bpb_rise=10, min_distinct=0, max_kl=0.001))
+    outcome = run.play()
+    assert outcome.fault is not None
+    assert outcome.fault.startswith("val/kl is")
+    assert outcome.kept == outcome.start
+
+
+def test_how_a_generators_experts_are_used_is_logged_at_looks() -> None:
+    run = Run(start=with_experts())
+    run.play()
+    effective = [values["moe/effective_experts"] for _, values in run.logged if "moe/effective_experts" in values]
+    assert len(effective) == 4
+    assert all(1 < count <= 4 for count in effective)
+
+
+@pytest.mark.parametrize("learn", [partial(distil_step, candidates=3), partial(ddo_step, start=new_model())])
+def test_other_arms_play_the_same_game_and_resume_as_it_does(learn: Callable[[Game, int], dict[str, float]]) -> None:
+    straight, resumed = Run(), Run()
+    outcome = straight.play(learn=learn)
+    assert resumed.play(straight.saved[0], learn=learn) == outcome
+    assert same(straight, resumed)
+    assert outcome.kept.kl > 0
 
 
 def test_a_gradient_that_is_not_finite_stops_the_game() -> None:

@@ -1,6 +1,5 @@
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -8,11 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from troupe.adversarial.selection import Look, auc, distinct_2, fault
-from troupe.params import load_params
+from troupe.adversarial.selection import Bounds, Look, auc, better, distinct_2, fault
 
-ROOT = Path(__file__).parents[2]
-PARAMS = load_params(ROOT / "params.yaml", ["adversarial.max_bpb_rise=0.1", "adversarial.min_distinct=0.5"]).adversarial
+BOUNDS = Bounds(max_bpb_rise=0.1, min_distinct=0.5)
+NARROW = replace(BOUNDS, max_kl=0.02, max_auc_rise=0.1)
 START = Look(step=0, bpb=2.0, distinct_2=0.8, auc=0.7, gap=1.0)
 
 scores = st.lists(st.integers(-3, 3), min_size=1, max_size=20)  # few values, so that ties happen
@@ -39,8 +37,39 @@ def test_distinct_pairs_by_hand() -> None:
         ({"distinct_2": 0.39}, "val/distinct_2 is 0.3900 at step 7, below the bound of 0.4000"),
         ({"bpb": math.nan}, "val/bpb is nan at step 7"),
         ({"bpb": math.inf}, "val/bpb is inf at step 7"),
-        ({"auc": 0.0, "gap": -9.0}, None),  # what the training discriminator thinks has no say
+        ({"auc": 1.0, "gap": 9.0, "kl": 5.0}, None),  # not asked for
     ],
 )
 def test_what_forbids_keeping_a_generator(change: dict[str, float], named: str | None) -> None:
-    assert fault(replace(START, step=7, **change), START, PARAMS) == named
+    assert fault(replace(START, step=7, **change), START, BOUNDS) == named
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"auc": 0.79, "kl": 0.02}, None),
+        ({"auc": 0.0, "judge": 1.0}, None),  # told ever less easily by the discriminator; the judge sets no bound
+        ({"kl": 0.021}, "val/kl is 0.0210 at step 7, above the bound of 0.0200"),
+        ({"auc": 0.81}, "critic/auc is 0.8100 at step 7, above the bound of 0.8000"),
+    ],
+)
+def test_divergence_and_being_told_more_easily_count_where_they_are_bounded(
+    change: dict[str, float], named: str | None
+) -> None:
+    assert fault(replace(START, step=7, **change), START, NARROW) == named
+
+
+@pytest.mark.parametrize(
+    ("found", "kept", "takes_its_place"), [(0.6, 0.7, True), (0.7, 0.7, False), (0.8, 0.7, False), (None, None, True)]
+)
+def test_the_judge_chooses_and_of_equals_the_earlier(
+    found: float | None, kept: float | None, takes_its_place: bool
+) -> None:
+    assert better(replace(START, step=9, judge=found), replace(START, judge=kept)) == takes_its_place
+
+
+def test_a_look_is_stored_and_read_back() -> None:
+    look = replace(START, kl=0.1, judge=0.6)
+    assert Look(**look.facts()) == look
+    assert look.figures()["val/judge"] == 0.6
+    assert "val/judge" not in START.figures()

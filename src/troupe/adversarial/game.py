@@ -16,6 +16,7 @@ from torch import Tensor
 from troupe.adversarial.features import Read, ReferenceFeatures, no_features
 from troupe.adversarial.objectives import Score, objective_from
 from troupe.adversarial.reinforce import Reinforce
+from troupe.adversarial.selection import Bounds
 from troupe.data.batches import Batches, Ids, Shards
 from troupe.decoding import Decoding, generate
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
@@ -46,15 +47,17 @@ class Game:
         seed: int,
         rules: Reinforce | None = None,
         reference: GPT | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         """`rules`: how the generator learns; by default with a leave-one-out baseline and `params.kl_weight`.
         `reference`: the discriminator also reads what this model says of each token; it must have been trained on text
-        disjoint from `train_ids` (features.ReferenceFeatures).
+        disjoint from `train_ids` (features.ReferenceFeatures). `bounds`: by default those of `params`.
 
         Raises CorpusError if a split is shorter than a prompt and its continuation.
         """
         self.params, self.seed = params, seed
         self.rules = rules or Reinforce(kl_weight=params.kl_weight)
+        self.bounds = bounds or Bounds(params.max_bpb_rise, params.min_distinct)
         self.replay: deque[Sampled] = deque(maxlen=self.rules.replay)  # the latest first
         self.device = next(start.parameters()).device
         # Eval mode throughout: with dropout, the network that is scored would not be the one that sampled.
@@ -84,11 +87,12 @@ class Game:
         """Real sequences ids_BT of the training split. Draws are numbered: a game that resumes sees the same ones."""
         return self._text.batches(draw)[0].to(self.device)
 
-    def fake(self, real_BT: Tensor, *draw: str | int) -> Tensor:
-        """ids_BT: the same prompts, continued by the generator from its own distribution (temperature 1, no filter)."""
+    def fake(self, real_BT: Tensor, *draw: str | int, writer: GPT | None = None) -> Tensor:
+        """ids_BT: the same prompts, continued by the generator (or another writer) from its own distribution
+        (temperature 1, no filter)."""
         prompts_BP = real_BT[:, : self.params.prompt_length]
         seeds = [derive_seed(self.seed, "adversarial", *draw, "fake", row) for row in range(len(prompts_BP))]
-        return generate(self.generator, prompts_BP, self.params.sequence_length, Decoding(), seeds)
+        return generate(writer or self.generator, prompts_BP, self.params.sequence_length, Decoding(), seeds)
 
     def read(self, ids_BT: Tensor) -> Read:
         """As the discriminator reads them; without gradient."""

@@ -11,15 +11,18 @@ from torch import Tensor
 
 from troupe.adversarial.discrimination import Examples, update
 from troupe.adversarial.game import Game, Sampled
-from troupe.adversarial.policy import Figures, likelihood_step, update_generator
-from troupe.adversarial.selection import Look, auc, distinct_2, fault
+from troupe.adversarial.policy import Figures, kl_to_start, likelihood_step, update_generator
+from troupe.adversarial.selection import Look, auc, better, distinct_2, fault
 from troupe.errors import TroupeError
 from troupe.models.gpt2 import GPT
+from troupe.models.switchhead import expert_usage, routers
 from troupe.training.checkpoint import Checkpoint
 from troupe.training.interruption import stopped
 from troupe.training.state import restore, snapshot
 
 Validate = Callable[[GPT], float]  # bits per byte of validation text; leaves the model in the mode it was in
+Judge = Callable[[GPT], float]  # how often judges that trained on neither player tell its validation text: the worst's
+Learn = Callable[[Game, int], Figures]  # one update of the generator, with draws of that number; "generator/grad_norm"
 Log = Callable[[int, Mapping[str, float]], None]
 
 
@@ -48,8 +51,11 @@ def refine(
     save: Callable[[Checkpoint], None],
     resume: Checkpoint | None = None,
     interrupted: Callable[[], int] = lambda: 0,
+    learn: Learn = update_generator,
+    judge: Judge | None = None,
 ) -> Outcome:
-    """Play the game; afterwards `game.generator` is the generator that was kept.
+    """Play the game; afterwards `game.generator` is the generator that was kept: of the looks within `game.bounds`, the
+    start among them, the one that `judge` finds best, or the last if there is no judge.
 
     `log(step, values)` is called once for the start (step 0) and after every generator update. Stopped anywhere and
     called again with the newest checkpoint that it gave to `save`, it ends with the same weights to the byte.
@@ -58,16 +64,17 @@ def refine(
     and a last `save`, once `interrupted()` gives the number of a signal.
     """
     params, problem = game.params, None
-    kept = take_up(game, resume) if resume else begin(game, validate, log, interrupted)
+    kept = take_up(game, resume) if resume else begin(game, validate, log, interrupted, judge)
     for step in range(resume.step + 1 if resume else 1, params.steps + 1):
-        figures = play(game, step)
+        figures = play(game, step, learn)
         if not math.isfinite(figures["generator/grad_norm"]):
             problem = f"the generator's gradient is not finite at step {step}"
         elif _due(step, params.eval_interval, params.steps):
-            found = look(game, step, validate)
-            figures |= found.figures()
-            problem = fault(found, kept.start, params)
-            kept = kept if problem else Kept(_copy(game.generator), found, kept.start)
+            found = look(game, step, validate, judge)
+            figures |= found.figures() | experts(game)
+            problem = fault(found, kept.start, game.bounds)
+            if not problem and better(found, kept.look):
+                kept = Kept(_copy(game.generator), found, kept.start)
         log(step, figures)
         if problem:
             break
@@ -80,25 +87,25 @@ def refine(
     return Outcome(kept.start, kept.look, problem)
 
 
-def begin(game: Game, validate: Validate, log: Log, interrupted: Callable[[], int]) -> Kept:
+def begin(game: Game, validate: Validate, log: Log, interrupted: Callable[[], int], judge: Judge | None = None) -> Kept:
     """Train the discriminator alone for `warmup_critic` updates, then look at where the game starts."""
     for draw in range(game.params.warmup_critic):
         if number := interrupted():
             raise stopped(0, game.params.steps, number)
         update_critic(game, draw)
-    start = look(game, 0, validate)
+    start = look(game, 0, validate, judge)
     if not math.isfinite(start.gap):
         raise TroupeError("the discriminator diverged in its warm-up; lower adversarial.critic_learning_rate")
-    log(0, start.figures())
+    log(0, start.figures() | experts(game))
     return Kept(_copy(game.generator), start, start)
 
 
-def play(game: Game, step: int) -> Figures:
+def play(game: Game, step: int, learn: Learn = update_generator) -> Figures:
     """One step of the game: `n_critic` updates of the discriminator, then one of the generator."""
     n_critic, every = game.params.n_critic, game.rules.likelihood_every
     first = game.params.warmup_critic + (step - 1) * (n_critic + 1)
     losses = [update_critic(game, draw) for draw in range(first, first + n_critic)]
-    figures = {"critic/loss": losses[-1], **update_generator(game, first + n_critic)}
+    figures = {"critic/loss": losses[-1], **learn(game, first + n_critic)}
     return figures | likelihood_step(game, first + n_critic) if every and step % every == 0 else figures
 
 
@@ -116,14 +123,29 @@ def update_critic(game: Game, draw: int) -> float:
     )
 
 
-def look(game: Game, step: int, validate: Validate) -> Look:
+def look(game: Game, step: int, validate: Validate, judge: Judge | None = None) -> Look:
     """Both players on validation text: the same prompts and the same random numbers at every look."""
     real_BT = game.held_out_BT
     fake_BT = game.fake(real_BT, "look")
     real_B, fake_B = game.scores(real_BT), game.scores(fake_BT)
     written_BS = fake_BT[:, game.params.prompt_length :]
-    gap = (real_B.mean() - fake_B.mean()).item()
-    return Look(step, validate(game.generator), distinct_2(written_BS), auc(real_B, fake_B), gap)
+    return Look(
+        step,
+        bpb=validate(game.generator),
+        distinct_2=distinct_2(written_BS),
+        auc=auc(real_B, fake_B),
+        gap=(real_B.mean() - fake_B.mean()).item(),
+        kl=kl_to_start(game, fake_BT),
+        judge=judge(game.generator) if judge else None,
+    )
+
+
+def experts(game: Game) -> Figures:
+    """How the routers of a generator that has any choose on validation text; named as in the stage before."""
+    if not routers(game.generator):
+        return {}
+    usage = expert_usage(game.generator, game.held_out_BT)
+    return {"moe/effective_experts": usage.effective_LRH.mean().item(), "moe/dead_experts": usage.dead}
 
 
 def put_down(game: Game, step: int, kept: Kept) -> Checkpoint:

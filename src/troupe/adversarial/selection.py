@@ -1,10 +1,11 @@
-"""Which generator is kept, and how a collapse is noticed. The training discriminator has no say in it.
+"""Which generator is kept, and how a collapse is noticed. The training discriminator does not choose.
 
 A discriminator is no judge of the generator that was trained against it, and the lowest likelihood loss would nearly
-always choose the model of step 0. So the rule is one that neither can bend: training goes on while the generator stays
-close to where it started, in likelihood on held-out text and in variety; at the first look that finds it outside these
-bounds it stops, and the generator of the look before is kept. Whether that one is *better* is for the independent
-judge of the evaluate stage to say.
+always choose the model of step 0. So training goes on while the generator stays within bounds of where it started, in
+likelihood on held-out text, in variety, in divergence and in how easily it is told; at the first look outside it stops.
+Of the looks within bounds, the start among them, the one that a validation judge finds best is kept; without such a
+judge, the last. Whether that one is *better* is for the independent judge of test text to say: the least of several
+noisy figures is too low.
 
 Shapes: B sequences, S generated tokens.
 """
@@ -14,8 +15,6 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
-
-from troupe.params import AdversarialParams
 
 
 @dataclass(frozen=True)
@@ -27,17 +26,21 @@ class Look:
     distinct_2: float  # of the generated continuations; the real ones' value is the good one
     auc: float  # of the discriminator; 0.5 = it cannot tell real from generated
     gap: float  # mean score of real minus generated text, in the objective's own unit
+    kl: float = 0.0  # KL(generator || start) in nats per generated token
+    judge: float | None = None  # accuracy of a judge that trained on neither player; 0.5 is best; None: not asked
 
     def figures(self) -> dict[str, float]:
         """As they are logged."""
-        return {
+        figures = {
             "val/bpb": self.bpb,
             "val/distinct_2": self.distinct_2,
+            "val/kl": self.kl,
             "critic/auc": self.auc,
             "critic/gap": self.gap,
         }
+        return figures if self.judge is None else {**figures, "val/judge": self.judge}
 
-    def facts(self) -> dict[str, float]:
+    def facts(self) -> dict[str, float | None]:
         """As they are stored; `Look(**facts)` reads them back."""
         return asdict(self)
 
@@ -57,13 +60,33 @@ def distinct_2(ids_BS: Tensor) -> float:
     return len(torch.unique(pairs_N2, dim=0)) / max(1, len(pairs_N2))
 
 
-def fault(look: Look, start: Look, params: AdversarialParams) -> str | None:
+@dataclass(frozen=True)
+class Bounds:
+    """How far a generator may go from where it started and still be kept."""
+
+    max_bpb_rise: float  # as a share of the start's
+    min_distinct: float  # different token pairs, as a share of the start's
+    max_kl: float = math.inf  # nats per token
+    max_auc_rise: float = 1.0  # over the start's; 1 lets it be told ever so easily
+
+
+def fault(look: Look, start: Look, bounds: Bounds) -> str | None:
     """What forbids keeping the generator of this look, in one line; None if nothing does."""
-    highest, lowest = start.bpb * (1 + params.max_bpb_rise), start.distinct_2 * params.min_distinct
     if not math.isfinite(look.bpb):
         return f"val/bpb is {look.bpb} at step {look.step}"
-    if look.bpb > highest:
-        return f"val/bpb is {look.bpb:.4f} at step {look.step}, above the bound of {highest:.4f}"
-    if look.distinct_2 < lowest:
-        return f"val/distinct_2 is {look.distinct_2:.4f} at step {look.step}, below the bound of {lowest:.4f}"
+    limits = {
+        "val/bpb": (look.bpb, "above", start.bpb * (1 + bounds.max_bpb_rise)),
+        "val/distinct_2": (look.distinct_2, "below", start.distinct_2 * bounds.min_distinct),
+        "val/kl": (look.kl, "above", bounds.max_kl),
+        "critic/auc": (look.auc, "above", start.auc + bounds.max_auc_rise),
+    }
+    for name, (value, side, bound) in limits.items():
+        if value > bound if side == "above" else value < bound:
+            return f"{name} is {value:.4f} at step {look.step}, {side} the bound of {bound:.4f}"
     return None
+
+
+def better(look: Look, kept: Look) -> bool:
+    """Whether the generator of a later look takes the place of the one kept: if the judge finds it better, or if there
+    is no judge."""
+    return look.judge is None or kept.judge is None or look.judge < kept.judge
