@@ -210,6 +210,16 @@ def test_a_judges_choice_survives_a_restart() -> None:
     assert same(straight, resumed)
 
 
+def test_without_a_signal_the_game_is_not_played() -> None:
+    """Three updates do not make a discriminator that is sure to tell nine in ten; the start is kept, to the bit."""
+    run = Run(bounds=Bounds(max_bpb_rise=10, min_distinct=0, min_auc=0.9))
+    outcome = run.play()
+    assert outcome.fault is not None
+    assert outcome.fault.startswith("no signal: critic/auc is")
+    assert [step for step, _ in run.logged] == [0]
+    assert all(x.equal(y) for x, y in zip(run.weights, run.game.start.state_dict().values(), strict=True))
+
+
 def test_divergence_beyond_its_bound_is_a_collapse() -> None:
     run = Run("learning_rate=1e-2 kl_weight=0", bounds=Bounds(max_bpb_rise=10, min_distinct=0, max_kl=0.001))
     outcome = run.play()

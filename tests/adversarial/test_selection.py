@@ -3,23 +3,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 
-from troupe.adversarial.selection import Bounds, Look, auc, better, distinct_2, fault
+from troupe.adversarial.selection import Bounds, Look, better, distinct_2, fault, no_signal
 
 BOUNDS = Bounds(max_bpb_rise=0.1, min_distinct=0.5)
 NARROW = replace(BOUNDS, max_kl=0.02, max_auc_rise=0.1)
-START = Look(step=0, bpb=2.0, distinct_2=0.8, auc=0.7, gap=1.0)
-
-scores = st.lists(st.integers(-3, 3), min_size=1, max_size=20)  # few values, so that ties happen
-
-
-@given(scores, scores)
-def test_auc_agrees_with_scikit_learn(real: list[int], fake: list[int]) -> None:
-    ours = auc(torch.tensor(real, dtype=torch.float32), torch.tensor(fake, dtype=torch.float32))
-    assert ours == pytest.approx(roc_auc_score([1] * len(real) + [0] * len(fake), real + fake))
+START = Look(step=0, bpb=2.0, distinct_2=0.8, auc=0.7, auc_low=0.65, gap=1.0)
 
 
 def test_distinct_pairs_by_hand() -> None:
@@ -73,3 +62,11 @@ def test_a_look_is_stored_and_read_back() -> None:
     assert Look(**look.facts()) == look
     assert look.figures()["val/judge"] == 0.6
     assert "val/judge" not in START.figures()
+
+
+def test_a_bar_is_cleared_by_the_lower_limit() -> None:
+    assert no_signal(START, BOUNDS) is None
+    assert no_signal(START, replace(BOUNDS, min_auc=0.64)) is None
+    assert no_signal(START, replace(BOUNDS, min_auc=0.66)) == (
+        "no signal: critic/auc is 0.700, at least 0.650, against a bar of 0.660"
+    )

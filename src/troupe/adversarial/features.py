@@ -76,7 +76,7 @@ class Read(NamedTuple):
     features_NTF: Tensor
 
     @classmethod
-    def of(cls, ids_NT: Tensor, features: Features, at_once: int = 256) -> Self:
+    def of(cls, ids_NT: Tensor, features: Features, at_once: int = 32) -> Self:
         """`at_once` bounds the memory: logits of that many sequences."""
         return cls(ids_NT, torch.cat([features(ids_BT) for ids_BT in torch.split(ids_NT, at_once)]))
 

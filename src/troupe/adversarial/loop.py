@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from troupe.adversarial.discrimination import Examples, update
+from troupe.adversarial.discrimination import Examples, auc_interval, update
 from troupe.adversarial.game import Game, Sampled
 from troupe.adversarial.policy import Figures, kl_to_start, likelihood_step, update_generator
-from troupe.adversarial.selection import Look, auc, better, distinct_2, fault
+from troupe.adversarial.selection import Look, better, distinct_2, fault, no_signal
 from troupe.errors import TroupeError
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import expert_usage, routers
@@ -55,7 +55,8 @@ def refine(
     judge: Judge | None = None,
 ) -> Outcome:
     """Play the game; afterwards `game.generator` is the generator that was kept: of the looks within `game.bounds`, the
-    start among them, the one that `judge` finds best, or the last if there is no judge.
+    start among them, the one that `judge` finds best, or the last if there is no judge. It is not played if the
+    discriminator has no signal at the start.
 
     `log(step, values)` is called once for the start (step 0) and after every generator update. Stopped anywhere and
     called again with the newest checkpoint that it gave to `save`, it ends with the same weights to the byte.
@@ -63,8 +64,10 @@ def refine(
     Raises TroupeError if the discriminator diverges before the game begins; and Interrupted, after the step in progress
     and a last `save`, once `interrupted()` gives the number of a signal.
     """
-    params, problem = game.params, None
+    params = game.params
     kept = take_up(game, resume) if resume else begin(game, validate, log, interrupted, judge)
+    if problem := no_signal(kept.start, game.bounds):
+        return Outcome(kept.start, kept.look, problem)
     for step in range(resume.step + 1 if resume else 1, params.steps + 1):
         figures = play(game, step, learn)
         if not math.isfinite(figures["generator/grad_norm"]):
@@ -128,12 +131,14 @@ def look(game: Game, step: int, validate: Validate, judge: Judge | None = None) 
     real_BT = game.held_out_BT
     fake_BT = game.fake(real_BT, "look")
     real_B, fake_B = game.scores(real_BT), game.scores(fake_BT)
+    told = auc_interval(real_B, fake_B, 0.95)
     written_BS = fake_BT[:, game.params.prompt_length :]
     return Look(
         step,
         bpb=validate(game.generator),
         distinct_2=distinct_2(written_BS),
-        auc=auc(real_B, fake_B),
+        auc=told.auc,
+        auc_low=told.low,
         gap=(real_B.mean() - fake_B.mean()).item(),
         kl=kl_to_start(game, fake_BT),
         judge=judge(game.generator) if judge else None,

@@ -25,6 +25,7 @@ class Look:
     bpb: float  # bits per UTF-8 byte of the text; lower is better
     distinct_2: float  # of the generated continuations; the real ones' value is the good one
     auc: float  # of the discriminator; 0.5 = it cannot tell real from generated
+    auc_low: float  # lower limit of its 95 % interval
     gap: float  # mean score of real minus generated text, in the objective's own unit
     kl: float = 0.0  # KL(generator || start) in nats per generated token
     judge: float | None = None  # accuracy of a judge that trained on neither player; 0.5 is best; None: not asked
@@ -45,12 +46,6 @@ class Look:
         return asdict(self)
 
 
-def auc(real_B: Tensor, fake_B: Tensor) -> float:
-    """The probability that a real sequence scores above a generated one, ties counting half (Mann & Whitney 1947)."""
-    difference_BB = (real_B.unsqueeze(1) - fake_B).double()
-    return torch.heaviside(difference_BB, difference_BB.new_tensor(0.5)).mean().item()
-
-
 def distinct_2(ids_BS: Tensor) -> float:
     """Different pairs of neighbouring tokens / all pairs, over all sequences together; 1 if no pair occurs twice.
 
@@ -68,6 +63,7 @@ class Bounds:
     min_distinct: float  # different token pairs, as a share of the start's
     max_kl: float = math.inf  # nats per token
     max_auc_rise: float = 1.0  # over the start's; 1 lets it be told ever so easily
+    min_auc: float = 0.0  # that the discriminator must have at the start, by its lower limit
 
 
 def fault(look: Look, start: Look, bounds: Bounds) -> str | None:
@@ -84,6 +80,15 @@ def fault(look: Look, start: Look, bounds: Bounds) -> str | None:
         if value > bound if side == "above" else value < bound:
             return f"{name} is {value:.4f} at step {look.step}, {side} the bound of {bound:.4f}"
     return None
+
+
+def no_signal(start: Look, bounds: Bounds) -> str | None:
+    """Why the game is not worth playing, in one line: a generator would follow noise. None if it is."""
+    if start.auc_low > bounds.min_auc:
+        return None
+    return (
+        f"no signal: critic/auc is {start.auc:.3f}, at least {start.auc_low:.3f}, against a bar of {bounds.min_auc:.3f}"
+    )
 
 
 def better(look: Look, kept: Look) -> bool:
