@@ -94,6 +94,7 @@ class MoeParams(TrainParams):
     balance_weight: Weight
     compute: Literal["auto", "dense", "loop", "grouped"]
     distil_steps: Count
+    distil_batch_size: Count
     distil_learning_rate: Rate
     distil_adamw_learning_rate: Rate
     control: bool
@@ -109,6 +110,7 @@ class MoeParams(TrainParams):
         return self.model_copy(
             update={
                 "steps": self.distil_steps,
+                "batch_size": self.distil_batch_size,
                 "optimizer": "muon",
                 "learning_rate": self.distil_learning_rate,
                 "adamw_learning_rate": self.distil_adamw_learning_rate,
@@ -202,10 +204,13 @@ class Params(Section):
 
     @model_validator(mode="after")
     def processes_share_a_batch(self) -> Self:
-        for name, section in (("pretrain", self.pretrain), ("moe", self.moe)):
-            if section.batch_size % self.run.processes:
+        sizes = {"pretrain.batch_size": self.pretrain.batch_size, "moe.batch_size": self.moe.batch_size}
+        if self.moe.conversion == "distilled":
+            sizes["moe.distil_batch_size"] = self.moe.distil_batch_size
+        for name, size in sizes.items():
+            if size % self.run.processes:
                 raise ValueError(
-                    f"{name}.batch_size ({section.batch_size}) must be divisible by run.processes "
+                    f"{name} ({size}) must be divisible by run.processes "
                     f"({self.run.processes}): each takes an equal share of every batch"
                 )
         return self

@@ -313,7 +313,7 @@ def test_one_layer_can_begin_afresh() -> None:
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     with torch.no_grad():
         model.blocks[1].attention.prepare.key_norm.weight.fill_(3.0)
-    init_attention(model.blocks[1].attention, rng(2))
+    init_attention(model.blocks[1].attention, rng(2), scale=0.5)
     changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
     parts = ("query_key", "value", "output", "router")
     assert changed == {f"blocks.1.attention.{part}.weight" for part in parts}

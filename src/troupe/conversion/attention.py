@@ -20,6 +20,8 @@ Conversion = Literal["exact", "distilled", "scratch"]
 
 # Scores this small order the experts, yet leave every gate where a score of zero has it, to 1e-10 in the logits.
 ROUTER_STD_AT_SWITCH = 1e-12
+# Smaller than for training from scratch: what is to be taught starts from little. See docs/results.md for others tried.
+SCALE_OF_FRESH_ATTENTION = 0.3
 
 
 def experts_wanted(moe: MoeParams, dense: GPTConfig) -> SwitchHeadConfig:
@@ -39,8 +41,8 @@ def convert(dense: GPT, experts: SwitchHeadConfig, how: Conversion, rng: torch.G
     """A copy of `dense` with attention experts, on the same device; `dense` itself stays as it is.
 
     exact: the copy computes what `dense` computes, with as many and as wide heads (`_copied`). distilled, scratch:
-    attention of any shape as it is initialised for training from scratch; of these two the first is then to be taught
-    by `dense` (distillation.py).
+    attention of any shape with random weights; of these two the first is then to be taught by `dense`
+    (distillation.py).
 
     Raises TypeError if `dense` has experts already, and ValueError if an exact conversion has other heads than it.
     """
@@ -55,7 +57,7 @@ def convert(dense: GPT, experts: SwitchHeadConfig, how: Conversion, rng: torch.G
 
 def _fresh(dense: CausalSelfAttention, experts: SwitchHeadConfig, rng: torch.Generator) -> SwitchHead:
     layer = SwitchHead(dense.config, experts)
-    init_attention(layer, rng)
+    init_attention(layer, rng, SCALE_OF_FRESH_ATTENTION)
     return layer.to(dense.output.weight)
 
 

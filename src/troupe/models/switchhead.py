@@ -73,16 +73,15 @@ def init_switchhead(model: GPT, rng: torch.Generator) -> None:
     """Initialise a model that is trained from scratch: as GPT-2, but attention as `init_attention` does."""
     init_gpt2(model, rng)
     for layer in switchhead_layers(model):
-        init_attention(layer, rng)
+        init_attention(layer, rng, scale=math.sqrt(2 / model.config.n_layer))
 
 
-def init_attention(layer: SwitchHead, rng: torch.Generator) -> None:
+def init_attention(layer: SwitchHead, rng: torch.Generator, scale: float) -> None:
     """Initialise one layer as the paper does, in place: queries, keys, values and routers N(0, s/sqrt(n_embd)), outputs
-    N(0, s/sqrt(M K)), biases 0, norms 1; s = sqrt(2/n_layer). The rows of a router are made equally long, so that no
-    expert begins as the favourite; their length, s, is what it would be on average.
+    N(0, s/sqrt(M K)), biases 0, norms 1, with s = `scale`, in the paper sqrt(2/n_layer). The rows of a router are made
+    equally long, so that no expert begins as the favourite; their length, s, is what it would be on average.
     """
     D, width = layer.config.n_embd, layer.experts.n_head * layer.experts.head_width
-    scale = math.sqrt(2 / layer.config.n_layer)
     for part in (layer.query_key, layer.value, layer.output, layer.router):
         nn.init.normal_(part.weight, std=scale / math.sqrt(width if part is layer.output else D), generator=rng)
         if isinstance(part, Router):

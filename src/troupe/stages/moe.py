@@ -84,9 +84,10 @@ def _switch(dense: GPT, params: Params, precision: Autocast) -> tuple[GPT, Figur
 def _distil(dense: GPT, model: GPT, params: Params, precision: Autocast) -> Figures:
     team = team_of(params.run, next(model.parameters()).device)
     seed = derive_seed(params.run.seed, "moe", "distillation")
-    batches = Batches(open_ids(TOKENS, "train"), model.config.block_size, params.moe.batch_size, seed)
-    with track("moe-distil", params.moe.distil_steps) if team.leads else nullcontext(_unseen) as show:
-        errors = distil(dense, model, batches, params.moe.distilling(), precision, show, team)
+    how = params.moe.distilling()
+    batches = Batches(open_ids(TOKENS, "train"), model.config.block_size, how.batch_size, seed)
+    with track("moe-distil", how.steps) if team.leads else nullcontext(_unseen) as show:
+        errors = distil(dense, model, batches, how, precision, show, team)
     return {"distil/error": sum(errors) / len(errors)}
 
 
