@@ -167,7 +167,7 @@ def take_up(game: Game, checkpoint: Checkpoint) -> Kept:
     networks = restore(checkpoint, list(game.optimizers.values()))
     game.generator.load_state_dict(networks["generator"])
     game.critic.load_state_dict(networks["critic"])
-    replay = networks.get("replay", {})
+    replay = {name: tensor.to(game.device) for name, tensor in networks.get("replay", {}).items()}
     game.replay.extend(Sampled(replay[f"{age}.ids_BT"], replay[f"{age}.logp_B"]) for age in range(len(replay) // 2))
     return Kept(networks["kept"], Look(**checkpoint.facts["kept"]), Look(**checkpoint.facts["start"]))
 
