@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from troupe.adversarial.resampling import distil_step
 from troupe.adversarial.selection import Bounds
 from troupe.errors import Interrupted, TroupeError
 from troupe.models.gpt2 import GPT
-from troupe.training.checkpoint import Checkpoint
+from troupe.training.checkpoint import Checkpoint, Checkpoints
 
 
 class Run:
@@ -154,11 +155,12 @@ EVERYTHING = Reinforce(
 
 
 @pytest.mark.parametrize("rules", [LITERAL, EVERYTHING])
-def test_under_all_rules_it_resumes_to_the_same_end(rules: Reinforce) -> None:
+def test_under_all_rules_it_resumes_from_a_file_to_the_same_end(rules: Reinforce, tmp_path: Path) -> None:
     """The samples that are replayed are part of what is put down."""
     straight, resumed = Run(rules=rules), Run(rules=rules)
-    outcome = straight.play()
-    assert resumed.play(straight.saved[0]) == outcome
+    outcome, files = straight.play(), Checkpoints(tmp_path, None)
+    files.save(straight.saved[0])
+    assert resumed.play(files.newest()) == outcome
     assert same(straight, resumed)
     assert not same(straight, Run(rules=rules))  # it has learned
 
