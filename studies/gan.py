@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from studies import common, gan_games
+from studies.configuration import read_configuration
 from studies.gan_figure import draw
 from studies.gan_games import Arm, Part, Task, run_task
 from studies.gan_page import sections
 from studies.gan_runs import Run, Runs
-from studies.gan_settings import NAMED, MixtureName, Settings, read_settings
+from studies.gan_settings import NAMED, MixtureName, Settings
 from studies.jobs import SOURCE, Job, run_jobs
 from troupe.errors import TroupeError
 
@@ -26,7 +27,7 @@ CODE = [
 
 def main() -> None:
     args = common.start("gan", TITLE)
-    settings = read_settings(args.config, args.quick)
+    settings = read_configuration(args.config, Settings, args.quick)
     seeds = args.seeds or settings.seeds
     planned = list(plan(settings, seeds))
     jobs = [Job(name, seed, task.model_dump()) for name, task, seed in planned]

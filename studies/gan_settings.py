@@ -1,15 +1,10 @@
 """The schema of a configuration of the study of adversarial objectives, as studies/configs/gan.yaml explains it."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from ruamel.yaml import YAML
+from pydantic import Field, model_validator
 
 from studies.gan_games import Arm
-from troupe.errors import ParamsError
-from troupe.overlay import read_yaml
 from troupe.params import Count, Rate, Section, Share
 
 MixtureName = Literal["ring", "grid"]
@@ -69,24 +64,3 @@ class Settings(Section):
         if self.arms.keys() != set(NAMED):
             raise ValueError(f"arms: the claims compare {', '.join(NAMED)}; others belong into `printed`")
         return self
-
-
-def read_settings(path: Path, quick: bool) -> Settings:
-    """Read and check a configuration; with `quick`, what its section of that name holds is laid over the others.
-
-    Raises ParamsError with one line per fault.
-    """
-    read_yaml(path)  # tells what is no YAML, by file and line
-    tree: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    tree.pop("about", None)
-    small = tree.pop("quick", {})
-    try:
-        return Settings.model_validate(_overlaid(tree, small) if quick else tree)
-    except ValidationError as error:
-        faults = [f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise ParamsError("\n".join(faults)) from None
-
-
-def _overlaid(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {name: tree[name] | value if isinstance(value, dict) else value for name, value in over.items()}
-    return {**tree, **merged}

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from studies.common import faults_told, physical_cores, publish, start
+from studies.configuration import read_configuration
 from studies.jobs import SOURCE, Job, run_jobs
 from studies.moe_arms import CONTINUED, DENSE, DISTIL, PRETRAIN, run_arm
 from studies.moe_page import sections
 from studies.moe_plots import draw
-from studies.moe_settings import Arm, Common, Settings, read_settings
+from studies.moe_settings import Arm, Common, Settings
 from studies.text import prepare_text
 
 TITLE = "What attention experts are worth"
@@ -34,7 +35,7 @@ def main() -> None:
 
 def study(args: argparse.Namespace) -> None:
     """Run all jobs, and publish the page."""
-    settings = read_settings(args.config, args.quick)
+    settings = read_configuration(args.config, Settings, args.quick)
     text = prepare_text(settings.data, settings.tokens, args.work / args.name)
     planned = plan(settings, text, range(1, 1 + (args.seeds or settings.seeds)))
     jobs = in_order(planned)

@@ -1,17 +1,12 @@
 """The schema of a configuration of the study of attention experts, as studies/configs/moe.yaml explains it."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from ruamel.yaml import YAML
+from pydantic import Field, model_validator
 
 from troupe.conversion.attention import Conversion
-from troupe.errors import ParamsError
 from troupe.models.config import GPTConfig
 from troupe.models.switchhead import SwitchHeadConfig
-from troupe.overlay import read_yaml
 from troupe.params import Count, DataParams, ModelParams, Section, Share, TokensParams, TrainParams, Weight
 
 
@@ -120,24 +115,3 @@ class Settings(Common):
         if both := sorted(self.arms.keys() & self.remedies.keys()):
             raise ValueError(f"arms and remedies: {both[0]!r} is in both")
         return self
-
-
-def read_settings(path: Path, quick: bool) -> Settings:
-    """Read and check a configuration; with `quick`, what its section of that name holds is laid over the others.
-
-    Raises ParamsError with one line per fault.
-    """
-    read_yaml(path)  # tells what is no YAML, by file and line
-    tree: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    tree.pop("about", None)
-    small = tree.pop("quick", {})
-    try:
-        return Settings.model_validate(_overlaid(tree, small) if quick else tree)
-    except ValidationError as error:
-        faults = [f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise ParamsError("\n".join(faults)) from None
-
-
-def _overlaid(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {name: tree[name] | value if isinstance(value, dict) else value for name, value in over.items()}
-    return {**tree, **merged}

@@ -12,12 +12,13 @@ import torch
 
 from studies import gan
 from studies.common import CONFIGS, Estimate, styled
+from studies.configuration import read_configuration
 from studies.gan_claims import Claim, Comparison, claims
 from studies.gan_figure import draw
 from studies.gan_games import FAR, SAMPLES, Task, bounded, look, play_out, points_of, run_task, strengthen
 from studies.gan_page import sections
 from studies.gan_runs import FAINT, Run, Runs, left_of_gradient, meaning, succeeded, success_by_seed
-from studies.gan_settings import NAMED, Settings, read_settings
+from studies.gan_settings import NAMED, Settings
 from studies.jobs import Figures, Job
 from troupe.adversarial.objectives import GAN, WGAN, WGANGP
 from troupe.errors import ParamsError
@@ -27,7 +28,7 @@ CONFIG = CONFIGS / "gan.yaml"
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return read_settings(CONFIG, quick=True)
+    return read_configuration(CONFIG, Settings, quick=True)
 
 
 def a_task(settings: Settings, part: str = "main", arm: str = "gan", **changed: Any) -> Task:
@@ -45,7 +46,7 @@ def run_of(task: Task, distances: list[float], losses: list[float], seed: int = 
 
 
 def test_the_arms_are_the_objectives_that_they_name() -> None:
-    arms = read_settings(CONFIG, quick=False).arms
+    arms = read_configuration(CONFIG, Settings, quick=False).arms
     assert [arms[name].value() for name in NAMED] == [GAN(saturating=True), GAN(), WGAN(0.1), WGANGP(0.1)]
     assert [arms[name].n_critic for name in NAMED] == [1, 1, 5, 5]
 
@@ -54,14 +55,14 @@ def test_a_configuration_that_is_wrong_is_told_in_one_line(tmp_path: Path) -> No
     wrong = tmp_path / "gan.yaml"
     wrong.write_text(CONFIG.read_text().replace("objective: wgan-gp, gradient_penalty: 0.1", "objective: began"))
     with pytest.raises(ParamsError, match=r"gan\.yaml: arms\.wgan-gp\.objective: Input should be 'gan', 'wgan' or"):
-        read_settings(wrong, quick=False)
+        read_configuration(wrong, Settings, quick=False)
     wrong.write_text(CONFIG.read_text().replace("  gan-minimax:", "  minimax:"))
     with pytest.raises(ParamsError, match="the claims compare gan-minimax, gan, wgan, wgan-gp"):
-        read_settings(wrong, quick=False)
+        read_configuration(wrong, Settings, quick=False)
 
 
 def test_the_plan_has_every_arm_with_every_seed_and_long_jobs_first() -> None:
-    settings = read_settings(CONFIG, quick=False)
+    settings = read_configuration(CONFIG, Settings, quick=False)
     planned = list(gan.plan(settings, seeds=5))
     jobs = [Job(name, seed, task.model_dump()) for name, task, seed in planned]
     rates = len(settings.sweep.learning_rates)

@@ -12,10 +12,11 @@ import torch
 from ruamel.yaml import YAML
 
 from studies.common import CONFIGS
+from studies.configuration import read_configuration
 from studies.moe import in_order, main, plan
 from studies.moe_arms import distilling_cost, separation
 from studies.moe_page import regained, verdict
-from studies.moe_settings import Settings, read_settings
+from studies.moe_settings import Settings
 from studies.text import META, load_text, prepare_text
 from troupe.errors import ParamsError
 from troupe.inspection.structure import without_weights
@@ -36,7 +37,7 @@ def with_experts(n_head: int, head_width: int, n_expert: int, top_k: int) -> GPT
 @pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_every_arm_of_every_configuration_can_be_built(path: Path, quick: bool) -> None:
-    settings = read_settings(path, quick)
+    settings = read_configuration(path, Settings, quick)
     config = GPTConfig(settings.tokens.vocab_size, **settings.model.model_dump())
     for arm in (settings.arms | settings.remedies).values():
         if arm.experts:
@@ -56,13 +57,13 @@ def test_what_a_configuration_gets_wrong(tmp_path: Path) -> None:
     tree["arms"]["dense continued"]["conversion"] = "exact"
     (tmp_path / "moe.yaml").write_text(json.dumps(tree))
     with pytest.raises(ParamsError, match=r"moe\.yaml: arms\.dense continued: .*conversion belongs to an arm with"):
-        read_settings(tmp_path / "moe.yaml", quick=False)
+        read_configuration(tmp_path / "moe.yaml", Settings, quick=False)
     del tree["arms"]["dense continued"]["conversion"]
     (tmp_path / "moe.yaml").write_text(json.dumps(tree))
     with pytest.raises(ParamsError, match=r"moe\.yaml: .*bars\.judged: there is no arm 'nobody'"):
-        read_settings(tmp_path / "moe.yaml", quick=False)
+        read_configuration(tmp_path / "moe.yaml", Settings, quick=False)
     with pytest.raises(ParamsError, match=r"none\.yaml: no such file"):
-        read_settings(tmp_path / "none.yaml", quick=False)
+        read_configuration(tmp_path / "none.yaml", Settings, quick=False)
 
 
 def test_a_text_is_prepared_once(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_a_text_is_prepared_once(tmp_path: Path) -> None:
 
 def test_what_is_the_same_is_trained_once_and_the_longest_first() -> None:
     """9 arms and 6 remedies, of which two are the same; first phases: of the dense model, and of 3 others."""
-    settings = read_settings(CONFIGS / "moe.yaml", quick=True)
+    settings = read_configuration(CONFIGS / "moe.yaml", Settings, quick=True)
     planned = plan(settings, "text", [1, 2])
     assert planned["exact, 8 heads"] == planned["top-2 sigmoid, nothing"]
     jobs = in_order(planned)
@@ -92,7 +93,7 @@ def test_what_is_the_same_is_trained_once_and_the_longest_first() -> None:
 
 
 def test_a_first_phase_does_not_depend_on_what_follows() -> None:
-    settings = read_settings(CONFIGS / "moe.yaml", quick=True)
+    settings = read_configuration(CONFIGS / "moe.yaml", Settings, quick=True)
     other = settings.model_copy(update={"continued": settings.continued.model_copy(update={"steps": 5})})
     before, after = (in_order(plan(one, "text", [1])) for one in (settings, other))
     for job, changed in zip(before, after, strict=True):
@@ -100,7 +101,7 @@ def test_a_first_phase_does_not_depend_on_what_follows() -> None:
 
 
 def test_a_bar_that_moves_trains_nothing_again() -> None:
-    settings = read_settings(CONFIGS / "moe.yaml", quick=True)
+    settings = read_configuration(CONFIGS / "moe.yaml", Settings, quick=True)
     moved = settings.model_copy(update={"bars": settings.bars.model_copy(update={"gap": 1.0})})
     before, after = (in_order(plan(one, "text", [1])) for one in (settings, moved))
     assert [job.key("code") for job in before] == [job.key("code") for job in after]
@@ -143,7 +144,7 @@ def results(**changes: Any) -> dict[str, list[dict[str, Any]]]:
 
 def settings_for(bars: dict[str, float]) -> Settings:
     """1,000 steps of pretraining; the arms are called as their parts in the verdict."""
-    settings = read_settings(CONFIGS / "moe.yaml", quick=False)
+    settings = read_configuration(CONFIGS / "moe.yaml", Settings, quick=False)
     names = {role: role for role in ("judged", "dense", "wide", "narrow")}
     arms = dict.fromkeys(names, settings.arms["dense continued"])
     pretrain = settings.pretrain.model_copy(update={"steps": 1000})
