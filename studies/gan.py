@@ -4,7 +4,6 @@ Parts: `main` games on the grid of 25 and the ring of 8 Gaussians, a `sweep` ove
 that learns while the generator stands still. gan_games.py plays, gan_claims.py judges, gan_page.py writes.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from studies.gan_page import sections
 from studies.gan_runs import Run, Runs
 from studies.gan_settings import NAMED, MixtureName, Settings
 from studies.jobs import SOURCE, Job, run_jobs
-from troupe.errors import TroupeError
 
 TITLE = "GAN, WGAN and WGAN-GP on points of the plane"
 CODE = [
@@ -64,8 +62,5 @@ def _task(settings: Settings, part: Part, arm: Arm, mixture: MixtureName, steps:
 
 
 if __name__ == "__main__":
-    try:
+    with common.faults_told():
         main()
-    except TroupeError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
