@@ -22,7 +22,7 @@ COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline bench study-moe study-gan test check ui promote rollback serve up down image clean
+.PHONY: help setup pipeline bench study-moe study-gan study-adversarial test check ui promote rollback serve up down image clean
 
 help: ## list the targets
 	@echo "troupe: text in, a judged, registered and promoted small language model out"
@@ -60,6 +60,9 @@ bench: $(STAMP) ## measure beside public peers, page by page into benchmarks/res
 
 study-moe: $(STAMP) ## what attention experts are worth: half an hour, into studies/results
 	@$(BIN)/python -m studies.moe $(STUDY)
+
+study-adversarial: $(STAMP) ## adversarial refinement beside its controls: within 40 minutes, into studies/results
+	@$(BIN)/python -m studies.adversarial $(STUDY)
 
 study-gan: $(STAMP) ## what is said of GAN and WGAN, measured on points: minutes, into studies/results
 	@$(BIN)/python -m studies.gan $(STUDY)

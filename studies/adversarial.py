@@ -1,0 +1,79 @@
+"""Adversarial refinement beside its controls: `python -m studies.adversarial`, or `make study-adversarial`.
+
+Per seed a likelihood model, a reference, an independent model and a discriminator are trained; from there every arm
+changes the generator, or how it writes, and independent judges say whether it is nearer to real text.
+studies/configs/adversarial.yaml says which arms; the page says what was promoted, and whether the bars are kept.
+"""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from studies.adversarial_arms import CONTROLS, run_arm
+from studies.adversarial_costs import Costs, continued_steps
+from studies.adversarial_page import sections
+from studies.adversarial_plots import draw
+from studies.adversarial_settings import Beginning, Common, Settings, shared
+from studies.common import faults_told, physical_cores, publish, start
+from studies.configuration import read_configuration
+from studies.jobs import SOURCE, Job, run_jobs
+from troupe.data.source import describe
+
+TITLE = "Adversarial refinement beside its controls"
+PACKAGES = ["torch", "numpy", "scipy", "scikit-learn"]
+HERE = Path(__file__).parent
+START = "start"
+CODE = [  # what figures depend on
+    *(SOURCE / part for part in ("decoding.py", "seeding.py", "data", "models", "training", "adversarial")),
+    SOURCE / "evaluation",
+    *(HERE / f"adversarial_{part}.py" for part in ("arms", "measures", "settings", "text", "world")),
+]
+
+
+def main() -> None:
+    with faults_told():
+        study(start("adversarial", TITLE))
+
+
+def study(args: argparse.Namespace) -> None:
+    """Run all jobs, and publish the page."""
+    settings = read_configuration(args.config, Settings, args.quick)
+    planned = plan(settings, range(1, 1 + (args.seeds or settings.seeds)))
+    jobs = in_order(settings, planned)
+    workers = args.workers or settings.workers or physical_cores()
+    figures = dict(zip(jobs, run_jobs(args.name, run_arm, jobs, CODE, args.work, workers), strict=True))
+    results = {name: [figures[job] for job in of_arm] for name, of_arm in planned.items()}
+    records = [{"arm": job.arm, "seed": job.seed, **found} for job, found in figures.items()]
+    publish(args, sections(args.name, settings, results), draw(settings, results), records, PACKAGES)
+
+
+def plan(settings: Settings, seeds: Iterable[int]) -> dict[str, list[Job]]:
+    """The jobs of `start`, of the controls and of every arm, one per seed."""
+    text = describe(settings.text.source).sha256
+    steps = continued_steps(settings)
+    planned: dict[str, list[Job]] = {START: [], CONTROLS: [], **{name: [] for name in settings.arms}}
+    for seed in seeds:
+        begun = Job(START, seed, {"text": text, "common": shared(settings, Beginning)})
+        planned[START].append(begun)
+        common = {"common": shared(settings, Common)}
+        planned[CONTROLS].append(Job(CONTROLS, seed, common, begun))
+        for name, arm in settings.arms.items():
+            needs_steps = {"continued_steps": steps if arm.learn == "likelihood" else 0}
+            planned[name].append(Job(name, seed, common | {"arm": arm.model_dump()} | needs_steps, begun))
+    return planned
+
+
+def in_order(settings: Settings, planned: Mapping[str, Sequence[Job]]) -> list[Job]:
+    """What others need first, then the dearest: cores that have run out of work wait for a short one."""
+    costs = Costs(settings)
+
+    def price(name: str) -> float:
+        arm = settings.arms.get(name)
+        return (costs.game(arm) if arm.learn in ("reinforce", "distil", "ddo") else 0) + arm.candidates if arm else -1
+
+    names = [START, *sorted((name for name in planned if name != START), key=price, reverse=True)]
+    return [job for name in names for job in planned[name]]
+
+
+if __name__ == "__main__":
+    main()

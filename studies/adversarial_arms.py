@@ -1,0 +1,177 @@
+"""One arm of the study of adversarial refinement with one seed: how its generator changes, and what is measured of it.
+
+All arms start from the models that the first job of the seed left behind (adversarial_world.py).
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+
+from studies.adversarial_measures import Bench, Writer, bits, distance_from, effective
+from studies.adversarial_settings import Arm, Beginning, Common
+from studies.adversarial_world import Discriminator, World, begin, fit
+from studies.jobs import Figures, Job
+from troupe.adversarial.ddo import ddo_step
+from troupe.adversarial.game import Game
+from troupe.adversarial.loop import Judge, Learn, Outcome, refine
+from troupe.adversarial.policy import update_generator
+from troupe.adversarial.resampling import distil_step
+from troupe.adversarial.selection import Bounds
+from troupe.files import read_json
+from troupe.models.gpt2 import GPT
+from troupe.params import TrainParams
+from troupe.seeding import derive_seed
+
+UNBOUNDED = Bounds(max_bpb_rise=math.inf, min_distinct=0.0)
+CONTROLS = "controls"  # the arm that is no generator: real text, and a writer that must be caught
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What an arm has come to: its generator, the discriminator it would resample with, and what happened."""
+
+    model: GPT
+    discriminator: Discriminator
+    facts: Figures
+
+
+def run_arm(job: Job, folder: Path, needed: Path | None) -> Figures:
+    """The body of a job: what all arms of a seed start from, the controls, or an arm."""
+    if needed is None:
+        return begin(Beginning.model_validate(job.settings["common"]), job.seed, folder)
+    settings = Common.model_validate(job.settings["common"])
+    world = World(settings, job.seed)
+    world.load(needed)
+    bench = Bench(world, settings)
+    if job.arm == CONTROLS:
+        return bench.controls()
+    arm = Arm.model_validate(job.settings["arm"])
+    return play(arm, bench, read_json(needed / "verdict.json"), job.settings["continued_steps"])
+
+
+def play(arm: Arm, bench: Bench, verdict: Mapping[str, Any], continued_steps: int) -> Figures:
+    """Change the generator, and measure how it writes. Without a signal nothing follows the first discriminator."""
+    world, began = bench.world, process_time()
+    taught = arm.candidates > 1 or (arm.learn != "nothing" and starts_taught(arm, bench.settings))
+    if taught and not verdict["signal"]:
+        arm, learned = Arm(), Learned(world.likelihood, world.discriminator, {"stopped": verdict["told"]})
+    else:
+        learned = learn(arm, bench, continued_steps)
+    seconds = {"learning": process_time() - began}
+    figures = measured(arm, bench, learned)
+    return figures | learned.facts | {"seconds": seconds | {"measuring": process_time() - began - seconds["learning"]}}
+
+
+def learn(arm: Arm, bench: Bench, continued_steps: int) -> Learned:
+    world = bench.world
+    if arm.learn == "nothing":
+        return Learned(world.likelihood, world.discriminator, {})
+    if arm.learn == "likelihood":
+        return Learned(continued(bench, continued_steps), world.discriminator, {"steps": continued_steps})
+    game = new_game(arm, bench)
+    outcome = refine(
+        game,
+        partial(bits, text=world.text, role="validation"),
+        log=lambda step, figures: None,
+        save=lambda checkpoint: None,
+        learn=learning(arm, world),
+        judge=None if arm.literal else judge(bench),
+    )
+    discriminator = world.discriminator if arm.literal else Discriminator(game.critic, world.discriminator.features)
+    return Learned(game.generator, discriminator, told(outcome))
+
+
+def new_game(arm: Arm, bench: Bench) -> Game:
+    """A game on the real class; where the objective is the first discriminator's, that one goes on."""
+    world, settings, params = bench.world, bench.settings, bench.settings.game_of(arm)
+    deaf = arm.literal or arm.learn == "ddo"  # it does not follow a discriminator, or does not care whether it hears
+    bounds = Bounds(params.max_bpb_rise, params.min_distinct, min_auc=0.0 if deaf else settings.min_auc)
+    game = Game(
+        world.likelihood,
+        world.text.ids["real"],
+        world.text.ids["validation"],
+        params,
+        derive_seed(world.seed, "study", "game"),
+        settings.rules_of(arm),
+        reference=None if arm.literal else world.reference,
+        bounds=UNBOUNDED if arm.literal else bounds,
+    )
+    if starts_taught(arm, settings):
+        game.critic.load_state_dict(world.discriminator.critic.state_dict())
+    return game
+
+
+def starts_taught(arm: Arm, settings: Common) -> bool:
+    """Whether an arm that plays begins with the first discriminator, and so needs that to have a signal."""
+    return arm.learn in ("reinforce", "distil") and not arm.literal and settings.game_of(arm).objective == "gan"
+
+
+def learning(arm: Arm, world: World) -> Learn:
+    if arm.learn == "distil":
+        return partial(distil_step, candidates=arm.among)
+    return partial(ddo_step, start=world.likelihood) if arm.learn == "ddo" else update_generator
+
+
+def judge(bench: Bench) -> Judge:
+    return lambda model: bench.selection(Writer(model, bench.world.discriminator, 1, 1.0))
+
+
+def told(outcome: Outcome) -> Figures:
+    """What there is to say of a game; JSON has no NaN."""
+    looks = {name: _finite(asdict(look)) for name, look in (("start", outcome.start), ("kept", outcome.kept))}
+    return {"game": looks} | ({"stopped": outcome.fault} if outcome.fault else {})
+
+
+def continued(bench: Bench, steps: int) -> GPT:
+    """Likelihood training for as much compute as the dearest arm, on its own text and the discriminators' real class,
+    which other arms see too; the best look at validation text counts, the start not among them."""
+    world, settings = bench.world, bench.settings
+    changes = settings.continued.model_dump(exclude={"looks"})
+    every = max(1, steps // settings.continued.looks)
+    changes |= {"steps": steps, "warmup_steps": 0, "decay_fraction": 1.0, "eval_interval": every}
+    params = TrainParams.model_validate(settings.likelihood.model_dump() | changes)
+    model = copy.deepcopy(world.likelihood)
+    ids = np.concatenate([world.text.ids["generator"], world.text.ids["real"]])
+    fit(model, ids, world.text, "validation", params, derive_seed(world.seed, "study", "continued"))
+    return model
+
+
+def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
+    """Everything that the page says of an arm; at the other temperatures too, where it has none of its own."""
+    world, settings = bench.world, bench.settings
+    writer = Writer(learned.model, learned.discriminator, arm.candidates, 1.0)
+    chosen = best_temperature(writer, bench) if arm.temperature == "best" else {"temperature": arm.temperature}
+    writer = writer.at(chosen["temperature"])
+    told_of, texts = bench.heard(writer.write, settings.judging.seeds)
+    n = settings.judging.kl_texts
+    bpb = {role: bits(learned.model, world.text, role) for role in ("validation", "test")}
+    others = [one for one in settings.temperatures if one != writer.temperature] if arm.temperature == 1.0 else []
+    return {
+        **chosen,
+        "referee": told_of,
+        "quality": bench.quality(texts),
+        "bpb": bpb,
+        "selection": bench.selection(writer),
+        **distance_from(world.likelihood, writer, world, n),
+        "effective": effective(writer, world, n) if arm.candidates > 1 else None,
+        "curve": bench.curve(writer, others),
+        "sample": texts[:2],
+    }
+
+
+def best_temperature(writer: Writer, bench: Bench) -> Figures:
+    """The temperature at which validation text's judges tell least, and what they tell at every one."""
+    found = {temperature: bench.selection(writer.at(temperature)) for temperature in bench.settings.temperatures}
+    tried = [{"temperature": temperature, "accuracy": accuracy} for temperature, accuracy in found.items()]
+    return {"temperature": min(found, key=lambda temperature: found[temperature]), "tried": tried}
+
+
+def _finite(look: Mapping[str, Any]) -> Figures:
+    return {name: value if value is None or math.isfinite(value) else None for name, value in look.items()}

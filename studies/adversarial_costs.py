@@ -1,0 +1,90 @@
+"""What an arm costs, in MACs (multiplications with their additions), so that likelihood training can be given as much.
+
+Counted by hand from shapes: sampling, discriminator, reference, updates; a backward pass as two forward passes. Not
+counted: looks and judges, which no arm learns from. B sequences, T tokens of each.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+
+from studies.adversarial_settings import Arm, Common, Settings
+from troupe.adversarial.features import N_SCALAR
+from troupe.inspection.attention import attention_costs
+from troupe.inspection.structure import parts, without_weights
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT
+from troupe.params import TrainParams
+
+TRAINING = 3  # forward passes that a forward and a backward pass are worth
+
+
+class Costs:
+    """MACs of every part, by the sizes of a configuration."""
+
+    def __init__(self, settings: Common) -> None:
+        self.settings = settings
+        config = GPTConfig(settings.text.vocab_size, **settings.model.model_dump())
+        small = replace(config, **settings.small.model_dump())
+        self.generator, self.reference = forward_macs(config), forward_macs(small)
+        E, H, F = settings.game.critic_embd, settings.game.critic_hidden, small.n_embd + N_SCALAR
+        self.critic = F * E + 4 * H * (2 * E + H) + H
+        self.token_of_likelihood = TRAINING * self.generator
+
+    def arm(self, arm: Arm) -> int:
+        """All that it takes beside the likelihood model; of an arm that continues likelihood training, nothing."""
+        game = arm.learn in ("reinforce", "distil", "ddo")
+        asks = arm.candidates > 1 or (game and self.begins_taught(arm))
+        reads = asks or (game and not arm.literal)
+        return reads * self._reference() + asks * self._discriminator() + (self.game(arm) if game else 0)
+
+    def game(self, arm: Arm) -> int:
+        params, rules = self.settings.game_of(arm), self.settings.rules_of(arm)
+        g, c, r = self.generator, self.critic, 0 if arm.literal else self.reference
+        step = 2 * g  # to see whether the cap is kept
+        learns = {
+            "reinforce": (1 + rules.replay) * (TRAINING * g + g + r + c) + 2 * g + step,
+            "distil": arm.among * (g + r + c) + TRAINING * g + step,
+            "ddo": g + 2 * g + 2 * TRAINING * g + step,
+        }[arm.learn]
+        if rules.likelihood_every:
+            learns += (TRAINING * g + step) // rules.likelihood_every
+        passes = 4 if params.objective == "wgan-gp" else 2  # the penalty's own pass is differentiated twice
+        critic = g + 2 * r + passes * TRAINING * c
+        tokens = params.batch_size * (params.prompt_length + params.sequence_length)
+        return tokens * (params.steps * (learns + params.n_critic * critic) + params.warmup_critic * critic)
+
+    def begins_taught(self, arm: Arm) -> bool:
+        return not arm.literal and self.settings.game_of(arm).objective == "gan"
+
+    def _reference(self) -> int:
+        return TRAINING * self.reference * _tokens(self.settings.others, self.settings.model.block_size)
+
+    def _discriminator(self) -> int:
+        params, game = self.settings.discriminator, self.settings.game
+        length = game.prompt_length + game.sequence_length
+        updates = params.updates * (params.looks + params.more)  # at most
+        shown = 2 * params.batch_size * updates * TRAINING * self.critic
+        return length * (params.texts * (self.generator + 2 * self.reference) + shown)
+
+
+def dearest(settings: Settings, arms: Iterable[Arm]) -> int:
+    """MACs of the arm that costs most."""
+    return max(map(Costs(settings).arm, arms))
+
+
+def continued_steps(settings: Settings) -> int:
+    """Steps of likelihood training that cost as much as the dearest arm."""
+    per_step = Costs(settings).token_of_likelihood * settings.likelihood.batch_size * settings.model.block_size
+    return math.ceil(dearest(settings, settings.arms.values()) / per_step)
+
+
+def forward_macs(config: GPTConfig) -> int:
+    """Per token, of a model as it is computed."""
+    model = without_weights(partial(GPT, config))
+    return sum(part.executed for part in parts(model)) + attention_costs(model, config.block_size).full
+
+
+def _tokens(params: TrainParams, block_size: int) -> int:
+    return params.steps * params.batch_size * block_size

@@ -1,0 +1,168 @@
+"""How a writer of the study is judged: by the referee, beside real text, over temperatures.
+
+Judges learn from validation text and are heard on test text; what chooses among arms, looks and temperatures hears the
+other half of validation text. B sequences, T tokens, N places.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from studies.adversarial_settings import Common, Judging
+from studies.adversarial_text import Role, Text
+from studies.adversarial_world import Discriminator, World
+from studies.jobs import Figures
+from troupe.adversarial.discrimination import auc_interval
+from troupe.adversarial.reinforce import continuation_log_probs, kl_per_token
+from troupe.adversarial.resampling import effective_candidates, resample
+from troupe.decoding import Decoding, generate
+from troupe.evaluation.families import Judge, families
+from troupe.evaluation.frechet import frechet_distance, text_features
+from troupe.evaluation.likelihood import bits_per_byte, nats
+from troupe.evaluation.quality import Yardstick, make_yardstick, measure
+from troupe.evaluation.referee import Trial, Write, floor_trials, referee, writer_trials
+from troupe.evaluation.windows import Places, Sample, continuations, find_places, markov, sampler
+from troupe.models.gpt2 import GPT
+from troupe.seeding import derive_seed, generator
+
+AT_ONCE = 512  # sequences that are written side by side where each place has several candidates
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A generator and how it writes; with one candidate the discriminator is not asked."""
+
+    model: GPT
+    discriminator: Discriminator
+    candidates: int
+    temperature: float
+
+    def at(self, temperature: float) -> "Writer":
+        return Writer(self.model, self.discriminator, self.candidates, temperature)
+
+    def sample(self) -> Sample:
+        decoding = Decoding(temperature=self.temperature)
+        return sampler(decoding) if self.candidates == 1 else partial(self._of_candidates, decoding)
+
+    def write(self, places: Places, seed: int) -> list[str]:
+        return continuations(self.model, places, seed, self.sample())
+
+    def _of_candidates(self, decoding: Decoding, model: GPT, ids_BT: Tensor, n_new: int, seeds: list[int]) -> Tensor:
+        rows = max(1, AT_ONCE // self.candidates)
+        parts = [slice(i, i + rows) for i in range(0, len(ids_BT), rows)]
+        return torch.cat([self._one_each(decoding, model, ids_BT[at], n_new, seeds[at]) for at in parts])
+
+    def _one_each(self, decoding: Decoding, model: GPT, ids_BT: Tensor, n_new: int, seeds: list[int]) -> Tensor:
+        several = [derive_seed(seed, "candidate", number) for seed in seeds for number in range(self.candidates)]
+        written = generate(model, ids_BT.repeat_interleave(self.candidates, 0), n_new, decoding, several)
+        shape = (-1, self.candidates)
+        ids_NKT, score_NK = (torch.unflatten(x, 0, shape) for x in (written, self.discriminator.scores(written)))
+        return resample(ids_NKT, score_NK, generator(seeds[0], "resample"))
+
+
+class Bench:
+    """Judges, places and yardsticks of one seed, prepared once."""
+
+    def __init__(self, world: World, settings: Common) -> None:
+        self.world, self.settings, self.judging = world, settings, settings.judging
+        self.judges = families(world.text.part["generator"])
+        validation, test = (self._places(role) for role in ("validation", "test"))
+        self.learn, self.hear = _some(validation, self.judging), _some(_every_other(test, 0), self.judging)
+        self.select_learn, self.select_hear = (_every_other(validation, first) for first in (0, 1))
+        self.references = _every_other(test, 1).real()[: len(self.hear.starts)]
+        self.yardstick: Yardstick = make_yardstick(
+            world.text.part["generator"], self.references, world.text.part["validation"]
+        )
+
+    def selection(self, writer: Writer) -> float:
+        """Accuracy of the worst of the judges that choose, on validation text, with one seed."""
+        seed = derive_seed(self.world.seed, "study", "selection")
+        judges: dict[str, Judge] = {name: self.judges[name] for name in self.judging.selection}
+        trials = writer_trials(writer.write, self.select_learn, self.select_hear, [seed])
+        told = referee(judges, trials)
+        accuracy: float = told["judges"][told["worst"]]["accuracy"]
+        return accuracy
+
+    def heard(self, write: Write, n_seeds: int) -> tuple[Figures, list[str]]:
+        """What all judges say of test text, and the texts of the first seed."""
+        trials = writer_trials(write, self.learn, self.hear, self._seeds(n_seeds))
+        return referee(self.judges, trials), written(trials[0])
+
+    def quality(self, texts: Sequence[str]) -> Figures:
+        features = partial(text_features, self.world.independent, self.world.text.tokenizer)
+        distance = frechet_distance(features(texts), features(self.references))
+        return measure(texts, self.yardstick) | {"frechet": distance}
+
+    def curve(self, writer: Writer, temperatures: Sequence[float]) -> list[Figures]:
+        return [self.point(writer.at(temperature)) for temperature in temperatures]
+
+    def point(self, writer: Writer) -> Figures:
+        told, texts = self.heard(writer.write, self.judging.curve_seeds)
+        accuracy = told["judges"][told["worst"]]["accuracy"]
+        return {"temperature": writer.temperature, "accuracy": accuracy, **self.quality(texts)}
+
+    def controls(self) -> Figures:
+        """Real text against real text, a writer that must be caught, and the figures of real text."""
+        seeds = self._seeds(self.judging.seeds)
+        train = self.world.text.part["generator"].encode()
+        bad, texts = self.heard(partial(markov, train), self.judging.seeds)
+        floor = referee(self.judges, floor_trials(self.learn, self.hear, seeds))
+        return {"floor": floor, "bad": bad, "bad_quality": self.quality(texts), "real": self.quality(self.hear.real())}
+
+    def _places(self, role: Role) -> Places:
+        text, prompt = self.world.text, self.settings.game.prompt_length
+        return find_places(role, text.ids[role], text.tokenizer, self.judging.window, prompt)
+
+    def _seeds(self, n: int) -> list[int]:
+        return [derive_seed(self.world.seed, "study", "judge", number) for number in range(n)]
+
+
+def written(trial: Trial) -> list[str]:
+    """The generated texts that the judges of a trial are heard on."""
+    return trial.hear.where(trial.hear.generated).texts
+
+
+def bits(model: GPT, text: Text, role: Role) -> float:
+    """Bits per byte of a whole part, in windows that overlap by half."""
+    stride = max(1, model.config.block_size // 2)
+    with torch.no_grad():
+        return bits_per_byte(nats(model, text.ids[role], stride), text.n_bytes(role))
+
+
+@torch.no_grad()
+def distance_from(start: GPT, writer: Writer, world: World, n: int) -> dict[str, float]:
+    """{"kl": KL(generator || start) in nats per token, at what the generator writes at temperature 1; "auc": how well
+    the first discriminator tells what the writer writes}."""
+    game = world.settings.game
+    real_NT = world.sequences("validation", n, "distance")
+    prompts_NP = real_NT[:, : game.prompt_length]
+    seeds = [derive_seed(world.seed, "study", "distance", row) for row in range(n)]
+    plain_NT = generate(writer.model, prompts_NP, game.sequence_length, Decoding(), seeds)
+    logps = (continuation_log_probs(model, plain_NT, game.prompt_length) for model in (writer.model, start))
+    written_NT = writer.sample()(writer.model, prompts_NP, game.sequence_length, seeds)
+    real_N, shown_N = (world.discriminator.scores(ids_NT) for ids_NT in (real_NT, written_NT))
+    return {"kl": kl_per_token(*logps).item(), "auc": auc_interval(real_N, shown_N, 0.95).auc}
+
+
+def effective(writer: Writer, world: World, n: int) -> float:
+    """How many of the candidates share the weight, mean over `n` prompts of validation text."""
+    game = world.settings.game
+    prompts_NP = world.sequences("validation", n, "effective")[:, : game.prompt_length]
+    several_BP = prompts_NP.repeat_interleave(writer.candidates, 0)
+    seeds = [derive_seed(world.seed, "study", "effective", row) for row in range(len(several_BP))]
+    ids_BT = generate(writer.model, several_BP, game.sequence_length, Decoding(), seeds)
+    return effective_candidates(torch.unflatten(writer.discriminator.scores(ids_BT), 0, (-1, writer.candidates)))
+
+
+def _every_other(places: Places, first: int) -> Places:
+    return places.take(np.arange(first, len(places.starts), 2))
+
+
+def _some(places: Places, judging: Judging) -> Places:
+    """As many as there may be, spread over the text."""
+    n = min(len(places.starts), judging.windows)
+    return places.take(np.linspace(0, len(places.starts) - 1, n).round().astype(int))

@@ -1,0 +1,139 @@
+"""The schema of a configuration of the study of adversarial refinement, as studies/configs/adversarial.yaml explains
+it."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from studies.adversarial_text import TextParams
+from troupe.adversarial.reinforce import LITERAL, Reinforce
+from troupe.params import AdversarialParams, Count, ModelParams, Rate, Section, Share, TrainParams, Weight
+
+Temperature = Annotated[float, Field(gt=0)]
+Family = Literal["linear", "boosted", "neural"]
+
+
+class Arm(Section):
+    """How the generator changes, and how it then writes.
+
+    `game` and `rules` are laid over those that all arms share; `literal`: the rules are those of the plain policy
+    gradient, the discriminator reads tokens alone, nobody asks whether it has a signal, and the last generator is kept.
+    """
+
+    learn: Literal["nothing", "likelihood", "reinforce", "distil", "ddo"] = "nothing"
+    literal: bool = False
+    game: dict[str, Any] = Field(default_factory=dict)
+    rules: dict[str, Any] = Field(default_factory=dict)
+    among: Count = 8  # candidates of which distillation draws what the generator learns
+    candidates: Count = 1  # of which one is drawn by the discriminator's score when it writes; 1: it writes as it is
+    temperature: Temperature | Literal["best"] = 1.0  # best: of `temperatures`, by the judges of validation text
+
+
+class Small(Section):
+    """The size of the two models that are not generators, in everything else like these."""
+
+    n_layer: Count
+    n_head: Count
+    n_embd: Count
+
+
+class DiscriminatorParams(Section):
+    """Of the one that resampling asks, and games begin with: it must clear `bar` within `looks` rounds of `updates`;
+    then it goes on for `more` rounds, and the round with the least cross-entropy on validation text counts."""
+
+    texts: Count  # that the likelihood model writes for it to learn from; for each a real one
+    bar: Share
+    updates: Count
+    looks: Count
+    more: Annotated[int, Field(ge=0)]
+    batch_size: Count
+
+
+class Judging(Section):
+    window: Count  # bytes
+    windows: Count  # of each kind at most: to learn from, and to be heard on
+    seeds: Count  # of the judges of test text
+    curve_seeds: Count  # at every other temperature
+    selection: list[Family]  # who chooses among looks, temperatures and arms, on validation text
+    kl_texts: Count
+
+
+class Bars(Section):
+    """What the promoted arm is held to."""
+
+    cut: Share  # of the likelihood model's worst-judge accuracy above one half
+    bpb: Weight  # rise over the likelihood model's, as a share
+    diversity: Share  # distance from real text, as a share, of each of `diversities`
+    diversities: list[str]
+    moonshot: Share  # as `cut`, for a generator that writes as it is
+
+
+class Beginning(Section):
+    """What the first job of a seed depends on: the models that all arms share, and their discriminator."""
+
+    text: TextParams
+    model: ModelParams
+    small: Small
+    likelihood: TrainParams
+    others: TrainParams  # the reference and the independent model
+    game: AdversarialParams
+    discriminator: DiscriminatorParams
+
+
+class Continued(Section):
+    learning_rate: Rate
+    adamw_learning_rate: Rate
+    looks: Count
+
+
+class Common(Beginning):
+    """What all arms have in common."""
+
+    continued: Continued
+    rules: dict[str, Any]
+    min_auc: Share  # a game's discriminator must have it at the start, by the lower limit of its interval
+    judging: Judging
+    temperatures: Annotated[list[Temperature], Field(min_length=2)]
+
+    def game_of(self, arm: Arm) -> AdversarialParams:
+        return AdversarialParams.model_validate(self.game.model_dump() | arm.game)
+
+    def rules_of(self, arm: Arm) -> Reinforce:
+        return LITERAL if arm.literal else Reinforce(**{**self.rules, **arm.rules})
+
+
+class Settings(Common):
+    """A whole configuration."""
+
+    seeds: Count
+    workers: Count | None
+    arms: dict[str, Arm]
+    likelihood_arm: str  # that all others are held against
+    best_temperature_arm: str
+    bars: Bars
+
+    @model_validator(mode="after")
+    def arms_can_be_played(self) -> Self:
+        for name, arm in self.arms.items():
+            try:
+                self.game_of(arm), self.rules_of(arm)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"arms.{name}: {error}") from None
+        for role in ("likelihood_arm", "best_temperature_arm"):
+            if (name := getattr(self, role)) not in self.arms:
+                raise ValueError(f"{role}: there is no arm {name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def sequences_fit(self) -> Self:
+        longest = max(game.prompt_length + game.sequence_length for game in map(self.game_of, self.arms.values()))
+        if longest > self.model.block_size:
+            raise ValueError(f"a sequence of {longest} tokens is longer than model.block_size, {self.model.block_size}")
+        return self
+
+
+def shared(settings: Settings, schema: type[Section]) -> Mapping[str, Any]:
+    """Of a configuration what `schema` names, as JSON can hold it."""
+    whole = settings.model_dump()
+    return {name: whole[name] for name in schema.model_fields}

@@ -1,0 +1,139 @@
+"""What the study of adversarial refinement concludes: which arm is promoted, and whether the bars are kept.
+
+`results` hold of every arm, of the controls and of the start the figures that run_arm returns, one per seed in the same
+order, so that differences between arms are taken within a seed. Arms are chosen by figures of validation text; the bars
+are held against those of test text.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from studies.adversarial_arms import CONTROLS
+from studies.adversarial_settings import Settings
+from studies.common import Estimate, estimate
+from studies.jobs import Figures
+
+Results = Mapping[str, Sequence[Figures]]
+LEARNERS = ("reinforce", "distil", "ddo")  # how an arm changes its generator other than by likelihood
+
+
+def verdict(settings: Settings, results: Results) -> list[str]:
+    """A line for each bar of the promoted arm, one for the target, and one for the moonshot."""
+    bars, name = settings.bars, promoted(settings, results)
+    likelihood, best = settings.likelihood_arm, settings.best_temperature_arm
+    cuts = cut(settings, results, name)
+    below = less(results, name, best, accuracy)
+    rise = estimate([a / b - 1 for a, b in pairs(results, name, likelihood, test_bpb)])
+    lines = [
+        (
+            f"accuracy above one half, cut from {likelihood}'s: {cuts:.1%}; at least {bars.cut:.0%}",
+            cuts.mean >= bars.cut,
+        ),
+        (f"accuracy less that of {best}: {below:+.3f}; below 0", below.mean < 0),
+        (f"bits per byte above {likelihood}'s: {rise:+.2%}; at most {bars.bpb:+.0%}", rise.mean <= bars.bpb),
+    ]
+    for figure in bars.diversities:
+        off = estimate([share - 1 for share in of_real(results, name, figure)])
+        lines.append(
+            (f"{figure} off real text's: {off:+.1%}; within {bars.diversity:.0%}", abs(off.mean) <= bars.diversity)
+        )
+    return [
+        f"Promoted: {name}{_kept(settings, name)}. {_why(settings, results, name)}",
+        *(f"{line}: {_said(kept)}" for line, kept in lines),
+        f"**Target: {_said(all(kept for _, kept in lines))}**",
+        moonshot(settings, results),
+    ]
+
+
+def promoted(settings: Settings, results: Results) -> str:
+    """Of the arms whose validation text costs at most `bars.bpb` more than the likelihood model's, the one that the
+    judges of validation text tell least, mean over seeds; of equals the first."""
+    return _least_told(settings, results, settings.arms)
+
+
+def moonshot(settings: Settings, results: Results) -> str:
+    """Of the generators that learned otherwise and write as they are, the one that validation text's judges choose."""
+    plain = [name for name, arm in settings.arms.items() if _writes_plainly(settings, name) and arm.learn in LEARNERS]
+    if not plain:
+        return "**Moonshot: missed** (no arm changes the generator itself)"
+    name = _least_told(settings, results, plain)
+    cuts = cut(settings, results, name)
+    kept = cuts.mean >= settings.bars.moonshot
+    return (
+        f"**Moonshot: {_said(kept)}**: {name}, without resampling, cuts the accuracy above one half by {cuts:.1%}; "
+        f"at least {settings.bars.moonshot:.0%}"
+    )
+
+
+def cut(settings: Settings, results: Results, name: str) -> Estimate:
+    """By what share of the likelihood model's accuracy above one half an arm's lies below it."""
+    of_seeds = pairs(results, name, settings.likelihood_arm, accuracy)
+    return estimate([1 - (ours - 0.5) / max(theirs - 0.5, 1e-9) for ours, theirs in of_seeds])
+
+
+def accuracy(run: Figures) -> float:
+    """Of the worst judge of test text."""
+    return worst(run["referee"])["accuracy"]
+
+
+def worst(told: Figures) -> dict[str, float]:
+    """What the judge that tells best said."""
+    found: dict[str, float] = told["judges"][told["worst"]]
+    return found
+
+
+def test_bpb(run: Figures) -> float:
+    found: float = run["bpb"]["test"]
+    return found
+
+
+def of_real(results: Results, name: str, figure: str) -> list[float]:
+    """A figure of an arm's texts as a share of that of real text, by seed."""
+    runs = zip(results[name], results[CONTROLS], strict=True)
+    return [run["quality"][figure] / control["real"][figure] for run, control in runs]
+
+
+def pairs(results: Results, name: str, other: str, of: Callable[[Figures], float]) -> Iterable[tuple[float, float]]:
+    return [(of(ours), of(theirs)) for ours, theirs in zip(results[name], results[other], strict=True)]
+
+
+def less(results: Results, name: str, other: str, of: Callable[[Figures], float]) -> Estimate:
+    """A figure of one arm less that of another, paired by seed."""
+    return estimate([ours - theirs for ours, theirs in pairs(results, name, other, of)])
+
+
+def over(runs: Sequence[Figures], *path: str) -> Estimate:
+    """A figure over seeds, e.g. over(runs, "bpb", "test")."""
+    values: list[Any] = list(runs)
+    for name in path:
+        values = [value[name] for value in values]
+    return estimate(values)
+
+
+def _least_told(settings: Settings, results: Results, names: Iterable[str]) -> str:
+    limit = over(results[settings.likelihood_arm], "bpb", "validation").mean * (1 + settings.bars.bpb)
+    able = [name for name in names if over(results[name], "bpb", "validation").mean <= limit] or [*names]
+    return min(able, key=lambda name: over(results[name], "selection").mean)
+
+
+def _writes_plainly(settings: Settings, name: str) -> bool:
+    arm = settings.arms[name]
+    return arm.candidates == 1 and arm.temperature == 1.0
+
+
+def _kept(settings: Settings, name: str) -> str:
+    """Likelihood training, longer or at another temperature, is no refinement by an adversary."""
+    arm = settings.arms[name]
+    return "" if arm.learn in LEARNERS or arm.candidates > 1 else " (the likelihood model is kept)"
+
+
+def _why(settings: Settings, results: Results, name: str) -> str:
+    found, likelihood = (over(results[one], "selection") for one in (name, settings.likelihood_arm))
+    return (
+        f"Of the arms whose validation text costs at most {settings.bars.bpb:.0%} more bits, the judges of validation "
+        f"text are right about it least often: {found:.3f}, about {settings.likelihood_arm} {likelihood:.3f}."
+    )
+
+
+def _said(kept: bool) -> str:
+    return "kept" if kept else "missed"

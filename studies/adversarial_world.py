@@ -1,0 +1,166 @@
+"""What all arms of one seed start from: text, a likelihood model, a reference, an independent model, a discriminator.
+
+B sequences, T tokens, N texts.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import process_time
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from studies.adversarial_settings import Beginning
+from studies.adversarial_text import Role, Text, load_text
+from studies.jobs import Figures
+from troupe.adversarial.discrimination import Examples, Schedule, Verdict, pretrain, scores
+from troupe.adversarial.features import Read, ReferenceFeatures
+from troupe.adversarial.objectives import GAN
+from troupe.data.batches import Batches, Ids
+from troupe.decoding import Decoding, generate
+from troupe.files import write_atomic, write_json
+from troupe.models.config import GPTConfig
+from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
+from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.params import TrainParams
+from troupe.seeding import derive_seed, generator
+from troupe.training.loop import train
+from troupe.training.validation import validate
+
+AT_ONCE = 256  # sequences that are written side by side
+HELD_OUT = 256  # validation sequences on which the discriminator is looked at, or as many as there are
+
+
+@dataclass(frozen=True)
+class Discriminator:
+    """A critic, and what it reads beside tokens."""
+
+    critic: LSTMDiscriminator
+    features: ReferenceFeatures
+
+    @torch.no_grad()
+    def scores(self, ids_BT: Tensor) -> Tensor:
+        """score_B of the last tokens, as many as the reference can read."""
+        context = self.features.reference.config.block_size
+        return scores(self.critic, Read.of(ids_BT[:, -context:], self.features))
+
+
+class World:
+    """The models of one seed: `likelihood` the generators' start, `reference` what discriminators read through,
+    `independent` what no generator or discriminator knows of. Untrained when made."""
+
+    def __init__(self, settings: Beginning, seed: int) -> None:
+        self.settings, self.seed = settings, seed
+        self.text: Text = load_text(settings.text)
+        config = GPTConfig(self.text.tokenizer.vocab_size, **settings.model.model_dump())
+        small = replace(config, **settings.small.model_dump())
+        self.likelihood, self.reference, self.independent = GPT(config), GPT(small), GPT(small)
+        features = ReferenceFeatures(self.reference)
+        size = settings.game.critic_embd, settings.game.critic_hidden
+        self.discriminator = Discriminator(LSTMDiscriminator(config.vocab_size, *size, features.width), features)
+
+    def networks(self) -> dict[str, nn.Module]:
+        models = {name: getattr(self, name) for name in ("likelihood", "reference", "independent")}
+        return {**models, "critic": self.discriminator.critic}
+
+    def save(self, folder: Path) -> None:
+        for name, network in self.networks().items():
+            write_atomic(folder / f"{name}.safetensors", safetensors.torch.save(network.state_dict()))
+
+    def load(self, folder: Path) -> None:
+        for name, network in self.networks().items():
+            network.load_state_dict(safetensors.torch.load_file(folder / f"{name}.safetensors"))
+            network.eval()
+
+    def sequences(self, role: Role, n: int, *purpose: str) -> Tensor:
+        """ids_NT: `n` sequences of a part of the text, prompt and continuation, each once as long as there are."""
+        game = self.settings.game
+        length = game.prompt_length + game.sequence_length
+        return Batches(self.text.ids[role], length, n, derive_seed(self.seed, "study", *purpose)).batches(0)[0]
+
+    def continued(self, real_NT: Tensor, *purpose: str) -> Tensor:
+        """ids_NT: the same prompts, continued by the likelihood model."""
+        game = self.settings.game
+        seeds = [derive_seed(self.seed, "study", *purpose, row) for row in range(len(real_NT))]
+        prompts_NP, n_new, parts = real_NT[:, : game.prompt_length], game.sequence_length, _parts(len(seeds), AT_ONCE)
+        return torch.cat([generate(self.likelihood, prompts_NP[at], n_new, Decoding(), seeds[at]) for at in parts])
+
+
+def begin(settings: Beginning, seed: int, folder: Path) -> Figures:
+    """The first job of a seed: train everything, leave the weights in `folder`."""
+    world, began = World(settings, seed), process_time()
+    text, others = world.text, settings.others
+    seconds = {}
+    trained: list[tuple[str, GPT, Role, Role, TrainParams]] = [
+        ("likelihood", world.likelihood, "generator", "validation", settings.likelihood),
+        ("reference", world.reference, "reference", "validation", others),
+        ("independent", world.independent, "validation", "reference", others),
+    ]
+    for name, model, role, held_out, params in trained:
+        init_gpt2(model, generator(seed, "study", name, "init"))
+        fit(model, text.ids[role], text, held_out, params, derive_seed(seed, "study", name))
+        seconds[name], began = process_time() - began, process_time()
+    verdict = teach(world)
+    seconds["discriminator"] = process_time() - began
+    world.save(folder)
+    facts = {"signal": verdict.signal, "told": str(verdict), "auc": verdict.interval.auc}
+    write_json(folder / "verdict.json", facts)
+    bytes_of = {role: text.n_bytes(role) for role in text.part}
+    return {"bytes": bytes_of, "tokens": {role: len(ids) for role, ids in text.ids.items()}, "seconds": seconds} | facts
+
+
+def fit(model: GPT, ids: Ids, text: Text, held_out: Role, params: TrainParams, seed: int) -> None:
+    """Train by likelihood; the weights of the best look at held-out text stay, and the model in eval mode."""
+    torch.manual_seed(derive_seed(seed, "dropout"))
+    batches = Batches(ids, model.config.block_size, params.batch_size, derive_seed(seed, "batches"))
+    look = partial(validate, model, text.ids[held_out], text.n_bytes(held_out), nullcontext)
+    train(model, batches, look, params, nullcontext, log=lambda step, figures: None, save=lambda checkpoint: None)
+    model.eval()
+
+
+def teach(world: World) -> Verdict:
+    """Train the discriminator against the likelihood model: until it has a signal, then to its best round."""
+    params, critic, features = world.settings.discriminator, world.discriminator.critic, world.discriminator.features
+    rng = generator(world.seed, "study", "discriminator")
+    init_discriminator(critic, rng)
+    objective = GAN()
+    optimizer = objective.optimizer(critic.parameters(), world.settings.game.critic_learning_rate)
+    train_both = _examples(world, "real", params.texts, features)
+    held_out = _examples(world, "validation", HELD_OUT, features)
+
+    def rounds(bar: float, looks: int) -> Verdict:
+        schedule = Schedule(bar, params.updates, looks, params.batch_size)
+        return pretrain(critic, objective, optimizer, train_both, held_out, schedule, rng)
+
+    verdict = rounds(params.bar, params.looks)
+    if not verdict.signal:
+        return verdict
+    best = cost(critic, held_out), verdict, _copy(critic)
+    for _ in range(params.more):
+        later = rounds(params.bar, 1)
+        if (paid := cost(critic, held_out)) < best[0]:
+            best = paid, replace(verdict, interval=later.interval), _copy(critic)
+    critic.load_state_dict(best[2])
+    return best[1]
+
+
+def cost(critic: LSTMDiscriminator, held_out: Examples) -> float:
+    """Cross-entropy in nats: it asks, beyond an AUC, that exp(score) be the odds, as resampling takes it."""
+    real_N, fake_N = scores(critic, held_out.real), scores(critic, held_out.fake)
+    return GAN().critic_loss(lambda score_N: score_N, real_N, fake_N, torch.Generator()).item()
+
+
+def _examples(world: World, role: Role, n: int, features: ReferenceFeatures) -> Examples:
+    real_NT = world.sequences(role, n, "discriminator", role)
+    return Examples(*(Read.of(x, features) for x in (real_NT, world.continued(real_NT, "discriminator", role, "fake"))))
+
+
+def _parts(n: int, at_once: int) -> list[slice]:
+    return [slice(first, first + at_once) for first in range(0, n, at_once)]
+
+
+def _copy(critic: LSTMDiscriminator) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in critic.state_dict().items()}
