@@ -1,8 +1,8 @@
 """What attention experts are worth: `python -m studies.moe`, or `make study-moe`.
 
 Per seed a dense model is pretrained; then it is trained on, as it is and with experts put into it in several ways, and
-beside it models that never were dense, with the same batches and as many tokens. studies/configs/moe.yaml says which.
-The page says whether the bars of the configuration are kept.
+beside it models that never were dense, on the same batches. A conversion that costs computation is paid for with steps
+of training. studies/configs/moe.yaml says which models; the page, whether the bars of the configuration are kept.
 """
 
 import argparse
@@ -22,9 +22,9 @@ TITLE = "What attention experts are worth"
 PACKAGES = ["torch", "numpy", "scipy"]
 HERE = Path(__file__).parent
 CODE = [  # what figures depend on
-    *(SOURCE / part for part in ("compute.py", "seeding.py", "data", "models", "training", "conversion")),
-    *(SOURCE / part for part in ("inspection", "evaluation/likelihood.py")),
-    *(HERE / part for part in ("moe_arms.py", "moe_settings.py", "text.py")),
+    *(SOURCE / part for part in ("compute.py", "decoding.py", "files.py", "params.py", "seeding.py")),
+    *(SOURCE / part for part in ("data", "models", "training", "conversion", "inspection", "evaluation/likelihood.py")),
+    *(HERE / part for part in ("moe_arms.py", "moe_costs.py", "moe_settings.py", "text.py")),
 ]
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from studies.jobs import Figures, Job
+from studies.moe_costs import distilling_steps, rest
 from studies.moe_settings import Arm, Common
 from studies.text import Text, load_text
 from troupe.compute import autocast, compiles, set_up
@@ -26,7 +27,6 @@ from troupe.decoding import evaluating
 from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.files import write_atomic
 from troupe.inspection.attention import attention_costs
-from troupe.inspection.structure import parts
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import (
@@ -86,28 +86,26 @@ class Experiment:
             init_gpt2(model, rng)
         return model.to(self.device)
 
-    def go_on(self, model: GPT, arm: Arm, phases: Mapping[str, TrainParams]) -> Figures:
-        """The switch to experts, if the arm has one, and the second phase."""
-        before = self.look(model)
-        model, paid = self.converted(model, arm, phases)
+    def go_on(self, dense: GPT, arm: Arm, phases: Mapping[str, TrainParams]) -> Figures:
+        """The switch to experts, if the arm has one, and the second phase, which is shorter by what the switch cost."""
+        before = self.look(dense)
+        model = self.converted(dense, arm)
+        paid = distilling_steps(dense, model, phases[DISTIL], phases[CONTINUED]) if DISTIL in phases else 0.0
+        left = rest(phases[CONTINUED], paid)
+        if params := phases.get(DISTIL):
+            batches = self._batches(DISTIL, params)
+            distil(dense, model, batches, params, self.precision, log=lambda step, figures: None)
         after = self.look(model)
-        second = self.train(model, CONTINUED, phases[CONTINUED], arm)
+        second = self.train(model, CONTINUED, left, arm)
         second["looks"].insert(0, {"step": 0, **after})
         losses = {"before": before["loss"], "after": after["loss"]}
         return {**losses, "conversion_steps": paid, CONTINUED: second, **self.final(model)}
 
-    def converted(self, dense: GPT, arm: Arm, phases: Mapping[str, TrainParams]) -> tuple[GPT, float]:
-        """The model to be trained on, and what it took to make it, in steps of that training."""
+    def converted(self, dense: GPT, arm: Arm) -> GPT:
+        """The model to be trained on; one that is to be distilled has learnt nothing yet."""
         if arm.conversion is None:
-            return dense, 0.0
-        rng = generator(self.seed, "study", "conversion")
-        model = convert(dense, arm.switchhead(self.config), arm.conversion, rng)
-        if arm.conversion != "distilled":
-            return model, 0.0
-        params = phases[DISTIL]
-        distil(dense, model, self._batches(DISTIL, params), params, self.precision, log=lambda step, figures: None)
-        share = params.batch_size / phases[CONTINUED].batch_size
-        return model, share * params.steps * distilling_cost(dense, model)
+            return dense
+        return convert(dense, arm.switchhead(self.config), arm.conversion, generator(self.seed, "study", "conversion"))
 
     def train(self, model: GPT, phase: str, params: TrainParams, arm: Arm) -> Figures:
         """{"looks", "tokens_per_second": of the median step}; batches and dropout depend on seed and phase alone."""
@@ -174,20 +172,6 @@ class Experiment:
     def _is_look(self, step: int, phase: str, steps: int) -> bool:
         near = phase == CONTINUED and step in self.looks.after_the_switch
         return near or step % self.looks.every == 0 or step == steps
-
-
-def distilling_cost(dense: GPT, model: GPT) -> float:
-    """Of a step of distillation, in steps of training `model` on as many tokens: by MACs, a backward pass as two
-    forward passes. Distillation runs `dense` forward, and the attention of `model` forward and backward."""
-    T = model.config.block_size
-    attention = attention_costs(model, T)
-    once = forward_macs(dense, T) + 3 * (attention.executed + attention.full)
-    return once / (3 * forward_macs(model, T))
-
-
-def forward_macs(model: GPT, context: int) -> int:
-    """Per token, of all matrix products of a model as it is computed."""
-    return sum(part.executed for part in parts(model)) + attention_costs(model, context).full
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studies.jobs import SOURCE, code_digest
 from troupe.data.batches import Ids, load_ids, save_ids
 from troupe.data.corpus import SPLITS, Split, read_manifest, split_blocks, write_corpus
 from troupe.data.encoding import cut_pieces, encode_pieces
@@ -14,6 +15,7 @@ from troupe.data.tokenizer import make_tokenizer
 from troupe.files import read_json, write_json
 from troupe.params import DataParams, TokensParams
 
+CODE = [SOURCE / "data", Path(__file__)]  # what the files of a text depend on
 META = "meta.json"  # written last: it says that the folder is complete
 
 
@@ -27,12 +29,13 @@ class Text:
 
 
 def prepare_text(data: DataParams, tokens: TokensParams, work: Path) -> str:
-    """Write the text that `data` names to a folder in `work`, unless it is there; the folder's name digests it.
+    """Write the text that `data` names to a folder in `work`, unless it is there; the folder's name digests the text,
+    how it is cut and encoded, and the code that does so.
 
     Raises CorpusError for text that cannot be used.
     """
     source = describe(data.source)
-    parts = [source.sha256, data.block_bytes, tokens.model_dump()]
+    parts = [code_digest(CODE), source.sha256, data.block_bytes, tokens.model_dump()]
     name = f"text-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]}"
     folder = work / name
     if (folder / META).exists():

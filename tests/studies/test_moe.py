@@ -1,5 +1,6 @@
 """The study of attention experts: what it counts and concludes, by hand, and all of it at tiny size."""
 
+import importlib.util
 import json
 import sys
 from dataclasses import replace
@@ -7,25 +8,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
 import torch
 from ruamel.yaml import YAML
 
 from studies.common import CONFIGS
 from studies.configuration import read_configuration
-from studies.moe import in_order, main, plan
-from studies.moe_arms import distilling_cost, separation
+from studies.moe import CODE, in_order, main, plan
+from studies.moe_arms import separation
+from studies.moe_costs import distilling_steps, optimizer_macs, rest
 from studies.moe_page import regained, verdict
-from studies.moe_settings import Settings
+from studies.moe_settings import Arm, Settings
 from studies.text import META, load_text, prepare_text
 from troupe.errors import ParamsError
+from troupe.inspection.attention import attention_costs
 from troupe.inspection.structure import without_weights
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
-from troupe.params import DataParams, TokensParams
+from troupe.params import DataParams, TokensParams, TrainParams
+from troupe.training.schedule import learning_rate_factor
 
 PATHS = sorted(CONFIGS.glob("moe*.yaml"))
+HARMLESS = {"studies.jobs", "troupe", "troupe.errors", "troupe.layout", "troupe.overlay"}
+HARMLESS |= {"troupe.stages.common", "troupe.stages.progress"}
 CONFIG = GPTConfig(vocab_size=5, block_size=2, n_layer=1, n_head=2, n_embd=4, dropout=0.0, bias=False)
 
 
@@ -34,20 +41,22 @@ def with_experts(n_head: int, head_width: int, n_expert: int, top_k: int) -> GPT
     return GPT(CONFIG, attention=partial(SwitchHead, experts=experts))
 
 
+def shape(config: GPTConfig, arm: Arm) -> GPT:
+    if arm.experts:
+        return GPT(config, attention=partial(SwitchHead, experts=arm.switchhead(config)))
+    return GPT(replace(config, n_head=arm.n_head or config.n_head, head_width=arm.head_width))
+
+
 @pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_every_arm_of_every_configuration_can_be_built(path: Path, quick: bool) -> None:
     settings = read_configuration(path, Settings, quick)
     config = GPTConfig(settings.tokens.vocab_size, **settings.model.model_dump())
     for arm in (settings.arms | settings.remedies).values():
-        if arm.experts:
+        model = without_weights(partial(shape, config, arm))
+        if arm.conversion == "exact":
             experts = arm.switchhead(config)
-            model = without_weights(partial(GPT, config, partial(SwitchHead, experts=experts)))
-            whole = config.n_head, config.n_embd // config.n_head
-            assert (experts.n_head, experts.head_width) == whole or arm.conversion != "exact"
-        else:
-            n_head = arm.n_head or config.n_head
-            model = without_weights(partial(GPT, replace(config, n_head=n_head, head_width=arm.head_width)))
+            assert (experts.n_head, experts.head_width) == (config.n_head, config.n_embd // config.n_head)
         assert sum(1 for _ in model.blocks) == settings.model.n_layer
 
 
@@ -66,7 +75,7 @@ def test_what_a_configuration_gets_wrong(tmp_path: Path) -> None:
         read_configuration(tmp_path / "none.yaml", Settings, quick=False)
 
 
-def test_a_text_is_prepared_once(tmp_path: Path) -> None:
+def test_a_text_is_prepared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text.txt").write_text("to be or not to be\n" * 200)
     data = DataParams(source=str(tmp_path / "text.txt"), block_bytes=64)
     folder = tmp_path / prepare_text(data, TokensParams(kind="bpe", vocab_size=260), tmp_path)
@@ -74,6 +83,10 @@ def test_a_text_is_prepared_once(tmp_path: Path) -> None:
     assert prepare_text(data, TokensParams(kind="bpe", vocab_size=260), tmp_path) == folder.name
     assert (folder / META).stat().st_mtime_ns == written
     assert prepare_text(data, TokensParams(kind="bpe", vocab_size=261), tmp_path) != folder.name
+    with monkeypatch.context() as patched:
+        (tmp_path / "newer.py").write_text("# another way to cut text")
+        patched.setattr("studies.text.CODE", [tmp_path / "newer.py"])
+        assert prepare_text(data, TokensParams(kind="bpe", vocab_size=260), tmp_path) != folder.name
     text = load_text(folder)
     assert text.vocab_size == 260
     assert sum(text.n_bytes.values()) == 19 * 200
@@ -122,11 +135,73 @@ def test_the_distance_of_experts() -> None:
     assert separation(GPT(CONFIG)) is None
 
 
-def test_what_distillation_costs() -> None:
+def trained(**changes: Any) -> TrainParams:
+    return read_configuration(CONFIGS / "moe.yaml", Settings, quick=False).continued.model_copy(update=changes)
+
+
+def test_what_distillation_costs_without_an_optimiser_of_matrices() -> None:
     """Per token, with D 4, T 2, V 5 and an MLP of 2 x 4 x 16 = 128 MACs: the dense model needs 4 x 16 = 64 for
     projections, 2 x 4 x 2 = 16 for scores and values, 20 for the head: 228. One head of width 2 with 2 experts, both
-    computed: 2 x 4 x 2 x 3 = 48, routers 16, scores and values 8: 72 of 220 in all. (228 + 3 x 72) / (3 x 220)."""
-    assert distilling_cost(GPT(CONFIG), with_experts(1, 2, 2, 1)) == pytest.approx(444 / 660)
+    computed: 2 x 4 x 2 x 3 = 48, routers 16, scores and values 8: 72 of 220 in all. (228 + 3 x 72) / (3 x 220).
+    Seven steps on a third of the tokens cost 7 / 3 as much."""
+    distil, continued = (trained(optimizer="adamw", batch_size=size, steps=7) for size in (1, 3))
+    steps = distilling_steps(GPT(CONFIG), with_experts(1, 2, 2, 1), distil, continued)
+    assert steps == pytest.approx(7 * 444 / 3 / 660)
+
+
+def test_what_muon_costs() -> None:
+    """a x b in 5 (2 a^2 b + a^3) MACs. Attention: queries and keys 4 x 4, 960; values and outputs 4 x 4, too: 2,880 in
+    all, routers nothing. The MLP: two of 4 x 16, 2,880 each. In a step of one text of two tokens, of 444 MACs each,
+    distillation needs 888 + 2,880; training, of 660 MACs each, 1,320 + 8,640."""
+    model, params = with_experts(1, 2, 2, 1), trained(optimizer="muon", batch_size=1, steps=1)
+    assert optimizer_macs(model, params) == 2_880 + 2 * 2_880
+    assert optimizer_macs(model, trained(optimizer="adamw")) == 0
+    assert distilling_steps(GPT(CONFIG), model, params, params) == pytest.approx((888 + 2_880) / (1_320 + 8_640))
+
+
+def test_a_conversion_is_paid_for_with_steps() -> None:
+    params = trained(steps=400, warmup_steps=3, decay_fraction=1.0)
+    assert rest(params, 0.0) == params
+    left = rest(params, 67.4)
+    assert left == params.model_copy(update={"steps": 333})
+    assert learning_rate_factor(332, left) == pytest.approx(1 / 333)
+    assert rest(params, 399.4).steps == 1
+    with pytest.raises(
+        ParamsError, match=r"distil: costs as much as 399\.6 steps of `continued`, which has 400; lower"
+    ):
+        rest(params, 399.6)
+
+
+@pytest.mark.parametrize(("heads", "steps"), [("4 heads", 71.8), ("2 heads", 67.4), ("1 head", 66.6)])
+def test_what_the_shipped_conversions_cost(heads: str, steps: float) -> None:
+    """Counted beforehand, with all matrices of the model told by their shapes."""
+    settings = read_configuration(CONFIGS / "moe.yaml", Settings, quick=False)
+    config = GPTConfig(512, **settings.model.model_dump())
+    experts = settings.arms[f"distilled, {heads}"].switchhead(config)
+    model = GPT(config, partial(SwitchHead, experts=experts))
+    assert distilling_steps(GPT(config), model, settings.distil, settings.continued) == pytest.approx(steps, abs=0.05)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_controls_are_as_large_as_what_is_judged(path: Path) -> None:
+    """One has as many parameters in attention, the other needs as many MACs for what is used."""
+    settings = read_configuration(path, Settings, quick=False)
+    bars, config = settings.bars, GPTConfig(settings.tokens.vocab_size, **settings.model.model_dump())
+    judged, wide, narrow = (
+        attention_costs(without_weights(partial(shape, config, settings.arms[name])), config.block_size)
+        for name in (bars.judged, bars.wide, bars.narrow)
+    )
+    assert judged.parameters == pytest.approx(wide.parameters, rel=0.1)
+    assert judged.useful + judged.causal == pytest.approx(narrow.useful + narrow.causal, rel=0.1)
+
+
+def test_the_code_that_figures_depend_on_is_named() -> None:
+    """All that the body of a job imports, but for what names places, tells faults or shows progress."""
+    imports = grimp.build_graph("troupe", "studies", cache_dir=None)
+    needed = {"studies.moe_arms", *imports.find_upstream_modules("studies.moe_arms")} - HARMLESS
+    files = {Path(str(importlib.util.find_spec(name).origin)) for name in needed}  # type: ignore[union-attr]
+    assert not {file for file in files if not any(part == file or part in file.parents for part in CODE)}
+    assert all(part.exists() for part in CODE)
 
 
 def figures(test: float = 2.0, **changes: Any) -> dict[str, Any]:
@@ -229,5 +304,6 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert exact["continued"]["looks"][0]["separation"] == 0.0
         assert exact["continued"]["looks"][-1]["separation"] > 0.0
         assert [look["step"] for look in exact["continued"]["looks"]] == [0, 1, 2, 4]
-        assert found["distilled, 2 heads", seed]["conversion_steps"] > 0
+        distilled = found["distilled, 2 heads", seed]
+        assert distilled["continued"]["looks"][-1]["step"] == 4 - round(distilled["conversion_steps"]) < 4
     assert found["dense continued", 1]["test"] != found["dense continued", 2]["test"]
