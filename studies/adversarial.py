@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from studies.adversarial_arms import CONTROLS, run_arm
-from studies.adversarial_costs import Costs, continued_steps
+from studies.adversarial_costs import LEARNERS, Costs, continued_steps
 from studies.adversarial_page import sections
 from studies.adversarial_plots import draw
 from studies.adversarial_settings import Beginning, Common, Settings, shared
@@ -57,9 +57,9 @@ def plan(settings: Settings, seeds: Iterable[int]) -> dict[str, list[Job]]:
         planned[START].append(begun)
         common = {"common": shared(settings, Common)}
         planned[CONTROLS].append(Job(CONTROLS, seed, common, begun))
-        for name, arm in settings.arms.items():
-            needs_steps = {"continued_steps": steps if arm.learn == "likelihood" else 0}
-            planned[name].append(Job(name, seed, common | {"arm": arm.model_dump()} | needs_steps, begun))
+        for name, arm in sorted(settings.arms.items(), key=lambda item: item[1].of is not None):
+            values = {"arm": arm.model_dump(), "continued_steps": steps if arm.learn == "likelihood" else 0}
+            planned[name].append(Job(name, seed, common | values, planned[arm.of][-1] if arm.of else begun))
     return planned
 
 
@@ -69,7 +69,7 @@ def in_order(settings: Settings, planned: Mapping[str, Sequence[Job]]) -> list[J
 
     def price(name: str) -> float:
         arm = settings.arms.get(name)
-        return (costs.game(arm) if arm.learn in ("reinforce", "distil", "ddo") else 0) + arm.candidates if arm else -1
+        return (costs.game(arm) if arm.learn in LEARNERS else 0) + arm.candidates if arm else -1
 
     names = [START, *sorted((name for name in planned if name != START), key=price, reverse=True)]
     return [job for name in names for job in planned[name]]

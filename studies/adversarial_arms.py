@@ -13,10 +13,11 @@ from time import process_time
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 
 from studies.adversarial_measures import Bench, Writer, bits, distance_from, effective
 from studies.adversarial_settings import Arm, Beginning, Common
-from studies.adversarial_world import Discriminator, World, begin, fit
+from studies.adversarial_world import VERDICT, Discriminator, World, begin, fit
 from studies.jobs import Figures, Job
 from troupe.adversarial.ddo import ddo_step
 from troupe.adversarial.game import Game
@@ -24,12 +25,14 @@ from troupe.adversarial.loop import Judge, Learn, Outcome, refine
 from troupe.adversarial.policy import update_generator
 from troupe.adversarial.resampling import distil_step
 from troupe.adversarial.selection import Bounds
-from troupe.files import read_json
+from troupe.errors import TroupeError
+from troupe.files import read_json, write_atomic, write_json
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
 from troupe.seeding import derive_seed
 
 UNBOUNDED = Bounds(max_bpb_rise=math.inf, min_distinct=0.0)
+TAKEN = "taken.json"  # in an arm's folder: whose models it started from
 CONTROLS = "controls"  # the arm that is no generator: real text, and a writer that must be caught
 
 
@@ -47,26 +50,46 @@ def run_arm(job: Job, folder: Path, needed: Path | None) -> Figures:
     if needed is None:
         return begin(Beginning.model_validate(job.settings["common"]), job.seed, folder)
     settings = Common.model_validate(job.settings["common"])
-    world = World(settings, job.seed)
-    world.load(needed)
+    world, first = World(settings, job.seed), first_folder(needed)
+    world.load(first)
     bench = Bench(world, settings)
     if job.arm == CONTROLS:
         return bench.controls()
-    arm = Arm.model_validate(job.settings["arm"])
-    return play(arm, bench, read_json(needed / "verdict.json"), job.settings["continued_steps"])
-
-
-def play(arm: Arm, bench: Bench, verdict: Mapping[str, Any], continued_steps: int) -> Figures:
-    """Change the generator, and measure how it writes. Without a signal nothing follows the first discriminator."""
-    world, began = bench.world, process_time()
-    taught = arm.candidates > 1 or (arm.learn != "nothing" and starts_taught(arm, bench.settings))
-    if taught and not verdict["signal"]:
+    arm, verdict, began = Arm.model_validate(job.settings["arm"]), read_json(first / VERDICT), process_time()
+    if needs_signal(arm, settings) and not verdict["signal"]:
         arm, learned = Arm(), Learned(world.likelihood, world.discriminator, {"stopped": verdict["told"]})
     else:
-        learned = learn(arm, bench, continued_steps)
-    seconds = {"learning": process_time() - began}
-    figures = measured(arm, bench, learned)
-    return figures | learned.facts | {"seconds": seconds | {"measuring": process_time() - began - seconds["learning"]}}
+        learned = load(needed, world) if arm.of else learn(arm, bench, job.settings["continued_steps"])
+    save(learned, folder, first)
+    learning = process_time() - began
+    figures = measured(arm, bench, learned) | learned.facts
+    return figures | {"seconds": {"learning": learning, "measuring": process_time() - began - learning}}
+
+
+def needs_signal(arm: Arm, settings: Common) -> bool:
+    """Whether the arm follows the first discriminator: nothing does so where that has no signal."""
+    return arm.candidates > 1 or starts_taught(arm, settings)
+
+
+def first_folder(needed: Path) -> Path:
+    """The folder of the seed's first job, which an arm needs itself or through the arm that it takes over."""
+    taken = needed / TAKEN
+    return needed.parent / read_json(taken)["first"] if taken.exists() else needed
+
+
+def save(learned: Learned, folder: Path, first: Path) -> None:
+    """For arms that take it over."""
+    for name, network in (("generator", learned.model), ("critic", learned.discriminator.critic)):
+        write_atomic(folder / f"{name}.safetensors", safetensors.torch.save(network.state_dict()))
+    write_json(folder / TAKEN, {"first": first.name})
+
+
+def load(folder: Path, world: World) -> Learned:
+    """What `save` wrote."""
+    model, critic = copy.deepcopy(world.likelihood), copy.deepcopy(world.discriminator.critic)
+    model.load_state_dict(safetensors.torch.load_file(folder / "generator.safetensors"))
+    critic.load_state_dict(safetensors.torch.load_file(folder / "critic.safetensors"))
+    return Learned(model, Discriminator(critic, world.discriminator.features), {})
 
 
 def learn(arm: Arm, bench: Bench, continued_steps: int) -> Learned:
@@ -76,16 +99,24 @@ def learn(arm: Arm, bench: Bench, continued_steps: int) -> Learned:
     if arm.learn == "likelihood":
         return Learned(continued(bench, continued_steps), world.discriminator, {"steps": continued_steps})
     game = new_game(arm, bench)
-    outcome = refine(
-        game,
-        partial(bits, text=world.text, role="validation"),
-        log=lambda step, figures: None,
-        save=lambda checkpoint: None,
-        learn=learning(arm, world),
-        judge=None if arm.literal else judge(bench),
-    )
     discriminator = world.discriminator if arm.literal else Discriminator(game.critic, world.discriminator.features)
-    return Learned(game.generator, discriminator, told(outcome))
+    return Learned(game.generator, discriminator, played(game, arm, bench))
+
+
+def played(game: Game, arm: Arm, bench: Bench) -> Figures:
+    """Play; what there is to say of it. A discriminator that diverges before the game begins stops its arm alone."""
+    try:
+        outcome = refine(
+            game,
+            partial(bits, text=bench.world.text, role="validation"),
+            log=lambda step, figures: None,
+            save=lambda checkpoint: None,
+            learn=learning(arm, bench.world),
+            judge=None if arm.literal else judge(bench),
+        )
+    except TroupeError as error:
+        return {"stopped": str(error)}
+    return told(outcome)
 
 
 def new_game(arm: Arm, bench: Bench) -> Game:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
-from studies.adversarial_settings import Arm, Common, Settings
+from studies.adversarial_settings import Arm, Settings
 from troupe.adversarial.features import N_SCALAR
 from troupe.inspection.attention import attention_costs
 from troupe.inspection.structure import parts, without_weights
@@ -18,12 +18,13 @@ from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
 
 TRAINING = 3  # forward passes that a forward and a backward pass are worth
+LEARNERS = ("reinforce", "distil", "ddo")  # how an arm changes its generator other than by likelihood
 
 
 class Costs:
     """MACs of every part, by the sizes of a configuration."""
 
-    def __init__(self, settings: Common) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         config = GPTConfig(settings.text.vocab_size, **settings.model.model_dump())
         small = replace(config, **settings.small.model_dump())
@@ -34,10 +35,11 @@ class Costs:
 
     def arm(self, arm: Arm) -> int:
         """All that it takes beside the likelihood model; of an arm that continues likelihood training, nothing."""
-        game = arm.learn in ("reinforce", "distil", "ddo")
-        asks = arm.candidates > 1 or (game and self.begins_taught(arm))
-        reads = asks or (game and not arm.literal)
-        return reads * self._reference() + asks * self._discriminator() + (self.game(arm) if game else 0)
+        learner = self.settings.arms[arm.of] if arm.of else arm
+        game = learner.learn in LEARNERS
+        asks = arm.candidates > 1 or (game and self.begins_taught(learner))
+        reads = asks or (game and not learner.literal)
+        return reads * self._reference() + asks * self._discriminator() + (self.game(learner) if game else 0)
 
     def game(self, arm: Arm) -> int:
         params, rules = self.settings.game_of(arm), self.settings.rules_of(arm)
@@ -56,7 +58,7 @@ class Costs:
         return tokens * (params.steps * (learns + params.n_critic * critic) + params.warmup_critic * critic)
 
     def begins_taught(self, arm: Arm) -> bool:
-        return not arm.literal and self.settings.game_of(arm).objective == "gan"
+        return arm.learn != "ddo" and not arm.literal and self.settings.game_of(arm).objective == "gan"
 
     def _reference(self) -> int:
         return TRAINING * self.reference * _tokens(self.settings.others, self.settings.model.block_size)

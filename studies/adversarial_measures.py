@@ -72,20 +72,16 @@ class Bench:
         self.judges = families(world.text.part["generator"])
         validation, test = (self._places(role) for role in ("validation", "test"))
         self.learn, self.hear = _some(validation, self.judging), _some(_every_other(test, 0), self.judging)
-        self.select_learn, self.select_hear = (_every_other(validation, first) for first in (0, 1))
+        self.select_learn, self.select_hear = (_some(_every_other(validation, at), self.judging) for at in (0, 1))
         self.references = _every_other(test, 1).real()[: len(self.hear.starts)]
         self.yardstick: Yardstick = make_yardstick(
             world.text.part["generator"], self.references, world.text.part["validation"]
         )
 
     def selection(self, writer: Writer) -> float:
-        """Accuracy of the worst of the judges that choose, on validation text, with one seed."""
+        """By which looks, temperatures and arms are chosen: accuracy about validation text, with one seed."""
         seed = derive_seed(self.world.seed, "study", "selection")
-        judges: dict[str, Judge] = {name: self.judges[name] for name in self.judging.selection}
-        trials = writer_trials(writer.write, self.select_learn, self.select_hear, [seed])
-        told = referee(judges, trials)
-        accuracy: float = told["judges"][told["worst"]]["accuracy"]
-        return accuracy
+        return self._few_heard(writer_trials(writer.write, self.select_learn, self.select_hear, [seed]))
 
     def heard(self, write: Write, n_seeds: int) -> tuple[Figures, list[str]]:
         """What all judges say of test text, and the texts of the first seed."""
@@ -101,9 +97,9 @@ class Bench:
         return [self.point(writer.at(temperature)) for temperature in temperatures]
 
     def point(self, writer: Writer) -> Figures:
-        told, texts = self.heard(writer.write, self.judging.curve_seeds)
-        accuracy = told["judges"][told["worst"]]["accuracy"]
-        return {"temperature": writer.temperature, "accuracy": accuracy, **self.quality(texts)}
+        trials = writer_trials(writer.write, self.learn, self.hear, self._seeds(self.judging.curve_seeds))
+        told = {"temperature": writer.temperature, "accuracy": self._few_heard(trials)}
+        return told | self.quality(written(trials[0]))
 
     def controls(self) -> Figures:
         """Real text against real text, a writer that must be caught, and the figures of real text."""
@@ -112,6 +108,13 @@ class Bench:
         bad, texts = self.heard(partial(markov, train), self.judging.seeds)
         floor = referee(self.judges, floor_trials(self.learn, self.hear, seeds))
         return {"floor": floor, "bad": bad, "bad_quality": self.quality(texts), "real": self.quality(self.hear.real())}
+
+    def _few_heard(self, trials: Sequence[Trial]) -> float:
+        """Accuracy of the worst of the few judges: the quick ones, so that they can be asked often."""
+        few: dict[str, Judge] = {name: self.judges[name] for name in self.judging.few}
+        told = referee(few, trials)
+        accuracy: float = told["judges"][told["worst"]]["accuracy"]
+        return accuracy
 
     def _places(self, role: Role) -> Places:
         text, prompt = self.world.text, self.settings.game.prompt_length

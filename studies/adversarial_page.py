@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from studies.adversarial_arms import CONTROLS
-from studies.adversarial_costs import Costs, continued_steps
+from studies.adversarial_costs import LEARNERS, Costs, continued_steps
 from studies.adversarial_settings import Settings
 from studies.adversarial_verdict import (
-    LEARNERS,
     Results,
     accuracy,
     less,
@@ -54,6 +53,7 @@ NOTES = [
     "Discriminator's AUC: of the one in the game, on validation text, at the start and where the generator was kept. "
     "First AUC: of the discriminator trained against the likelihood model, about what the arm writes: its own opinion, "
     "no evidence. KL: of the generator (not of a resampled writer) from the likelihood model, nats per token.",
+    "Over temperatures only the few judges that the table names are heard, at temperature 1 as at the others. "
     "Gap: mean over the diversities (self-BLEU-3) that both curves reach of an arm's bits less the likelihood model's; "
     "below 0 the arm is better at equal diversity.",
 ]
@@ -122,18 +122,19 @@ def over_figures(runs: Sequence[Figures], key: str) -> list[str]:
 
 
 def curves(settings: Settings, results: Results) -> str:
-    """A row per arm that has a curve: the worst judge at every temperature, and the gap to the likelihood model."""
+    """A row per arm with a curve: the worst of few judges at each temperature, and the gap to the likelihood model."""
     base = results[settings.likelihood_arm]
     columns = [*(f"{temperature:g}" for temperature in settings.temperatures), "gap, bits"]
 
     def row(name: str) -> list[str]:
         runs = results[name]
         found = [gap(points(ours), points(theirs)) for ours, theirs in zip(runs, base, strict=True)]
-        at = [dict(accuracies(run)) for run in runs]
+        at = [dict(accuracies(settings, run)) for run in runs]
         told = [f"{fmean(one[temperature] for one in at):.3f}" for temperature in settings.temperatures]
         return [*told, "" if name == settings.likelihood_arm else _gap(found)]
 
-    return table("worst judge at", columns, {name: row(name) for name in settings.arms if results[name][0]["curve"]})
+    few = " or ".join(settings.judging.few)
+    return table(f"{few} at", columns, {name: row(name) for name in settings.arms if results[name][0]["curve"]})
 
 
 def points(run: Figures) -> list[Point]:
@@ -143,11 +144,10 @@ def points(run: Figures) -> list[Point]:
     return sorted(found, key=lambda point: point.temperature)
 
 
-def accuracies(run: Figures) -> list[tuple[float, float]]:
-    """(temperature, accuracy of the worst judge), by rising temperature."""
-    return sorted(
-        [(one["temperature"], one["accuracy"]) for one in run["curve"]] + [(run["temperature"], accuracy(run))]
-    )
+def accuracies(settings: Settings, run: Figures) -> list[tuple[float, float]]:
+    """(temperature, accuracy of the worst of the few judges), by rising temperature."""
+    told = max(run["referee"]["judges"][family]["accuracy"] for family in settings.judging.few)
+    return sorted([*((one["temperature"], one["accuracy"]) for one in run["curve"]), (run["temperature"], told)])
 
 
 def games(settings: Settings, results: Results) -> str:

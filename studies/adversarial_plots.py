@@ -1,6 +1,7 @@
 """The picture of the study of adversarial refinement: every arm's worst judge, and the curves over temperature."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 
 from matplotlib import colormaps
@@ -29,8 +30,8 @@ def draw(settings: Settings, results: Results) -> Figure:
         bars = figure.add_subplot(grid[0, :])
         judged(bars, results, colours)
         over_temperature = figure.add_subplot(grid[1, 0])
-        over_temperature.set(xlabel="temperature", ylabel="accuracy of the worst judge")
-        lines(over_temperature, results, colours, accuracies)
+        over_temperature.set(xlabel="temperature", ylabel=f"worst accuracy of {', '.join(settings.judging.few)}")
+        lines(over_temperature, results, colours, partial(accuracies, settings))
         against = figure.add_subplot(grid[1, 1])
         against.set(xlabel=f"{DIVERSITY} (less is more diverse)", ylabel="bits per byte of the texts")
         lines(against, results, colours, lambda run: [(point.diversity, point.quality) for point in points(run)])

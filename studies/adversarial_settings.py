@@ -21,6 +21,7 @@ class Arm(Section):
     gradient, the discriminator reads tokens alone, nobody asks whether it has a signal, and the last generator is kept.
     """
 
+    of: str | None = None  # the arm whose generator and discriminator it takes; null: the ones that all start from
     learn: Literal["nothing", "likelihood", "reinforce", "distil", "ddo"] = "nothing"
     literal: bool = False
     game: dict[str, Any] = Field(default_factory=dict)
@@ -28,6 +29,12 @@ class Arm(Section):
     among: Count = 8  # candidates of which distillation draws what the generator learns
     candidates: Count = 1  # of which one is drawn by the discriminator's score when it writes; 1: it writes as it is
     temperature: Temperature | Literal["best"] = 1.0  # best: of `temperatures`, by the judges of validation text
+
+    @model_validator(mode="after")
+    def learns_in_one_arm(self) -> Self:
+        if self.of and self.learn != "nothing":
+            raise ValueError("learn: an arm with `of` writes otherwise, it learns nothing more")
+        return self
 
 
 class Small(Section):
@@ -55,7 +62,7 @@ class Judging(Section):
     windows: Count  # of each kind at most: to learn from, and to be heard on
     seeds: Count  # of the judges of test text
     curve_seeds: Count  # at every other temperature
-    selection: list[Family]  # who chooses among looks, temperatures and arms, on validation text
+    few: Annotated[list[Family], Field(min_length=1)]  # who are asked at other temperatures, and about every choice
     kl_texts: Count
 
 
@@ -123,6 +130,16 @@ class Settings(Common):
         for role in ("likelihood_arm", "best_temperature_arm"):
             if (name := getattr(self, role)) not in self.arms:
                 raise ValueError(f"{role}: there is no arm {name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def others_have_learned(self) -> Self:
+        for name, arm in self.arms.items():
+            other = self.arms.get(arm.of) if arm.of else None
+            if arm.of and (other is None or other.of):
+                raise ValueError(f"arms.{name}.of: there is no arm {arm.of!r} that learns by itself")
+            if arm.candidates > 1 and other and self.game_of(other).objective != "gan":
+                raise ValueError(f"arms.{name}.of: the scores of {arm.of!r} are not odds; resampling needs a gan's")
         return self
 
     @model_validator(mode="after")

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from studies.adversarial_arms import CONTROLS
+from studies.adversarial_costs import LEARNERS
 from studies.adversarial_settings import Settings
 from studies.common import Estimate, estimate
 from studies.jobs import Figures
 
 Results = Mapping[str, Sequence[Figures]]
-LEARNERS = ("reinforce", "distil", "ddo")  # how an arm changes its generator other than by likelihood
 
 
 def verdict(settings: Settings, results: Results) -> list[str]:
@@ -124,7 +124,8 @@ def _writes_plainly(settings: Settings, name: str) -> bool:
 def _kept(settings: Settings, name: str) -> str:
     """Likelihood training, longer or at another temperature, is no refinement by an adversary."""
     arm = settings.arms[name]
-    return "" if arm.learn in LEARNERS or arm.candidates > 1 else " (the likelihood model is kept)"
+    learner = settings.arms[arm.of] if arm.of else arm
+    return "" if learner.learn in LEARNERS or arm.candidates > 1 else " (the likelihood model is kept)"
 
 
 def _why(settings: Settings, results: Results, name: str) -> str:

@@ -31,6 +31,7 @@ from troupe.training.loop import train
 from troupe.training.validation import validate
 
 AT_ONCE = 256  # sequences that are written side by side
+VERDICT = "verdict.json"  # in the first job's folder: what its discriminator found
 HELD_OUT = 256  # validation sequences on which the discriminator is looked at, or as many as there are
 
 
@@ -107,7 +108,7 @@ def begin(settings: Beginning, seed: int, folder: Path) -> Figures:
     seconds["discriminator"] = process_time() - began
     world.save(folder)
     facts = {"signal": verdict.signal, "told": str(verdict), "auc": verdict.interval.auc}
-    write_json(folder / "verdict.json", facts)
+    write_json(folder / VERDICT, facts)
     bytes_of = {role: text.n_bytes(role) for role in text.part}
     return {"bytes": bytes_of, "tokens": {role: len(ids) for role, ids in text.ids.items()}, "seconds": seconds} | facts
 

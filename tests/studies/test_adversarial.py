@@ -1,0 +1,294 @@
+"""The study of adversarial refinement: what it cuts, counts and concludes, by hand, and all of it at tiny size."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+from torch import Tensor
+
+from studies.adversarial import in_order, main, plan
+from studies.adversarial_arms import run_arm
+from studies.adversarial_costs import Costs, continued_steps
+from studies.adversarial_measures import Writer
+from studies.adversarial_page import accuracies, points
+from studies.adversarial_settings import Settings
+from studies.adversarial_text import ROLES, TextParams, load_text
+from studies.adversarial_verdict import moonshot, promoted, verdict
+from studies.adversarial_world import VERDICT, Discriminator, World
+from studies.common import CONFIGS
+from studies.configuration import read_configuration
+from studies.jobs import Job
+from troupe.decoding import Decoding, generate
+from troupe.errors import ParamsError
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.seeding import derive_seed, generator
+
+PATHS = sorted(CONFIGS.glob("adversarial*.yaml"))
+ARMS = ("likelihood", "likelihood, best temperature", "DDO", "resampling of 8")
+
+
+def settings(quick: bool = False) -> Settings:
+    return read_configuration(CONFIGS / "adversarial.yaml", Settings, quick)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_configuration_has_every_arm_and_control(path: Path, quick: bool) -> None:
+    read = read_configuration(path, Settings, quick)
+    games = {name: read.game_of(arm) for name, arm in read.arms.items() if arm.learn == "reinforce"}
+    assert {game.objective for game in games.values()} == {"gan", "wgan", "wgan-gp"}
+    assert {arm.learn for arm in read.arms.values()} == {"nothing", "likelihood", "reinforce", "distil", "ddo"}
+    assert sum(arm.literal for arm in read.arms.values()) == 1
+    assert all(read.rules_of(arm).per_token != arm.literal for arm in read.arms.values())
+    assert 1.0 in read.temperatures
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("arms", "DDO", "rules"), {"bonus": 1}, r"arms\.DDO: .*bonus"),
+        (("arms", "DDO", "game"), {"steps": 0}, r"arms\.DDO: .*\n?.*steps"),
+        (("arms", "DDO", "of"), "likelihood", r"arms\.DDO: .*`of` writes otherwise"),
+        (("arms", "distilled, resampling of 8", "of"), "nobody", "there is no arm 'nobody' that learns by itself"),
+        (("arms", "distilled, resampling of 8", "of"), "REINFORCE, wgan", "are not odds"),
+        (("game", "sequence_length"), 128, "a sequence of 152 tokens is longer than model.block_size, 128"),
+        (("text", "cycle"), ["generator"], "no block is for 'reference'"),
+        (("likelihood_arm",), "nobody", "likelihood_arm: there is no arm 'nobody'"),
+    ],
+)
+def test_what_a_configuration_gets_wrong(tmp_path: Path, place: Sequence[str], value: object, said: str) -> None:
+    tree = YAML(typ="safe").load((CONFIGS / "adversarial.yaml").read_text())
+    *above, last = place
+    section = tree
+    for name in above:
+        section = section[name]
+    section[last] = value
+    (tmp_path / "a.yaml").write_text(json.dumps(tree))
+    with pytest.raises(ParamsError, match=said):
+        read_configuration(tmp_path / "a.yaml", Settings, quick=False)
+
+
+def test_the_parts_share_no_block(tmp_path: Path) -> None:
+    """Blocks of 64 bytes, each of one letter: with a cycle of 6, letters 0, 3, 6, 9 ... by place in the cycle."""
+    letters = "abcdefghijkl"
+    (tmp_path / "text.txt").write_text("".join((letter * 63) + " " for letter in letters))
+    cycle = ["generator", "real", "reference", "generator", "validation", "test"]
+    params = TextParams.model_validate(
+        {"source": str(tmp_path / "text.txt"), "block_bytes": 64, "bytes": None, "vocab_size": 257, "cycle": cycle}
+    )
+    text = load_text(params)
+    found = {role: set(text.part[role]) - {" ", "\n"} for role in ROLES}
+    expected = {"generator": "adgj", "real": "bh", "reference": "ci", "validation": "ek", "test": "fl"}
+    assert found == {role: set(of_role) for role, of_role in expected.items()}
+    for role in ROLES:
+        assert text.tokenizer.decode(text.ids[role].tolist()) == text.part[role]
+    begun = load_text(params.model_copy(update={"bytes": 6 * 64}))
+    assert set(begun.part["test"]) - {" "} == {"f"}
+
+
+def test_what_a_critic_costs_is_its_matrices() -> None:
+    read = settings()
+    critic = World(settings(quick=True), seed=1).discriminator.critic
+    matrices = [w for name, w in critic.named_parameters() if w.dim() == 2 and not name.startswith("embedding")]
+    assert Costs(settings(quick=True)).critic == sum(matrix.numel() for matrix in matrices)
+    assert Costs(read).critic > Costs(settings(quick=True)).critic
+
+
+def test_likelihood_training_gets_as_much_as_the_dearest_arm() -> None:
+    read = settings()
+    costs = Costs(read)
+    per_step = costs.token_of_likelihood * read.likelihood.batch_size * read.model.block_size
+    most = max(costs.arm(arm) for arm in read.arms.values())
+    assert 0 <= continued_steps(read) * per_step - most < per_step
+    distilled, once = read.arms["resampling, distilled"], read.arms["resampling, distilled"].model_copy
+    assert most == costs.arm(distilled) == costs.arm(read.arms["distilled, resampling of 8"])
+    tokens = read.game.batch_size * (read.game.prompt_length + read.game.sequence_length) * read.game.steps
+    one_more = costs.arm(once(update={"among": 9})) - costs.arm(distilled)
+    assert one_more == tokens * (costs.generator + costs.reference + costs.critic)
+    assert costs.arm(read.arms["likelihood"]) == 0
+
+
+def test_jobs_wait_for_what_they_take_over() -> None:
+    read = settings(quick=True)
+    planned = plan(read, [1, 2])
+    jobs = in_order(read, planned)
+    assert len(jobs) == len({job.key("code") for job in jobs}) == 2 * (2 + len(read.arms))
+    assert [job.needs for job in jobs[:2]] == [None, None]
+    for taken, taking in zip(planned["resampling, distilled"], planned["distilled, resampling of 8"], strict=True):
+        assert taking.needs is taken
+        assert taken.needs in planned["start"]
+        assert taking.seed == taken.seed
+
+
+def test_bars_that_move_train_nothing_again() -> None:
+    read = settings(quick=True)
+    moved = read.model_copy(update={"bars": read.bars.model_copy(update={"cut": 0.9})})
+    before, after = (in_order(one, plan(one, [1])) for one in (read, moved))
+    assert [job.key("code") for job in before] == [job.key("code") for job in after]
+
+
+class Counting:
+    """A discriminator that is sure: the more of token 3, the likelier real."""
+
+    def scores(self, ids_BT: Tensor) -> Tensor:
+        return 1e3 * (ids_BT == 3).sum(-1).float()
+
+
+def test_a_resampling_writer_takes_the_candidate_that_is_scored_best() -> None:
+    """Its candidates are those of the plain sampler with the same seeds; more prompts than are written at once."""
+    model = GPT(GPTConfig(vocab_size=7, block_size=16, n_layer=1, n_head=2, n_embd=8, dropout=0.0, bias=False))
+    init_gpt2(model, generator(1, "init"))
+    ids_BT, seeds = torch.zeros(200, 2, dtype=torch.int64), list(range(200))
+    sure = cast("Discriminator", Counting())
+    plain = Writer(model, sure, 1, 1.0).sample()(model, ids_BT, 6, seeds)
+    assert torch.equal(plain, generate(model, ids_BT, 6, Decoding(), seeds))
+    drawn = Writer(model, sure, 4, 1.0).sample()(model, ids_BT, 6, seeds)
+    assert torch.equal(drawn, Writer(model, sure, 4, 1.0).sample()(model, ids_BT, 6, seeds))
+    assert drawn.shape == (200, 8)
+    for row in (0, 127, 128, 199):
+        candidates = [derive_seed(row, "candidate", number) for number in range(4)]
+        written = generate(model, ids_BT[:4], 6, Decoding(), candidates)
+        assert (drawn[row] == 3).sum() == (written == 3).sum(-1).max()
+        assert any(torch.equal(drawn[row], one) for one in written)
+
+
+REAL = {"distinct_1": 0.5, "distinct_2": 0.8, "unigram_entropy": 8.0}
+
+
+def run(test: float, chosen: float | None = None, bpb: float = 2.0, **quality: float) -> dict[str, Any]:
+    told = {"judges": {"linear": {"accuracy": 0.55}, "boosted": {"accuracy": test}}, "worst": "boosted"}
+    selection = test if chosen is None else chosen
+    costs = {"validation": bpb, "test": bpb}
+    return {"referee": told, "selection": selection, "bpb": costs, "quality": REAL | quality, "temperature": 1.0}
+
+
+def results(**changes: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    usual = dict(zip(ARMS, (run(0.8), run(0.75), run(0.77), run(0.7)), strict=True))
+    runs = usual | {name.replace("_", " "): one for name, one in changes.items()}
+    return {"controls": [{"real": REAL}] * 2} | {name: [one, one] for name, one in runs.items()}
+
+
+def few_arms() -> Settings:
+    read = settings()
+    return read.model_copy(update={"arms": {name: read.arms[name] for name in ARMS}})
+
+
+def test_bars_that_are_kept() -> None:
+    """Above one half 0.2 of 0.3: a third less."""
+    assert verdict(few_arms(), results()) == [
+        "Promoted: resampling of 8. Of the arms whose validation text costs at most 1% more bits, the judges of "
+        "validation text are right about it least often: 0.700 ± 0.000, about likelihood 0.800 ± 0.000.",
+        "accuracy above one half, cut from likelihood's: 33.3% ± 0.0%; at least 30%: kept",
+        "accuracy less that of likelihood, best temperature: -0.050 ± 0.000; below 0: kept",
+        "bits per byte above likelihood's: +0.00% ± 0.00%; at most +1%: kept",
+        "distinct_1 off real text's: +0.0% ± 0.0%; within 5%: kept",
+        "distinct_2 off real text's: +0.0% ± 0.0%; within 5%: kept",
+        "unigram_entropy off real text's: +0.0% ± 0.0%; within 5%: kept",
+        "**Target: kept**",
+        "**Moonshot: missed**: DDO, without resampling, cuts the accuracy above one half by 10.0% ± 0.0%; at least 50%",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "missed"),
+    [
+        (run(0.72), ["accuracy above"]),
+        (run(0.76, chosen=0.6), ["accuracy above", "accuracy less"]),
+        (run(0.7, distinct_2=0.75), ["distinct_2"]),
+        (run(0.7, unigram_entropy=8.5), ["unigram_entropy"]),
+    ],
+    ids=["too little", "less than a temperature does", "monotonous", "wild"],
+)
+def test_bars_that_are_missed(ours: dict[str, Any], missed: list[str]) -> None:
+    lines = [line for line in verdict(few_arms(), results(resampling_of_8=ours)) if line.endswith("missed")]
+    assert [line[: len(start)] for line, start in zip(lines, missed, strict=True)] == missed
+    assert "**Target: missed**" in verdict(few_arms(), results(resampling_of_8=ours))
+
+
+def test_the_likelihood_model_may_be_kept() -> None:
+    """Where nothing is told less, and where what is told less predicts worse, by 1 percent of bits at most."""
+    read = few_arms()
+    nobody = {"DDO": run(0.9), "likelihood, best temperature": run(0.9), "resampling_of_8": run(0.9)}
+    assert promoted(read, results(**nobody)) == "likelihood"
+    assert verdict(read, results(**nobody))[0].startswith("Promoted: likelihood (the likelihood model is kept).")
+    worse = nobody | {"DDO": run(0.6, bpb=2.021)}
+    assert promoted(read, results(**worse)) == "likelihood"
+    assert promoted(read, results(**(worse | {"DDO": run(0.6, bpb=2.019)}))) == "DDO"
+
+
+def test_arms_are_chosen_by_validation_text_alone() -> None:
+    read = few_arms()
+    assert promoted(read, results(DDO=run(0.95, chosen=0.5))) == "DDO"
+    assert promoted(read, results(DDO=run(0.5, chosen=0.95))) == "resampling of 8"
+
+
+def test_the_moonshot_is_the_generators_own() -> None:
+    assert moonshot(few_arms(), results(DDO=run(0.65), resampling_of_8=run(0.5))).startswith("**Moonshot: kept**: DDO")
+    assert moonshot(few_arms(), results(resampling_of_8=run(0.5))).startswith("**Moonshot: missed**: DDO")
+
+
+def test_a_curve_holds_the_figures_of_temperature_1() -> None:
+    one = {"bits": 2.0, "self_bleu_3": 0.2}
+    shown = run(0.8, **one) | {"curve": [{"temperature": 1.1, "accuracy": 0.9, "bits": 2.3, "self_bleu_3": 0.1}]}
+    assert [(point.temperature, point.quality) for point in points(shown)] == [(1.0, 2.0), (1.1, 2.3)]
+    assert accuracies(settings(), shown) == [(1.0, 0.8), (1.1, 0.9)]
+    assert accuracies(settings(quick=True), shown) == [(1.0, 0.55), (1.1, 0.9)]  # of the few judges: linear alone
+
+
+@pytest.mark.slow
+def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way to learn and to write; where the first discriminator has no signal, what asks it is stopped."""
+    words = ["to", "be", "or", "not", "that", "is", "the", "question"]
+    picks = torch.randint(len(words), (5000,), generator=torch.Generator().manual_seed(0)).tolist()
+    (tmp_path / "text.txt").write_text(" ".join(words[pick] for pick in picks))
+    tree = YAML(typ="safe").load((CONFIGS / "adversarial.yaml").read_text())
+    tree["quick"]["text"]["source"] = "text.txt"
+    names = {*tree["arms"]} - {
+        "REINFORCE, gan",
+        "REINFORCE, wgan",
+        "DDO",
+        "resampling of 8",
+        "continued, resampling of 8",
+    }
+    tree["arms"] = {name: tree["arms"][name] for name in tree["arms"] if name in names}
+    tree["quick"]["arms"] = {name: arm for name, arm in tree["quick"]["arms"].items() if name in names}
+    (tmp_path / "small.yaml").write_text(json.dumps(tree))
+
+    options = ["--config", "small.yaml", "--quick", "--seeds", "1", "--workers", "2", "--out", "out", "--work", "work"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["studies.adversarial", *options])
+    main()
+    page = (tmp_path / "out" / "small.md").read_text()
+    for part in ("Verdict", "Arms", "Judges", "Quality and diversity", "Curves over temperature", "Games", "Text"):
+        assert f"\n### {part}\n" in page
+    assert "<svg" in (tmp_path / "out" / "small.svg").read_text()
+
+    records = [json.loads(line) for line in (tmp_path / "out" / "small.jsonl").read_text().splitlines()]
+    found = {(one["arm"], one["seed"]): one for one in records}
+    assert len(found) == 2 + len(names)
+    likelihood, chosen = found["likelihood", 1], found["likelihood, best temperature", 1]
+    assert likelihood["kl"] == 0.0
+    assert likelihood["bpb"] == chosen["bpb"]
+    tried = {one["temperature"]: one["accuracy"] for one in chosen["tried"]}
+    assert tried[chosen["temperature"]] == min(tried.values())
+    assert found["likelihood continued", 1]["kl"] > 0.0
+    assert found["REINFORCE, literal", 1]["game"]["kept"]["step"] == 2
+    distilled, taken = found["resampling, distilled", 1], found["distilled, resampling of 8", 1]
+    assert taken["bpb"] == distilled["bpb"]
+    assert 1 <= taken["effective"] <= 8
+    assert taken["sample"] != distilled["sample"]
+
+    read = read_configuration(Path("small.yaml"), Settings, quick=True)
+    (start,) = [path.parent for path in Path("work").rglob(VERDICT)]
+    (start / VERDICT).write_text(json.dumps({"signal": False, "told": "no signal: at all", "auc": 0.5}))
+    (job,) = plan(read, [1])["resampling, distilled"]
+    stopped = run_arm(Job(job.arm, 1, job.settings), tmp_path, start)
+    assert stopped["stopped"] == "no signal: at all"
+    same = ("referee", "quality", "bpb", "selection", "kl", "curve", "sample")
+    assert {name: stopped[name] for name in same} == {name: likelihood[name] for name in same}
