@@ -48,6 +48,18 @@ def test_a_stage_runs_the_module_of_its_name(stage: str) -> None:
     assert f"troupe.stages.{stage}" in STAGES[stage]["cmd"]
 
 
+def test_a_stage_that_resumes_begins_anew_with_other_code(imports: grimp.ImportGraph) -> None:
+    """Code that has DVC run a training stage again also changes the key of its run: else it would resume at once to
+    the finished weights of the old code."""
+    upstream = {name: imports.find_upstream_modules(f"troupe.stages.{name}") for name in STAGES}
+    resuming = [name for name in STAGES if "troupe.training.checkpoint" in upstream[name]]
+    assert resuming == ["pretrain", "moe", "adversarial"]
+    for name in resuming:
+        code = {ROOT / dep for dep in STAGES[name]["deps"] if dep.startswith("src/")}
+        covered = {path for path in code if any(_covers(ROOT / "src/troupe" / part, path) for part in TRAINING_CODE)}
+        assert covered == code, name
+
+
 def test_describing_a_model_is_no_part_of_training_it() -> None:
     """An edited word of `troupe describe` makes no stage run again and no checkpoint stale."""
     wording = ROOT / "src/troupe/inspection/tables.py"

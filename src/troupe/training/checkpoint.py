@@ -28,7 +28,17 @@ from troupe.params import Section
 KEPT = 2  # the newest and the one to fall back to
 FINISHED = "finished"  # a file beside the checkpoints of a run whose result is written
 STALE = 30 * 24 * 3600  # seconds after which nobody will come back to a run
-TRAINING_CODE = ("compute.py", "seeding.py", "decoding.py", "data", "models", "training", "adversarial", "stages")
+TRAINING_CODE = (  # a path below the package each
+    "compute.py",
+    "seeding.py",
+    "decoding.py",
+    "data",
+    "models",
+    "training",
+    "conversion",
+    "adversarial",
+    "stages",
+)
 
 
 @dataclass(frozen=True)
