@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from troupe.compute import CPU, STEPS_WORTH_COMPILING, arithmetic, compiler_faults_told, compiles
-from troupe.params import RunParams, load_params
+from troupe.compute import CPU, arithmetic, compiler_faults_told, compiles
+from troupe.params import STEPS_WORTH_COMPILING, RunParams, load_params
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,9 +41,9 @@ def test_faults_that_are_not_the_compilers_stay_as_they_are() -> None:
 BROKEN = """
 from pathlib import Path
 import torch
-from troupe.compute import STEPS_WORTH_COMPILING, compiler_faults_told, compiles
+from troupe.compute import compiler_faults_told, compiles
 from troupe.errors import ParamsError
-from troupe.params import load_params
+from troupe.params import STEPS_WORTH_COMPILING, load_params
 run = load_params(Path("params.yaml"), ["run.compile=auto"]).run
 assert not compiles(run, STEPS_WORTH_COMPILING)
 try:

@@ -78,6 +78,41 @@ def test_a_fault_names_file_and_field(edited: Callable[[str, str], Path], old: s
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ("run.precision=float32 run.compile=always", "torch cannot compile grouped in float32"),
+        ("run.precision=float32 moe.steps=300", "set moe.compute=auto or run.compile=never"),
+        (
+            "run.compile=never model.n_head=32",
+            "multiples of 4, not model.n_embd 192 with moe.head_width 6 (null: n_embd",
+        ),
+        ("moe.conversion=distilled moe.head_width=6", "multiples of 4, not model.n_embd 192 with moe.head_width 6"),
+        ("run.precision=bfloat16 model.n_embd=180 model.n_head=3", "multiples of 8, not model.n_embd 180"),
+        ("run.precision=bfloat16 model.n_head=48", "multiples of 8, not model.n_embd 192 with moe.head_width 4"),
+    ],
+)
+def test_grouped_experts_that_torch_cannot_compute_are_refused(overrides: str, says: str) -> None:
+    with pytest.raises(ParamsError, match=r"moe\.compute") as error:
+        load_params(SHIPPED, ["moe.compute=grouped", *overrides.split()])
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    load_params(SHIPPED, overrides.split())  # as the kernel is not asked for
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "run.precision=float32 moe.steps=299",
+        "run.precision=float32 run.compile=never moe.steps=300",
+        "run.precision=bfloat16 run.compile=always",
+        "run.compile=always",  # in bfloat16 where the hardware has it: the stage will know
+    ],
+)
+def test_grouped_experts_that_torch_can_compute_are_not(overrides: str) -> None:
+    assert load_params(SHIPPED, ["moe.compute=grouped", *overrides.split()]).moe.compute == "grouped"
+
+
 def test_a_fault_names_its_line(edited: Callable[[str, str], Path]) -> None:
     path = edited("  n_layer: ", "  n_layer: many #")
     line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if "many" in text)

@@ -10,7 +10,6 @@ import torch
 from troupe.errors import ParamsError
 from troupe.params import RunParams
 
-STEPS_WORTH_COMPILING = 300
 CPU = torch.device("cpu")
 
 
@@ -65,9 +64,7 @@ def compiles(run: RunParams, steps: int, device: torch.device = CPU) -> bool:
     `run.compile: auto` says so where enough steps follow to pay for it, and torch finds all that it needs to compile;
     where it does not, one printed line tells.
     """
-    if run.compile == "auto":
-        return steps >= STEPS_WORTH_COMPILING and _can_compile(device)
-    return run.compile == "always"
+    return run.asks_to_compile(steps) and (run.compile == "always" or _can_compile(device))
 
 
 @contextmanager

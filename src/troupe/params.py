@@ -16,6 +16,8 @@ Rate = Annotated[float, Field(gt=0, le=10)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+STEPS_WORTH_COMPILING = 300
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -28,6 +30,10 @@ class RunParams(Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]
     compile: Literal["auto", "always", "never"]
+
+    def asks_to_compile(self, steps: int) -> bool:
+        """Whether a training of `steps` is to be compiled, where that is possible."""
+        return self.compile == "always" or (self.compile == "auto" and steps >= STEPS_WORTH_COMPILING)
 
 
 class DataParams(Section):
@@ -203,6 +209,16 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def grouped_experts_can_be_computed(self) -> Self:
+        """As far as it shows here: what `auto` comes to on this machine the stage knows, and asks again."""
+        if self.moe.compute == "grouped":
+            head_width = self.moe.head_width or self.model.n_embd // self.model.n_head
+            compiled = self.run.precision == "float32" and self.run.asks_to_compile(self.moe.steps)
+            if fault := grouped_fault(self.model.n_embd, head_width, self.run.precision, compiled):
+                raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
     def processes_share_a_batch(self) -> Self:
         sizes = {"pretrain.batch_size": self.pretrain.batch_size, "moe.batch_size": self.moe.batch_size}
         if self.moe.conversion == "distilled":
@@ -214,6 +230,22 @@ class Params(Section):
                     f"({self.run.processes}): each takes an equal share of every batch"
                 )
         return self
+
+
+def grouped_fault(n_embd: int, head_width: int, precision: str, compiled: bool) -> str | None:
+    """What keeps torch's grouped matrix product from computing experts of these widths; None if nothing does.
+
+    Its rows are whole 16 bytes, 8 numbers of bfloat16 or 4 of float32, and torch.compile takes it in bfloat16 only.
+    """
+    if compiled and precision != "bfloat16":
+        return "moe.compute: torch cannot compile grouped in float32; set moe.compute=auto or run.compile=never"
+    multiple = 8 if precision == "bfloat16" else 4
+    if n_embd % multiple or head_width % multiple:
+        return (
+            f"moe.compute: grouped takes widths that are multiples of {multiple}, not model.n_embd {n_embd} with "
+            f"moe.head_width {head_width} (null: n_embd / n_head); set moe.compute=auto or change them"
+        )
+    return None
 
 
 def load_params(path: Path, overrides: Sequence[str] = (), profile: str = "") -> Params:

@@ -1,7 +1,9 @@
 """Mixtures of experts: a router against its definition, and three ways to compute one sum."""
 
+import copy
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from troupe.models.experts import Router, Way, balance, chosen, mix_outputs, mix_values, pick_way
+from troupe.params import grouped_fault
 
 WAYS: list[Way] = ["dense", "loop", "grouped"]
 DIMENSIONS = st.fixed_dictionaries(
@@ -109,6 +112,18 @@ def test_the_way_follows_what_pays_and_what_the_kernel_takes() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert pick_way(x, head_width=64, n_expert=8, top_k=2) == "dense"
     assert pick_way(x.to("meta"), head_width=64, n_expert=8, top_k=2) == "dense"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("D", "K"), [(8, 8), (12, 8), (8, 12), (8, 6), (6, 8), (16, 24)])
+def test_what_the_grouped_kernel_refuses_is_foretold(dtype: torch.dtype, D: int, K: int) -> None:
+    gates_NME = gates(torch.randn(9, 2, 4, generator=rng()), 2)
+    x_ND, weight = torch.randn(9, D, generator=rng(1)), torch.randn(2 * 4 * K, D, generator=rng(2)).requires_grad_()
+    fault = grouped_fault(D, K, str(dtype).removeprefix("torch."), compiled=False)
+    refused = pytest.raises(RuntimeError, match="16 bytes") if fault else nullcontext()
+    with refused, torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+        v_NMK = mix_values(x_ND, gates_NME, weight, None, "grouped")
+        mix_outputs(v_NMK, gates_NME, weight.T.contiguous(), None, "grouped").float().sum().backward()
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=7), st.data())
@@ -211,8 +226,20 @@ def test_balance_by_hand() -> None:
     assert balance(scores_NME, chosen(scores_NME, 1)).item() == pytest.approx(9 / 8)
 
 
+def test_a_router_can_be_copied_after_a_pass() -> None:
+    router, x_ND = Router(8, 2, 4, 1, "sigmoid", 0.0), torch.randn(32, 8, generator=rng())
+    router.keeps_balance = True
+    router(x_ND)
+    kept, twin = router.balance, copy.deepcopy(router)
+    assert router.balance is kept
+    twin(x_ND)
+    assert twin.balance.item() == kept.item()
+    twin.balance.backward()
+    assert router.weight.grad is None, "a copy of its own"
+
+
 def test_gradient_descent_on_balance_alone_undoes_a_collapse() -> None:
-    """Also where scores are as close as they are after an upcycling, which their softmax hardly tells from even."""
+    """Also where scores are as close as after an exact conversion, which their softmax hardly tells from even."""
     torch.manual_seed(0)
     router, x_ND = Router(8, 2, 4, 1, "sigmoid", 0.0), torch.randn(256, 8) + 1
     with torch.no_grad():

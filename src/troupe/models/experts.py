@@ -6,11 +6,13 @@ P pairs of a token and an expert that it has chosen.
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from troupe.params import grouped_fault
 
 Way = Literal["dense", "loop", "grouped"]
 
@@ -20,7 +22,8 @@ class Router(nn.Linear):
 
     A gate is the sigmoid of its score, not renormalised, or its softmax over all E experts of the head. In training a
     batch goes without each expert with probability `dropout`, unless fewer than `top_k` are left (Csordás et al. 2023,
-    sigma-MoE, arXiv 2310.10837; there a gate left out is zero, here the next best takes its place).
+    sigma-MoE, arXiv 2310.10837; there a gate left out is zero, here the next best takes its place). Of several
+    processes that train together each draws what its own share of the batch goes without.
     """
 
     def __init__(
@@ -29,6 +32,10 @@ class Router(nn.Linear):
         super().__init__(n_embd, n_head * n_expert, bias=False)
         self.n_head, self.n_expert, self.top_k, self.kind, self.dropout = n_head, n_expert, top_k, kind, dropout
         self.keeps_balance, self.balance = False, torch.zeros(())  # see balance_loss
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: not the balance of a pass, which cannot be copied with what it was computed from."""
+        return self.__dict__ | {"balance": torch.zeros(())}
 
     def forward(self, x_ND: Tensor) -> Tensor:
         with _without_autocast(x_ND.device.type):  # bf16 scores would tie
@@ -148,9 +155,9 @@ def pick_way(x: Tensor, head_width: int, n_expert: int, top_k: int) -> Way:
     """The fastest by measurement (docs/algorithms/switchhead.md).
 
     dense computes E/k times too much, but in one product, and torch.compile fuses the rest with it; grouped wins on a
-    CPU from E/k = 4 in float32 (in bfloat16 arithmetic is too cheap to be worth sorting for). Its kernel takes rows in
-    multiples of 16 bytes, and does not compile in float32.
+    CPU from E/k = 4 in float32 (in bfloat16 arithmetic is too cheap to be worth sorting for) where its kernel can.
     """
     pays = x.device.type == "cpu" and n_expert >= 4 * top_k and not torch.is_autocast_enabled("cpu")
-    fits = x.dtype == torch.float32 and x.size(-1) % 4 == head_width % 4 == 0 and not torch.compiler.is_compiling()
-    return "grouped" if pays and fits else "dense"
+    if not pays or x.dtype != torch.float32:
+        return "dense"
+    return "dense" if grouped_fault(x.size(-1), head_width, "float32", torch.compiler.is_compiling()) else "grouped"

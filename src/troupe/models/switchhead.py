@@ -30,7 +30,9 @@ class SwitchHeadConfig:
 
 
 class SwitchHead(nn.Module):
-    """Dense queries and keys; experts for values and outputs, chosen per token and head by two separate routers.
+    """Dense queries and keys; experts for values and outputs, chosen apart from each other, per token and head.
+
+    One linear layer holds both routers: it scores every head's experts of values, then every head's of outputs.
 
     In every head v_j = sum over the top k experts e of g_e(x_j) (x_j W_V^e + b_V^e), and y_i sums the heads' attended
     values through W_O^e in the same way. Gates are sigmoids that are not renormalised, or the softmax over all experts.
@@ -147,6 +149,8 @@ def keep_balance(model: GPT) -> None:
 def balance_loss(model: GPT) -> Tensor:
     """How unevenly the last forward pass in training mode used the experts, mean over layers, routers and heads:
     a differentiable scalar from 1 (alike) to E (always the same one; E/k of top k). experts.balance has the formula.
+    Of several processes that train together each asks for even use within its own share of the batch, which is more
+    than even use of the whole.
 
     Raises RuntimeError unless `keep_balance` was called before that pass.
     """
