@@ -95,6 +95,17 @@ def test_experts_cannot_be_converted_again() -> None:
         convert(convert(dense(), SIGMOID, "exact", rng()), SIGMOID, "exact", rng())
 
 
+def test_fresh_attention_puts_out_little() -> None:
+    """So that a model whose other weights are kept is little disturbed: less than the dense attention it replaces."""
+    before = dense(config=DEPARTED)
+    given = torch.randn(4, 12, DEPARTED.n_embd, generator=rng())
+    for how in ("distilled", "scratch"):
+        model = convert(before, SIGMOID, how, rng(1))
+        with torch.no_grad():
+            for fresh, old in zip(model.blocks, before.blocks, strict=True):
+                assert fresh.attention(given).norm() < 0.3 * old.attention(given).norm()
+
+
 def spread_of_experts(model: GPT) -> Tensor:
     """(L, H): how far apart the value experts of a head are, as the largest distance over the norm of the first."""
     layers = []

@@ -70,12 +70,24 @@ def test_shares_means_and_gathered_tensors(tmp_path: Path) -> None:
         rows = team.share(torch.arange(8).view(4, 2))
         gathered = team.gather({"state": torch.full((3,), team.rank, dtype=torch.uint8)})
         means = team.means(torch.tensor(1.0 + team.rank), 10.0 * team.rank, 7)
-        say({"rows": rows, "means": torch.tensor(means), "leads": torch.tensor([team.leads, leads()]), **gathered})
+        mine = torch.tensor([1.0, 2.0]) * (1 + team.rank)
+        say(
+            {
+                "mean": team.mean(mine),
+                "mine": mine,
+                "rows": rows,
+                "means": torch.tensor(means),
+                "leads": torch.tensor([team.leads, leads()]),
+                **gathered,
+            }
+        )
 
     first, second = together(tmp_path, body)
     assert (first["rows"].tolist(), second["rows"].tolist()) == ([[0, 1], [2, 3]], [[4, 5], [6, 7]])
     assert first["means"].tolist() == second["means"].tolist() == [1.5, 5.0, 7.0]
     assert (first["leads"].tolist(), second["leads"].tolist()) == ([True, True], [False, False])
+    assert (first["mine"].tolist(), second["mine"].tolist()) == ([1, 2], [2, 4]), "left as they were"
+    assert first["mean"].tolist() == second["mean"].tolist() == [1.5, 3.0]
     for said in (first, second):
         assert (said["0.state"].tolist(), said["1.state"].tolist()) == ([0, 0, 0], [1, 1, 1])
 

@@ -41,18 +41,25 @@ def convert(dense: GPT, experts: SwitchHeadConfig, how: Conversion, rng: torch.G
     """A copy of `dense` with attention experts, on the same device; `dense` itself stays as it is.
 
     exact: the copy computes what `dense` computes, with as many and as wide heads (`_copied`). distilled, scratch:
-    attention of any shape with random weights; of these two the first is then to be taught by `dense`
-    (distillation.py).
+    attention of any shape with the same random weights; of these two the first is then to be taught by `dense`
+    (distillation.py). Both start small, unlike a model trained from scratch as a whole: everything around them expects
+    attention that has learned, and is least disturbed by one that puts out little. With the paper's sqrt(2/n_layer)
+    distillation ended 0.003 nats per token worse (3 layers, one seed).
 
     Raises TypeError if `dense` has experts already, and ValueError if an exact conversion has other heads than it.
     """
+    layers = [_dense(block.get_submodule("attention")) for block in dense.blocks]
     model = copy.deepcopy(dense)
     build = _copied if how == "exact" else _fresh
-    for block in model.blocks:
-        if not isinstance(block.attention, CausalSelfAttention):
-            raise TypeError(f"convert takes a dense model, not one with {type(block.attention).__name__}")
-        block.attention = build(block.attention, experts, rng)
+    for block, layer in zip(model.blocks, layers, strict=True):
+        block.attention = build(layer, experts, rng)
     return model.train(dense.training)
+
+
+def _dense(attention: torch.nn.Module) -> CausalSelfAttention:
+    if not isinstance(attention, CausalSelfAttention):
+        raise TypeError(f"convert takes a dense model, not one with {type(attention).__name__}")
+    return attention
 
 
 def _fresh(dense: CausalSelfAttention, experts: SwitchHeadConfig, rng: torch.Generator) -> SwitchHead:

@@ -15,6 +15,8 @@ from troupe.data.batches import Batches
 from troupe.decoding import evaluating
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
+from troupe.training.divergence import require_lesson
+from troupe.training.interruption import given_up
 from troupe.training.loss import Autocast
 from troupe.training.optim import build_optimizers, set_rate
 from troupe.training.parallel import Team
@@ -31,11 +33,16 @@ def distil(
     autocast: Autocast,
     log: Callable[[int, Mapping[str, float]], None],
     team: Team | None = None,
+    interrupted: Callable[[], int] = lambda: 0,
 ) -> list[float]:
     """Train the attention of `model`, in place, to put out what that of `dense` does; return the last errors, by layer.
 
     `log(step, values)` gets distil/error: squared error over the square of what is to be put out, mean over layers;
-    0 is perfect, 1 as good as no attention at all. `params` are those of the optimisers and of their schedule.
+    0 is perfect, 1 as good as no attention at all. `params` are those of the optimisers and of their schedule. In a
+    team of several processes each computes on its share of every batch, and all take the same step, that of the whole.
+
+    Raises Diverged, naming the step, if the error is not finite or the last one not below 1; and Interrupted, with
+    nothing saved, after the step in progress, once `interrupted()` gives the number of a signal.
     """
     team = team or Team(device=next(model.parameters()).device)
     layers = nn.ModuleList(attention_of(model))
@@ -45,14 +52,18 @@ def distil(
         for step in range(params.steps):
             set_rate(optimizers, learning_rate_factor(step, params))
             ids_BT = team.share(batches.batches(step)[0]).to(team.device)
-            errors_L = _errors(layers, attention_seen(dense, ids_BT, autocast), autocast)
+            errors_L = _errors(layers, attention_seen(dense, ids_BT, autocast), autocast, team)
             errors_L.sum().backward()  # type: ignore[no-untyped-call]
             team.average_gradients(layers)
+            *errors, asked_to_stop = team.means(*errors_L.detach(), interrupted())
+            error = sum(errors) / len(errors)
+            log(step + 1, {"distil/error": error})
+            require_lesson(error, step + 1, params.steps)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-            errors = team.means(*errors_L.detach())
-            log(step + 1, {"distil/error": sum(errors) / len(errors)})
+            if asked_to_stop:
+                raise given_up(step + 1, params.steps, interrupted())
     return errors
 
 
@@ -69,12 +80,14 @@ def attention_seen(dense: GPT, ids_BT: Tensor, autocast: Autocast) -> Seen:
     return seen
 
 
-def _errors(layers: nn.ModuleList, seen: Seen, autocast: Autocast) -> Tensor:
+def _errors(layers: nn.ModuleList, seen: Seen, autocast: Autocast, team: Team) -> Tensor:
+    """(L,): those of this process's share; over the mean square of all shares, so that their mean is the batch's."""
+    whole_L = team.mean(torch.stack([y_BTD.float().square().sum() for _, y_BTD in seen]))
     errors = []
-    for layer, (x_BTD, y_BTD) in zip(layers, seen, strict=True):
+    for layer, (x_BTD, y_BTD), whole in zip(layers, seen, whole_L, strict=True):
         with autocast():
             found_BTD = layer(x_BTD)
-        errors.append((found_BTD.float() - y_BTD).square().sum() / y_BTD.float().square().sum())
+        errors.append((found_BTD.float() - y_BTD).square().sum() / whole)
     return torch.stack(errors)
 
 

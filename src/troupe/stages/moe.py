@@ -11,21 +11,24 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from troupe.compute import autocast, set_up
+from troupe.compute import arithmetic, autocast, compiles, set_up
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.conversion.distillation import distil
 from troupe.data.batches import Batches, load_ids, open_ids
 from troupe.decoding import evaluating
+from troupe.errors import ParamsError
 from troupe.files import read_json, write_json
 from troupe.layout import TOKENS, USAGE, model_dir
 from troupe.models.bundle import CONFIG, WEIGHTS, load_bundle
+from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import ExpertUsage, balance_loss, expert_usage, keep_balance
-from troupe.params import Params
+from troupe.params import Params, grouped_fault
 from troupe.seeding import derive_seed, generator
 from troupe.stages.common import stage_main
 from troupe.stages.fit import finished, fit
 from troupe.stages.progress import track
+from troupe.training.interruption import signals_noted
 from troupe.training.launch import side_by_side
 from troupe.training.loop import Figures
 from troupe.training.loss import Autocast
@@ -36,9 +39,14 @@ WATCHED = 32  # windows of validation text on which the routers are watched
 
 
 def moe(params: Params) -> None:
-    """Grow the pretrained model into attention experts and train it on; the dense model too, as a control."""
+    """Grow the pretrained model into attention experts and train it on; the dense model too, as a control.
+
+    Raises as `fit` does; ParamsError for `moe.compute: grouped` where it cannot be; and Diverged and Interrupted of the
+    distillation, which begins anew at the next start.
+    """
     device, folder, parent = set_up(params.run), model_dir("moe"), model_dir("pretrain")
     dense = load_bundle(parent, device).model
+    _require_kernel(dense.config, params, device)
     experts, of_switch = _switch(dense, params, partial(autocast, params.run, device))
     train_on = partial(
         fit,
@@ -57,6 +65,15 @@ def moe(params: Params) -> None:
         write_json(USAGE, {"load": _usage(experts, windows_BT).load.tolist()})
         write_json(folder / "summary.json", facts | of_switch)
     finished("moe", "moe-control")
+
+
+def _require_kernel(dense: GPTConfig, params: Params, device: torch.device) -> None:
+    """Raise ParamsError if this machine cannot compute these experts as `moe.compute` names it."""
+    experts = experts_wanted(params.moe, dense)
+    if experts.compute == "grouped":
+        how = arithmetic(params.run, device, compiles(params.run, params.moe.steps, device))
+        if fault := grouped_fault(dense.n_embd, experts.head_width, how.precision, how.compiled):
+            raise ParamsError(fault)
 
 
 def _switch(dense: GPT, params: Params, precision: Autocast) -> tuple[GPT, Figures]:
@@ -86,8 +103,9 @@ def _distil(dense: GPT, model: GPT, params: Params, precision: Autocast) -> Figu
     seed = derive_seed(params.run.seed, "moe", "distillation")
     how = params.moe.distilling()
     batches = Batches(open_ids(TOKENS, "train"), model.config.block_size, how.batch_size, seed)
-    with track("moe-distil", how.steps) if team.leads else nullcontext(_unseen) as show:
-        errors = distil(dense, model, batches, how, precision, show, team)
+    progress = track("moe-distil", how.steps) if team.leads else nullcontext(_unseen)
+    with progress as show, signals_noted() as interrupted:
+        errors = distil(dense, model, batches, how, precision, show, team, interrupted)
     return {"distil/error": sum(errors) / len(errors)}
 
 
@@ -123,9 +141,10 @@ def _usage(model: GPT, ids_BT: Tensor) -> ExpertUsage:
 
 
 def _validation_windows(block_size: int) -> Tensor:
-    ids = torch.from_numpy(load_ids(TOKENS, "validation").astype("int64"))
-    whole = ids[: len(ids) // block_size * block_size] if len(ids) >= block_size else ids
-    return whole.view(-1, min(block_size, len(ids)))[:WATCHED]
+    ids = load_ids(TOKENS, "validation")
+    width = min(block_size, len(ids))
+    count = min(WATCHED, len(ids) // width)
+    return torch.from_numpy(ids[: count * width].astype("int64")).view(count, width)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,18 @@ def require_health(watch: Watch, done: int, figures: Mapping[str, float], steps:
         )
 
 
+def require_lesson(error: float, done: int, steps: int) -> None:
+    """Raise Diverged if the error of a distillation at step `done` is no number, or in the last one not below that of
+    attention that puts out nothing.
+    """
+    if not math.isfinite(error) or (done == steps and error >= 1):
+        raise Diverged(
+            f"distillation diverged at step {done} of {steps}: its error is {error:.4g}, that of no attention 1; "
+            "lower moe.distil_learning_rate or moe.distil_adamw_learning_rate, or raise moe.distil_steps",
+            since=0,
+        )
+
+
 def require_finite(seen: Mapping[str, float], done: int, steps: int) -> None:
     """Raise Diverged if a figure of the look at validation after step `done` is no number."""
     if odd := {name: value for name, value in seen.items() if not math.isfinite(value)}:

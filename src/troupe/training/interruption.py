@@ -1,4 +1,5 @@
 """SIGTERM and Ctrl-C while a model trains: noted at once, acted upon between two steps, when a checkpoint is whole.
+Distillation, which is short, saves none: it is told that it begins anew.
 
 In the first step after a start, which may take a minute to compile, there is nothing to save: it ends at once.
 """
@@ -50,6 +51,15 @@ def signals_noted() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def given_up(done: int, steps: int, number: int) -> Interrupted:
+    """What to raise after `done` steps of a distillation; `number` as in `stopped`."""
+    asked = signal.Signals(number or signal.SIGTERM)
+    return Interrupted(
+        f"stopped by {asked.name} after step {done} of {steps} of the distillation; the same command begins it anew",
+        asked,
+    )
 
 
 def stopped(done: int, steps: int, number: int) -> Interrupted:

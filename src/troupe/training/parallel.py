@@ -44,12 +44,18 @@ class Team:
             dist.all_reduce(flat)
             vector_to_parameters(flat / self.size, gradients)
 
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor, element by element, over the processes: where there is one, the tensor itself."""
+        if self.size == 1:
+            return value
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total / self.size
+
     def means(self, *values: Tensor | float) -> list[float]:
         """The mean of each figure over the processes; one exchange and one wait for the device."""
         stacked = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values])
-        if self.size > 1:
-            dist.all_reduce(stacked)
-        means: list[float] = (stacked / self.size).tolist()
+        means: list[float] = self.mean(stacked).tolist()
         return means
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
