@@ -1,27 +1,41 @@
-"""The page of the study of attention experts: tables, and the bars, from the figures of the jobs alone.
+"""The page of the study of attention experts: tables, and the verdict, from the figures of the jobs alone."""
 
-`results` hold of every arm the figures that run_arm returns, one per seed in the same order, so that differences
-between arms are taken within a seed.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from studies.common import Estimate, estimate, table
+from studies.common import estimate, table
 from studies.jobs import Figures
-from studies.moe_settings import Bars, Settings
+from studies.moe_settings import Settings
+from studies.moe_verdict import (
+    Results,
+    jump,
+    last_look,
+    less,
+    level,
+    macs,
+    memory_share,
+    over,
+    regained,
+    verdict,
+)
 from troupe.inspection.attention import FLOAT32
 
-SAME = 1e-4  # nats per token: less is rounding, as when experts compute what the dense model computed
-Results = Mapping[str, Sequence[Figures]]
 NOTES = [
     "Losses are nats per token, `bpb` bits per byte of UTF-8, over the whole of a held-out text in windows that "
     "overlap by half; test text was looked at once, at the end, and no weights were chosen by it.",
     "± is the 95 % interval over seeds, by Student's t. A difference is taken within a seed, between arms that saw the "
-    "same batches; less than zero is better.",
+    "same batches; less than zero is better. A bar on a loss is kept, or missed, where the whole interval is on one "
+    "side of it; else it is not decided, as it never is by one seed.",
+    "All arms have the same budget. A conversion that computes (distillation) is counted in steps of training the "
+    "converted model, by MACs, the optimisers' included (Muon's Newton-Schulz iterations), and the arm trains on for "
+    "so many steps fewer, rounded, its rate falling over those that are left: `trained on` says for how many. What "
+    "distillation reads is the training text, too, in batches of its own.",
     "Jump: the loss right after the conversion less the one right before it, on the beginning of validation text. "
-    "Regained: the steps of training until a look first found the loss of before, with the conversion's own "
-    "computation counted as steps, by MACs.",
+    "Regained: the steps of training, and those that the conversion cost, until a look first found the loss of before. "
+    "A rate that falls brings that about by itself if the first phase ended with it up. So beside it: when, seed by "
+    "seed, a look first found a loss that is level (above by the bar at most) with that of the dense model continued, "
+    "as many steps after the switch; the steps given count the conversion's. Of two last looks, each with its budget "
+    "spent, the difference.",
     "MACs are per token, mean over a context, of attention alone: `useful` counts the experts that are chosen and the "
     "tokens that are seen (causal), `executed` what is computed: experts as they are computed, and all pairs of tokens "
     "(full). Shares are of the dense model's. Memory: what attention holds per token for the backward pass if no "
@@ -45,28 +59,31 @@ def sections(name: str, settings: Settings, results: Results) -> Iterator[str]:
 
 
 def quality(settings: Settings, results: Results) -> str:
-    """A row per arm: losses, and differences to two controls."""
-    dense, wide = settings.bars.dense, settings.bars.wide
-    columns = ["test loss", "test bpb", "validation loss", "validation bpb", f"less {dense}", f"less {wide}"]
+    """A row per arm: losses, and differences to the dense model continued and to both dense controls."""
+    others = list(dict.fromkeys([settings.bars.dense, settings.bars.wide, settings.bars.narrow]))
+    columns = ["test loss", "test bpb", "validation loss", "validation bpb", *(f"less {name}" for name in others)]
 
     def row(name: str) -> list[str]:
         runs = results[name]
         means = [f"{over(runs, split, figure):.4f}" for split in ("test", "validation") for figure in ("loss", "bpb")]
-        return means + ["" if name == other else f"{less(results, name, other):+.4f}" for other in (dense, wide)]
+        return means + ["" if name == other else f"{less(results, name, other):+.4f}" for other in others]
 
     return table("arm", columns, {name: row(name) for name in settings.arms})
 
 
 def switch(settings: Settings, results: Results) -> str:
     """A row per arm that starts from the pretrained model."""
+    bars = settings.bars
     names = [name for name, arm in settings.arms.items() if arm.start == "pretrained"]
-    columns = ["before", "after", "jump", "conversion, steps", "regained, steps"]
+    columns = ["before", "after", "jump", "conversion, steps", "trained on, steps", "regained, steps"]
+    columns += [f"level with {bars.dense}, steps", f"last look, less {bars.dense}"]
 
     def row(name: str) -> list[str]:
-        runs = results[name]
+        runs, dense = results[name], results[bars.dense]
         plain = [f"{over(runs, figure):.4f}" for figure in ("before", "after")]
-        paid = f"{over(runs, 'conversion_steps'):.1f}"
-        return [*plain, f"{estimate([jump(run) for run in runs]):+.4f}", paid, _regained(runs)]
+        plain += [f"{estimate([jump(run) for run in runs]):+.4f}", f"{runs[0]['conversion_steps']:.1f}"]
+        plain += [str(runs[0]["continued"]["looks"][-1]["step"]), _regained(runs)]
+        return plain + (["", ""] if name == bars.dense else _beside(runs, dense, bars.gap))
 
     return table("arm", columns, {name: row(name) for name in names})
 
@@ -77,9 +94,9 @@ def costs(settings: Settings, results: Results) -> str:
     context = settings.model.block_size
     columns = [
         "parameters",
-        "useful MACs",
+        "useful + causal MACs",
         "share",
-        "executed MACs",
+        "executed + full MACs",
         "memory, bytes",
         "share",
         "cache, bytes",
@@ -91,9 +108,9 @@ def costs(settings: Settings, results: Results) -> str:
         memory = f"{run['attention']['memory_floats'] * FLOAT32 / context:,.0f}"
         return [
             f"{run['parameters']:,}",
-            f"{useful_macs(run):,}",
-            f"{useful_macs(run) / useful_macs(dense):.1%}",
-            f"{run['attention']['executed'] + run['attention']['full']:,}",
+            f"{macs(run):,}",
+            f"{macs(run) / macs(dense):.1%}",
+            f"{macs(run, 'executed', 'full'):,}",
             memory,
             f"{memory_share(run, dense):.1%}",
             f"{run['attention']['cache_bytes']:,}",
@@ -123,78 +140,19 @@ def experts(settings: Settings, names: Sequence[str], results: Results) -> str:
     return table("arm", columns, {name: row(name) for name in names if results[name][0]["usage"]})
 
 
-def verdict(settings: Settings, results: Results) -> list[str]:
-    """A line for each bar of the judged arm: the mean over seeds must keep it, of `regained` every seed."""
-    bars, steps = settings.bars, settings.pretrain.steps
-    runs, dense = results[bars.judged], results[bars.dense]
-    back = [regained(run) for run in runs]
-    share = None if None in back else max(step / steps for step in back if step is not None)
-    shares = [("MACs", useful_macs(runs[0]) / useful_macs(dense[0]), bars.macs)]
-    shares.append(("memory", memory_share(runs[0], dense[0]), bars.memory))
-    return [
-        f"Judged: {bars.judged}",
-        _bar("jump at the switch, nats per token", estimate([jump(run) for run in runs]), bars.jump, "+.4f"),
-        _bar("regained after, share of the pretraining's steps, most of all seeds", share, bars.regained, ".1%"),
-        _bar(f"test loss less {bars.dense}", less(results, bars.judged, bars.dense), bars.gap, "+.4f"),
-        *(_bar(f"test loss less {name}", less(results, bars.judged, name), 0.0, "+.4f") for name in _controls(bars)),
-        *(_bar(f"attention {what} of {bars.dense}", found, most, ".1%") for what, found, most in shares),
-    ]
-
-
-def jump(run: Figures) -> float:
-    """Nats per token that the switch costs at once."""
-    cost: float = run["after"] - run["before"]
-    return cost
-
-
-def regained(run: Figures) -> float | None:
-    """Steps, the conversion's included, until a look found the loss of before the switch or less; None if none did."""
-    found = (look["step"] for look in run["continued"]["looks"] if look["loss"] <= run["before"] + SAME)
-    step = next(found, None)
-    return None if step is None else step + run["conversion_steps"]
-
-
-def useful_macs(run: Figures) -> int:
-    """Per token: projections, of the experts what is chosen, and attention over the tokens that are seen."""
-    macs: int = run["attention"]["useful"] + run["attention"]["causal"]
-    return macs
-
-
-def memory_share(run: Figures, dense: Figures) -> float:
-    share: float = run["attention"]["memory_floats"] / dense["attention"]["memory_floats"]
-    return share
-
-
-def over(runs: Sequence[Figures], *path: str) -> Estimate:
-    """A figure over seeds, e.g. over(runs, "test", "loss")."""
-    values: list[Any] = list(runs)
-    for name in path:
-        values = [value[name] for value in values]
-    return estimate(values)
-
-
-def less(results: Results, name: str, other: str) -> Estimate:
-    """Test loss of an arm less that of another, paired by seed."""
-    pairs = zip(results[name], results[other], strict=True)
-    return estimate([ours["test"]["loss"] - theirs["test"]["loss"] for ours, theirs in pairs])
-
-
-def _controls(bars: Bars) -> tuple[str, str]:
-    return bars.wide, bars.narrow
-
-
-def _bar(what: str, found: Estimate | float | None, at_most: float, form: str) -> str:
-    said = "never" if found is None else f"{found:{form}}"
-    value = found.mean if isinstance(found, Estimate) else found
-    kept = value is not None and value <= at_most
-    return f"{what}: {said}; the bar is {at_most:{form.lstrip('+')}}: {'kept' if kept else 'missed'}"
-
-
 def _regained(runs: Sequence[Figures]) -> str:
     steps = [step for run in runs if (step := regained(run)) is not None]
     if len(steps) < len(runs):
         return f"never in {len(runs) - len(steps)} of {len(runs)}"
     return f"{estimate(steps):.1f}"
+
+
+def _beside(runs: Sequence[Figures], dense: Sequence[Figures], gap: float) -> list[str]:
+    """When each seed was level with the dense model, and by how much the last looks differ."""
+    pairs = list(zip(runs, dense, strict=True))
+    steps = [level(run, other, gap) for run, other in pairs]
+    apart = estimate([last_look(run) - last_look(other) for run, other in pairs])
+    return [", ".join("never" if step is None else f"{step:.1f}" for step in steps), f"{apart:+.4f}"]
 
 
 def _flat(nested: Any) -> list[float]:

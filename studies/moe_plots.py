@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from studies.common import styled
 from studies.jobs import Figures
-from studies.moe_page import Results, over, useful_macs
 from studies.moe_settings import Settings
+from studies.moe_verdict import Results, macs, over
 from troupe.inspection.attention import FLOAT32
 
 SIZE = (9.4, 6.8)  # inches
@@ -20,7 +20,7 @@ def draw(settings: Settings, results: Results) -> Figure:
     """Four panels; an arm has one colour in all of them."""
     context = settings.model.block_size
     against: dict[str, Callable[[Figures], float]] = {
-        "attention MACs per token (useful, causal)": useful_macs,
+        "attention MACs per token (useful, causal)": macs,
         "parameters": lambda run: run["parameters"],
         "attention memory per token, bytes": lambda run: run["attention"]["memory_floats"] * FLOAT32 / context,
     }

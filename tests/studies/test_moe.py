@@ -18,8 +18,9 @@ from studies.configuration import read_configuration
 from studies.moe import CODE, in_order, main, plan
 from studies.moe_arms import separation
 from studies.moe_costs import distilling_steps, optimizer_macs, rest
-from studies.moe_page import regained, verdict
+from studies.moe_page import switch
 from studies.moe_settings import Arm, Settings
+from studies.moe_verdict import level, regained, verdict
 from studies.text import META, load_text, prepare_text
 from troupe.errors import ParamsError
 from troupe.inspection.attention import attention_costs
@@ -206,13 +207,13 @@ def test_the_code_that_figures_depend_on_is_named() -> None:
 
 def figures(test: float = 2.0, **changes: Any) -> dict[str, Any]:
     looks = [{"step": 0, "loss": 2.1}, {"step": 10, "loss": 2.01}, {"step": 20, "loss": 1.99}]
-    attention = {"useful": 40, "causal": 10, "memory_floats": 25}
+    attention = {"useful": 40, "causal": 10, "executed": 60, "full": 20, "memory_floats": 25}
     usual = {"before": 2.0, "after": 2.1, "conversion_steps": 30.0, "continued": {"looks": looks}}
     return {**usual, "test": {"loss": test}, "attention": attention, **changes}
 
 
 def results(**changes: Any) -> dict[str, list[dict[str, Any]]]:
-    dense = {"attention": {"useful": 80, "causal": 20, "memory_floats": 100}}
+    dense = {"attention": {"useful": 80, "causal": 20, "executed": 80, "full": 40, "memory_floats": 100}}
     arms = {"judged": changes, "dense": dense, "wide": {"test": 2.02}, "narrow": {"test": 2.05}}
     return {name: [figures(**of_arm), figures(**of_arm)] for name, of_arm in arms.items()}
 
@@ -246,7 +247,8 @@ def test_bars_that_are_kept() -> None:
         "test loss less dense: +0.0000 ± 0.0000; the bar is 0.0100: kept",
         "test loss less wide: -0.0200 ± 0.0000; the bar is 0.0000: kept",
         "test loss less narrow: -0.0500 ± 0.0000; the bar is 0.0000: kept",
-        "attention MACs of dense: 50.0%; the bar is 55.0%: kept",
+        "attention MACs of dense, judged by useful + causal (50.0% useful + full, 66.7% executed + full): 50.0%; "
+        "the bar is 55.0%: kept",
         "attention memory of dense: 25.0%; the bar is 27.0%: kept",
     ]
 
@@ -259,14 +261,58 @@ def test_bars_that_are_kept() -> None:
         ({"conversion_steps": 31.0}, ["regained"]),
         ({"test": 2.015}, ["test loss less dense"]),
         ({"test": 2.03}, ["test loss less dense", "test loss less wide"]),
-        ({"attention": {"useful": 50, "causal": 10, "memory_floats": 25}}, ["attention MACs"]),
-        ({"attention": {"useful": 40, "causal": 10, "memory_floats": 28}}, ["attention memory"]),
+        (
+            {"attention": {"useful": 50, "causal": 10, "executed": 1, "full": 1, "memory_floats": 25}},
+            ["attention MACs"],
+        ),
+        (
+            {"attention": {"useful": 40, "causal": 10, "executed": 1, "full": 1, "memory_floats": 28}},
+            ["attention memory"],
+        ),
     ],
     ids=["jump", "never", "late", "gap", "worse than a control", "macs", "memory"],
 )
 def test_bars_that_are_missed(changes: dict[str, Any], missed: list[str]) -> None:
     lines = [line for line in verdict(settings_for(BARS), results(**changes)) if line.endswith("missed")]
     assert [line[: len(start)] for line, start in zip(lines, missed, strict=True)] == missed
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ((1.99, 2.02), "+0.0050 ± 0.1906; the bar is 0.0100: not decided, the mean keeps it"),
+        ((2.01, 2.02), "+0.0150 ± 0.0635; the bar is 0.0100: not decided, the mean misses it"),
+        ((1.80, 1.81), "-0.1950 ± 0.0635; the bar is 0.0100: kept"),
+        ((2.20, 2.21), "+0.2050 ± 0.0635; the bar is 0.0100: missed"),
+        ((1.80,), "-0.2000; the bar is 0.0100: not decided, the mean keeps it"),
+    ],
+    ids=["about", "above", "kept", "missed", "one seed"],
+)
+def test_the_interval_decides(losses: tuple[float, ...], said: str) -> None:
+    """Of two seeds d apart, mean ± 12.706 d / 2, by Student's t with one degree of freedom."""
+    found = {name: list(runs[: len(losses)]) for name, runs in results().items()}
+    found["judged"] = [figures(test=loss) for loss in losses]
+    assert f"test loss less dense: {said}" in verdict(settings_for(BARS), found)
+
+
+def look(*losses: float, steps: tuple[int, ...] = (0, 10, 20, 30)) -> dict[str, Any]:
+    return {"looks": [{"step": step, "loss": loss} for step, loss in zip(steps, losses, strict=True)]}
+
+
+def test_steps_until_level_with_the_dense_model() -> None:
+    """Looks of the same step are compared, and the last ones, though the conversion cost 4.5 of the 30 steps."""
+    dense = figures(continued=look(2.0, 1.9, 1.8, 1.7))
+    short = {"conversion_steps": 4.5, "before": 2.0}
+    at_once = figures(continued=look(2.009, 2.0, 2.0, 1.9, steps=(0, 10, 20, 26)), **short)
+    later = figures(continued=look(2.1, 2.0, 1.81, 1.9, steps=(0, 10, 20, 26)), **short)
+    at_last = figures(continued=look(2.1, 2.0, 1.9, 1.709, steps=(0, 10, 20, 26)), **short)
+    never = figures(continued=look(2.1, 2.0, 1.9, 1.72, steps=(0, 10, 20, 26)), **short)
+    apart = figures(continued=look(2.1, 1.9, 1.7, 1.72, steps=(0, 9, 19, 26)), **short)
+    runs = (at_once, later, at_last, never, apart)
+    assert [level(run, dense, 0.01001) for run in runs] == [4.5, 24.5, 30.5, None, None]
+    page = switch(settings_for({"gap": 0.01001}), results() | {"judged": [later, never], "dense": [dense, dense]})
+    assert "| 4.5 | 26 | 14.5 ± 0.0 | 24.5, never | +0.1100 ± 1.1436 |" in page
+    assert "|  |  |\n" in page  # the dense model beside itself
 
 
 @pytest.mark.slow
@@ -294,7 +340,7 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     records = [json.loads(line) for line in (tmp_path / "out" / "small.jsonl").read_text().splitlines()]
     found = {(record["arm"], record["seed"]): record for record in records}
-    assert len(found) == len(records) == 2 * (4 + 8 + 1)
+    assert len(found) == len(records) == 2 * (4 + len(tree["arms"]) + 1)
     for seed in (1, 2):
         continued, both = found["dense continued", seed], found["dense, both phases", seed]
         assert continued["test"] == both["test"]
@@ -303,7 +349,7 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert exact["after"] == pytest.approx(exact["before"], abs=1e-5)
         assert exact["continued"]["looks"][0]["separation"] == 0.0
         assert exact["continued"]["looks"][-1]["separation"] > 0.0
-        assert [look["step"] for look in exact["continued"]["looks"]] == [0, 1, 2, 4]
+        assert [look["step"] for look in exact["continued"]["looks"]] == [0, 1, 2, 8, 16]
         distilled = found["distilled, 2 heads", seed]
-        assert distilled["continued"]["looks"][-1]["step"] == 4 - round(distilled["conversion_steps"]) < 4
+        assert distilled["continued"]["looks"][-1]["step"] == 16 - round(distilled["conversion_steps"]) < 16
     assert found["dense continued", 1]["test"] != found["dense continued", 2]["test"]
