@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -68,7 +69,7 @@ def run_jobs(
     digest = code_digest(code)
     folders = {job: work / study / job.key(digest) for job in jobs}
     waiting, failed = [job for job in jobs if not _is_done(folders[job])], []
-    running: dict[Future[None], Job] = {}
+    running: dict[Future[str | None], Job] = {}
     print(f"{study}: {len(jobs)} jobs, {len(jobs) - len(waiting)} of them done before; {workers} at once", flush=True)
     with track(study, len(jobs), len(jobs) - len(waiting)) as show, _processes(workers) as pool:
         while True:
@@ -80,8 +81,8 @@ def run_jobs(
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
-                if error := future.exception():
-                    failed.append(f"{study}, {job.arm}, seed {job.seed}: {_told(error)}")
+                if fault := future.result():
+                    failed.append(f"{study}, {job.arm}, seed {job.seed}: {fault}")
             show(len(jobs) - len(waiting) - len(running), {"failed": len(failed)} if failed else {})
     if failed:
         raise ProcessFailed("\n".join([*failed, "the same command goes on with what is not done"]))
@@ -118,16 +119,19 @@ def _begin() -> None:
     torch.set_num_threads(1)
 
 
-def _perform(body: Body, job: Job, folder: Path, needed: Path | None) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    figures = body(job, folder, needed)
-    content = {"arm": job.arm, "seed": job.seed, "settings": dict(job.settings), "figures": figures}
-    write_json(folder / FIGURES, content)  # last: it says that the job is done
-
-
-def _told(error: BaseException) -> object:
-    """One line of what a user can mend; all of it, with where in the process it was, of anything else."""
-    return error if isinstance(error, TroupeError) else error.__cause__ or error
+def _perform(body: Body, job: Job, folder: Path, needed: Path | None) -> str | None:
+    """Do a job in this process. Why it failed goes back as text, for not every error can be sent: one line of what a
+    user can mend, all of it, with where it was, of anything else; None if it did not fail."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        figures = body(job, folder, needed)
+        content = {"arm": job.arm, "seed": job.seed, "settings": dict(job.settings), "figures": figures}
+        write_json(folder / FIGURES, content)  # last: it says that the job is done
+    except TroupeError as error:
+        return str(error)
+    except Exception:
+        return traceback.format_exc()
+    return None
 
 
 def _is_done(folder: Path) -> bool:

@@ -24,15 +24,17 @@ def runs(work: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_jobs_run_side_by_side_after_those_they_need_and_once(tmp_path: Path) -> None:
-    """A job that fails is told at the end; the one that needs it never runs, the others are done."""
+    """Jobs that fail are told at the end; one that needs one of them never runs, the others are done."""
     start, bad = Job("start", 1, {"seconds": 0.2}), Job("bad", 1, {"fail": "no luck"})
+    wild = Job("wild", 1, {"diverge": "at step 3"})
     good = [Job("later", 2, {}, needs=start), start, Job("other", 3, {"seconds": 0.2})]
-    with pytest.raises(ProcessFailed, match=r"made, bad, seed 1: (?s:.*)ValueError: no luck\n"):
-        run_jobs("made", body, [bad, Job("after it", 1, {}, needs=bad), *good], CODE, tmp_path, workers=2)
-    assert runs(tmp_path) == ["once\n"] * 4
+    with pytest.raises(ProcessFailed, match=r"made, bad, seed 1: (?s:.*)ValueError: no luck\n") as failed:
+        run_jobs("made", body, [bad, Job("after it", 1, {}, needs=bad), wild, *good], CODE, tmp_path, workers=2)
+    assert "made, wild, seed 1: at step 3\n" in str(failed.value)
+    assert runs(tmp_path) == ["once\n"] * 5
 
     found = run_jobs("made", body, good, CODE, tmp_path, workers=2)
-    assert runs(tmp_path) == ["once\n"] * 4
+    assert runs(tmp_path) == ["once\n"] * 5
     assert [figures["value"] for figures in found] == [2, 1, 3]
     assert [figures["before"] for figures in found] == ["once\n", "", ""]
     assert {figures["threads"] for figures in found} == {1}

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from studies.jobs import Figures, Job
+from troupe.errors import Diverged
 
 
 def body(job: Job, folder: Path, needed: Path | None) -> Figures:
@@ -16,5 +17,7 @@ def body(job: Job, folder: Path, needed: Path | None) -> Figures:
     time.sleep(job.settings.get("seconds", 0.0))
     if "fail" in job.settings:
         raise ValueError(job.settings["fail"])
+    if "diverge" in job.settings:
+        raise Diverged(job.settings["diverge"], since=0)  # pickle cannot make it again: it takes two arguments
     before = (needed / "ran").read_text() if needed else ""
     return {"value": job.seed, "before": before, "threads": torch.get_num_threads(), "process": os.getpid()}
