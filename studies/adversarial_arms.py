@@ -6,7 +6,7 @@ All arms start from the models that the first job of the seed left behind (adver
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import process_time
@@ -14,17 +14,22 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
+import torch
+from torch import Tensor
 
 from studies.adversarial_measures import Bench, Writer, bits, distance_from, effective
 from studies.adversarial_settings import Arm, Beginning, Common
+from studies.adversarial_text import canonical
 from studies.adversarial_world import VERDICT, Discriminator, World, begin, fit
 from studies.jobs import Figures, Job
 from troupe.adversarial.ddo import ddo_step
+from troupe.adversarial.features import Read
 from troupe.adversarial.game import Game
 from troupe.adversarial.loop import Judge, Learn, Outcome, refine
 from troupe.adversarial.policy import update_generator
 from troupe.adversarial.resampling import distil_step
 from troupe.adversarial.selection import Bounds
+from troupe.data.tokenizer import Tokenizer
 from troupe.errors import TroupeError
 from troupe.files import read_json, write_atomic, write_json
 from troupe.models.gpt2 import GPT
@@ -43,6 +48,21 @@ class Learned:
     model: GPT
     discriminator: Discriminator
     facts: Figures
+
+
+class TextGame(Game):
+    """A game whose discriminator reads texts as the tokenizer spells them, whoever wrote them. What a prefix earns is
+    told token by token, so there the generator's own spelling is read: the discriminator has learned nothing of it."""
+
+    tokenizer: Tokenizer
+
+    def read(self, ids_BT: Tensor) -> Read:
+        return super().read(canonical(self.tokenizer, ids_BT))
+
+    @torch.no_grad()
+    def prefix_scores(self, ids_BT: Tensor) -> Tensor:
+        scores_BT = self.critic.prefix_scores(self.critic.embed(*super().read(ids_BT)))
+        return scores_BT[:, self.params.prompt_length - 1 :]
 
 
 def run_arm(job: Job, folder: Path, needed: Path | None) -> Figures:
@@ -89,7 +109,7 @@ def load(folder: Path, world: World) -> Learned:
     model, critic = copy.deepcopy(world.likelihood), copy.deepcopy(world.discriminator.critic)
     model.load_state_dict(safetensors.torch.load_file(folder / "generator.safetensors"))
     critic.load_state_dict(safetensors.torch.load_file(folder / "critic.safetensors"))
-    return Learned(model, Discriminator(critic, world.discriminator.features), {})
+    return Learned(model, replace(world.discriminator, critic=critic), {})
 
 
 def learn(arm: Arm, bench: Bench, continued_steps: int) -> Learned:
@@ -99,7 +119,7 @@ def learn(arm: Arm, bench: Bench, continued_steps: int) -> Learned:
     if arm.learn == "likelihood":
         return Learned(continued(bench, continued_steps), world.discriminator, {"steps": continued_steps})
     game = new_game(arm, bench)
-    discriminator = world.discriminator if arm.literal else Discriminator(game.critic, world.discriminator.features)
+    discriminator = world.discriminator if arm.literal else replace(world.discriminator, critic=game.critic)
     return Learned(game.generator, discriminator, played(game, arm, bench))
 
 
@@ -124,7 +144,7 @@ def new_game(arm: Arm, bench: Bench) -> Game:
     world, settings, params = bench.world, bench.settings, bench.settings.game_of(arm)
     deaf = arm.literal or arm.learn == "ddo"  # it does not follow a discriminator, or does not care whether it hears
     bounds = Bounds(params.max_bpb_rise, params.min_distinct, min_auc=0.0 if deaf else settings.min_auc)
-    game = Game(
+    game = (Game if arm.literal else TextGame)(
         world.likelihood,
         world.text.ids["real"],
         world.text.ids["validation"],
@@ -134,6 +154,8 @@ def new_game(arm: Arm, bench: Bench) -> Game:
         reference=None if arm.literal else world.reference,
         bounds=UNBOUNDED if arm.literal else bounds,
     )
+    if isinstance(game, TextGame):
+        game.tokenizer = world.text.tokenizer
     if starts_taught(arm, settings):
         game.critic.load_state_dict(world.discriminator.critic.state_dict())
     return game

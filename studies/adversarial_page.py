@@ -46,6 +46,8 @@ NOTES = [
     "Worst judge: of three families, each learning afresh per judge's seed, the one with the highest accuracy about "
     "real and generated windows of equal length; 0.5 is perfect. The pick raises it a little: so it does in the row "
     "real against real, from half as many windows. JSD: a lower bound on the Jensen-Shannon divergence, in bits.",
+    "Discriminators, but the literal arm's, read what is written as the tokenizer spells it: a generator's own "
+    "spelling gives it away to them, and to nobody who reads text.",
     "Bits per byte are the generator's own, of test text: resampling leaves the generator, and so its bits, as it is.",
     "`bits`: of texts under a Kneser-Ney model of text that no generator saw; `reverse_bits`: of real text under one "
     "of the texts; nearest to real text is good, of all columns. Fréchet distance: in the features of the independent "

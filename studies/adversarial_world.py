@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from studies.adversarial_settings import Beginning
-from studies.adversarial_text import Role, Text, load_text
+from studies.adversarial_text import Role, Text, canonical, load_text
 from studies.jobs import Figures
 from troupe.adversarial.discrimination import Examples, Schedule, Verdict, pretrain, scores
 from troupe.adversarial.features import Read, ReferenceFeatures
 from troupe.adversarial.objectives import GAN
 from troupe.data.batches import Batches, Ids
+from troupe.data.tokenizer import Tokenizer
 from troupe.decoding import Decoding, generate
 from troupe.files import write_atomic, write_json
 from troupe.models.config import GPTConfig
@@ -37,16 +38,21 @@ HELD_OUT = 256  # validation sequences on which the discriminator is looked at, 
 
 @dataclass(frozen=True)
 class Discriminator:
-    """A critic, and what it reads beside tokens."""
+    """A critic, and what it reads: tokens as the tokenizer spells them, and features."""
 
     critic: LSTMDiscriminator
     features: ReferenceFeatures
+    tokenizer: Tokenizer
+
+    def read(self, ids_BT: Tensor) -> Read:
+        """Of the last tokens, as many as the reference can read."""
+        context = self.features.reference.config.block_size
+        return Read.of(canonical(self.tokenizer, ids_BT[:, -context:]), self.features)
 
     @torch.no_grad()
     def scores(self, ids_BT: Tensor) -> Tensor:
-        """score_B of the last tokens, as many as the reference can read."""
-        context = self.features.reference.config.block_size
-        return scores(self.critic, Read.of(ids_BT[:, -context:], self.features))
+        """score_B"""
+        return scores(self.critic, self.read(ids_BT))
 
 
 class World:
@@ -61,7 +67,8 @@ class World:
         self.likelihood, self.reference, self.independent = GPT(config), GPT(small), GPT(small)
         features = ReferenceFeatures(self.reference)
         size = settings.game.critic_embd, settings.game.critic_hidden
-        self.discriminator = Discriminator(LSTMDiscriminator(config.vocab_size, *size, features.width), features)
+        critic = LSTMDiscriminator(config.vocab_size, *size, features.width)
+        self.discriminator = Discriminator(critic, features, self.text.tokenizer)
 
     def networks(self) -> dict[str, nn.Module]:
         models = {name: getattr(self, name) for name in ("likelihood", "reference", "independent")}
@@ -124,13 +131,13 @@ def fit(model: GPT, ids: Ids, text: Text, held_out: Role, params: TrainParams, s
 
 def teach(world: World) -> Verdict:
     """Train the discriminator against the likelihood model: until it has a signal, then to its best round."""
-    params, critic, features = world.settings.discriminator, world.discriminator.critic, world.discriminator.features
+    params, critic = world.settings.discriminator, world.discriminator.critic
     rng = generator(world.seed, "study", "discriminator")
     init_discriminator(critic, rng)
     objective = GAN()
     optimizer = objective.optimizer(critic.parameters(), world.settings.game.critic_learning_rate)
-    train_both = _examples(world, "real", params.texts, features)
-    held_out = _examples(world, "validation", HELD_OUT, features)
+    train_both = _examples(world, "real", params.texts)
+    held_out = _examples(world, "validation", HELD_OUT)
 
     def rounds(bar: float, looks: int) -> Verdict:
         schedule = Schedule(bar, params.updates, looks, params.batch_size)
@@ -154,9 +161,10 @@ def cost(critic: LSTMDiscriminator, held_out: Examples) -> float:
     return GAN().critic_loss(lambda score_N: score_N, real_N, fake_N, torch.Generator()).item()
 
 
-def _examples(world: World, role: Role, n: int, features: ReferenceFeatures) -> Examples:
+def _examples(world: World, role: Role, n: int) -> Examples:
     real_NT = world.sequences(role, n, "discriminator", role)
-    return Examples(*(Read.of(x, features) for x in (real_NT, world.continued(real_NT, "discriminator", role, "fake"))))
+    fake_NT = world.continued(real_NT, "discriminator", role, "fake")
+    return Examples(*map(world.discriminator.read, (real_NT, fake_NT)))
 
 
 def _parts(n: int, at_once: int) -> list[slice]:
