@@ -1,10 +1,10 @@
 """One training step of attention, dense or SwitchHead: what benchmarks.switchhead measures, and its peak of memory.
 
 `python -m benchmarks.attention_step LAYER CONTEXT PRECISION` prints the bytes by which a step of that layer raises the
-largest resident size of a fresh process. Axes: B texts, T tokens, D model width.
+resident size of a fresh process at most. Axes: B texts, T tokens, D model width.
 """
 
-import resource
+import argparse
 import subprocess
 import sys
 import time
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
+from troupe.inspection.attention import Attention
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import Block, CausalSelfAttention
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
@@ -25,13 +26,16 @@ from troupe.params import TrainParams, load_params
 from troupe.training.optim import build_optimizers
 
 Way = Literal["auto", "dense", "loop", "grouped"]
-DENSE = "dense layer"
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+Precision = Literal["float32", "bfloat16"]
+DENSE, SWITCHHEAD = "dense layer", "SwitchHead"
+CONTESTANTS: dict[str, Way | None] = {DENSE: None, SWITCHHEAD: "auto"}
+PROCESS = Path("/proc/self")  # of Linux
+FORGET_THE_PEAK = "5"  # to clear_refs: VmHWM is the resident size of now again (man proc_pid_clear_refs)
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     compiled: bool
 
     def __str__(self) -> str:
@@ -57,11 +61,11 @@ class Size:
         head_width = self.n_embd // self.dense_heads
         return SwitchHeadConfig(self.n_head, head_width, self.n_expert, self.top_k, "sigmoid", compute=way)
 
-    def attention(self, way: Way | None) -> Callable[[GPTConfig], nn.Module]:
+    def attention(self, way: Way | None) -> Callable[[GPTConfig], Attention]:
         """What builds the layer from a config; dense where no way of computing experts is given."""
         return partial(SwitchHead, experts=self.experts(way)) if way else CausalSelfAttention
 
-    def layer(self, way: Way | None, context: int) -> nn.Module:
+    def layer(self, way: Way | None, context: int) -> Attention:
         return self.attention(way)(self.config(context))
 
     def blocks(self, way: Way | None, context: int, n_layer: int = 2) -> nn.Module:
@@ -107,22 +111,50 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def peak_bytes(layer: str, context: int, precision: str, *options: str) -> int:
-    """What `main` prints, from a process of its own."""
+def peak_bytes(layer: str, context: int, precision: Precision, *options: str) -> int | None:
+    """What `main` prints, from a process of its own; None where the system does not tell."""
+    if not (PROCESS / "clear_refs").exists():
+        return None
     command = [sys.executable, "-m", "benchmarks.attention_step", layer, str(context), precision, *options]
     return int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
-def main(layer: str, context: str, precision: Literal["float32", "bfloat16"], *options: str) -> None:
-    size = QUICK if "--quick" in options else Size()
+def raised_bytes(work: Callable[[], object]) -> int:
+    """By how much `work` raises the resident size of this process at most.
+
+    Not by ru_maxrss: a process begins with the peak of the one that started it, which survives fork and exec.
+    """
+    (PROCESS / "clear_refs").write_text(FORGET_THE_PEAK)
+    before = _peak()
+    work()
+    return _peak() - before
+
+
+def _peak() -> int:
+    """The largest resident size since the last reset, in bytes."""
+    lines = (PROCESS / "status").read_text().splitlines()
+    (kib,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(kib) * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.attention_step")
+    parser.add_argument("layer", choices=CONTESTANTS)
+    parser.add_argument("context", type=int)
+    parser.add_argument("precision", choices=get_args(Precision))
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    size = QUICK if args.quick else Size()
+    layer = size.layer(CONTESTANTS[args.layer], args.context)
     params = load_params(Path("params.yaml")).moe
-    module = size.layer(None if layer == DENSE else "auto", int(context))
-    step = Step(module, size, int(context), Arithmetic(precision, compiled=False), params)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(2):  # the optimiser's state is there from the second on
-        step.run()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * RSS_UNIT)
+    step = Step(layer, size, args.context, Arithmetic(args.precision, compiled=False), params)
+
+    def work() -> None:
+        for _ in range(2):  # the optimiser's state is there from the second on
+            step.run()
+
+    print(raised_bytes(work))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -15,7 +15,18 @@ from statistics import median
 import torch
 from torch import nn
 
-from benchmarks.attention_step import DENSE, QUICK, Arithmetic, Size, Step, Way, peak_bytes, seconds
+from benchmarks.attention_step import (
+    CONTESTANTS,
+    DENSE,
+    QUICK,
+    SWITCHHEAD,
+    Arithmetic,
+    Size,
+    Step,
+    Way,
+    peak_bytes,
+    seconds,
+)
 from benchmarks.common import Figures, finish, interleaved, short, start, table, watched
 from troupe.compute import set_up
 from troupe.decoding import Decoding, generate
@@ -23,8 +34,6 @@ from troupe.inspection.attention import layer_costs
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import Params, load_params
 
-SWITCHHEAD = "SwitchHead"
-ALL_EXPERTS = f"{SWITCHHEAD} dense"  # the way whose result the sweep's ratios are to
 BARS = {1024: 1.3, 256: 1.0}  # tokens/s over the dense layer's, at least, by context
 GENERATION, CACHE = 1.0, 0.40  # likewise; the share of the dense cache, at most
 WAYS: tuple[Way, ...] = ("dense", "loop", "grouped")
@@ -43,8 +52,8 @@ NOTES = [
     "computed though not chosen, in the way that computes all. Attention itself besides, counted full (what masks "
     "afterwards) and causal (what is needed). floats: numbers that attention over one text holds where no kernel "
     "fuses it, as the paper counts (inspection/attention.py).",
-    "Peak memory: by how much a step, eager, raises the largest resident size (ru_maxrss) of a fresh process that has "
-    "built layer, input and optimiser. It holds gradients and the optimiser's state too.",
+    "Peak memory: by how much a step, eager, at most raises the resident size of a fresh process that has built layer, "
+    "input and optimiser (VmHWM of Linux, reset before). It holds gradients and the optimiser's state too.",
     f"Generation: {LAYERS_OF_GENERATION} layers, float32, random weights, which change no time.",
 ]
 
@@ -69,7 +78,7 @@ def sections(args: argparse.Namespace, size: Size, params: Params) -> Iterator[s
             held.append(verdict(name, ratios(figures), at_least=BARS.get(context)))
     for context in size.contexts:
         figures = interleaved(stacks(size, context, args.quick, partial(Step, params=params.moe)), args)
-        yield table(f"Two blocks with their MLPs, context {context}", figures, "tokens/s", [fastest(figures, "dense")])
+        yield table(f"Two blocks with their MLPs, context {context}", figures, "tokens/s", [fastest(figures, DENSE)])
     yield peaks(args, size)
     for n_new, batch in TEXTS[:2] if args.quick else TEXTS:
         figures = interleaved(generation(size, batch, n_new), args)
@@ -88,7 +97,8 @@ def costs(size: Size) -> str:
     head = ["parameters", "useful", "computed", "cache, bytes per token"]
     head += [f"{what} at {context}" for context in size.contexts for what in ("full", "causal", "floats")]
     lines = ["### One layer, counted", "", f"| | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}"]
-    for name, way in ((DENSE, None), (SWITCHHEAD, "dense")):
+    ways: dict[str, Way | None] = {DENSE: None, SWITCHHEAD: "dense"}
+    for name, way in ways.items():
         counts = [layer_costs(size.layer(way, context), context) for context in size.contexts]
         cells = [counts[0].parameters, counts[0].useful, counts[0].executed, counts[0].cache_bytes]
         cells += [number for one in counts for number in (one.full, one.causal, one.memory_floats)]
@@ -100,8 +110,8 @@ def layers(size: Size, context: int, quick: bool, step: Callable[..., Step]) -> 
     """Dense and, by each way, SwitchHead, in every arithmetic they can be computed in."""
     torch.compiler.reset()  # it keeps eight shapes of a module, and leaves those after them eager
     compilable = EAGER if quick else EAGER + COMPILED
-    wanted = {DENSE: (None, compilable), ALL_EXPERTS: ("dense", compilable)}
-    wanted |= {f"{SWITCHHEAD} {way}": (way, EAGER) for way in ("loop", "grouped")}
+    wanted: dict[str, tuple[Way | None, list[Arithmetic]]] = {DENSE: (None, compilable)}
+    wanted |= {f"{SWITCHHEAD} {way}": (way, compilable if way == "dense" else EAGER) for way in WAYS}
     return {
         f"{name}, {arithmetic}": step(size.layer(way, context), size, context, arithmetic)
         for name, (way, arithmetics) in wanted.items()
@@ -113,7 +123,7 @@ def stacks(size: Size, context: int, quick: bool, step: Callable[..., Step]) -> 
     torch.compiler.reset()
     return {
         f"{name}, {arithmetic}": step(size.blocks(way, context), size, context, arithmetic)
-        for name, way in (("dense", None), (SWITCHHEAD, "auto"))
+        for name, way in CONTESTANTS.items()
         for arithmetic in (EAGER if quick else COMPILED)
     }
 
@@ -125,20 +135,20 @@ def peaks(args: argparse.Namespace, size: Size) -> str:
     for context in size.contexts:
         for arithmetic in EAGER[:1] if args.quick else EAGER:
             with watched(args):
-                dense, experts = (
-                    peak_bytes(layer, context, arithmetic.precision, *options) for layer in (DENSE, SWITCHHEAD)
-                )
-            name = f"context {context}, {arithmetic.precision}"
-            share = f"{experts / dense:.2f}" if dense else "none"
-            lines.append(f"| {name} | {dense / 2**20:.0f} | {experts / 2**20:.0f} | {share} |")
+                dense, experts = (peak_bytes(layer, context, arithmetic.precision, *options) for layer in CONTESTANTS)
+            lines.append(f"| context {context}, {arithmetic.precision} | {memory_cells(dense, experts)} |")
     return "\n".join(lines)
 
 
+def memory_cells(dense: int | None, experts: int | None) -> str:
+    """Both in MiB, and the share."""
+    if dense is None or experts is None:
+        return "not measured | not measured | "
+    return f"{dense / 2**20:.0f} | {experts / 2**20:.0f} | {experts / dense:.2f}"
+
+
 def generation(size: Size, batch: int, n_new: int) -> dict[str, Callable[[], float]]:
-    return {
-        name: partial(_speed, _model(size, way, n_new), batch, n_new)
-        for name, way in ((DENSE, None), (SWITCHHEAD, "auto"))
-    }
+    return {name: partial(_speed, _model(size, way, n_new), batch, n_new) for name, way in CONTESTANTS.items()}
 
 
 def _model(size: Size, way: Way | None, n_new: int) -> GPT:
