@@ -27,7 +27,7 @@ ENGINE_PROFILE ?= cpu
 help: ## list the targets
 	@echo "troupe: text in, a judged, registered and promoted small language model out"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  make pipeline SET="pretrain.steps=500 data.source=tiny-shakespeare"   parameters for one run'
 	@echo '  make pipeline PROFILE=cpu-hours                                       a named set of them; SET wins over it'
