@@ -6,6 +6,7 @@ One wrong transitive version (SQLAlchemy 2.1) stops scheduling silently: everyth
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,17 +55,27 @@ def ui(folder: Path, *arguments: str) -> Iterator[dict[str, str]]:
     assert not processes_in(folder)
 
 
+def patiently(method: str, url: str, **body: Any) -> httpx.Response:
+    """Ask again while the server answers 503, as Prefect's own client does: its SQLite file was locked just then."""
+    for _ in range(20):
+        response = httpx.request(method, url, **body)
+        if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        time.sleep(0.5)
+    return response.raise_for_status()
+
+
 def runs(api: str) -> list[dict[str, Any]]:
     """The flow runs that have started, the last one first."""
     wanted = {"sort": "START_TIME_DESC", "flow_runs": {"start_time": {"is_null_": False}}}
-    return list(httpx.post(f"{api}/flow_runs/filter", json=wanted).raise_for_status().json())
+    return list(patiently("POST", f"{api}/flow_runs/filter", json=wanted).json())
 
 
 def schedule(api: str, cron: str) -> None:
     """What a click in the UI does."""
-    deployment = httpx.get(f"{api}/deployments/name/train/train").raise_for_status().json()
+    deployment = patiently("GET", f"{api}/deployments/name/train/train").json()
     body = [{"active": True, "schedule": {"cron": cron}}]
-    httpx.post(f"{api}/deployments/{deployment['id']}/schedules", json=body).raise_for_status()
+    patiently("POST", f"{api}/deployments/{deployment['id']}/schedules", json=body)
 
 
 def deployed(api: str) -> bool:
@@ -73,9 +84,9 @@ def deployed(api: str) -> bool:
 
 def unschedule(api: str) -> None:
     """Delete the schedules, and with them the runs that wait for their time."""
-    deployment = httpx.get(f"{api}/deployments/name/train/train").raise_for_status().json()
+    deployment = patiently("GET", f"{api}/deployments/name/train/train").json()
     for one in deployment["schedules"]:
-        httpx.delete(f"{api}/deployments/{deployment['id']}/schedules/{one['id']}").raise_for_status()
+        patiently("DELETE", f"{api}/deployments/{deployment['id']}/schedules/{one['id']}")
 
 
 def test_servers_schedules_and_runs_beside_them(tmp_path: Path) -> None:
