@@ -37,7 +37,7 @@ def main() -> None:
     kinds: list[Kind] = ["bpe", "gpt2"] if mirrored("gpt2/vocab.bpe") else ["bpe"]
     with TemporaryDirectory() as folder:
         corpus = Path(folder, "corpus")
-        text = write(corpus, megabytes=1 if args.quick else 38)  # eight tenths of it are the training split
+        text = write(corpus, megabytes=1 if args.quick else 38)  # seven tenths of it are the training split
         sections = []
         for kind in kinds:
             tokenizer = make_tokenizer(kind, text[: 2**20], LEARNED_TOKENS)

@@ -1,4 +1,4 @@
-"""The split: it covers the text once, holds out a tenth twice, cuts no character, and a damaged corpus is refused."""
+"""The split: it covers the text once, its parts are disjoint, it cuts no character, a damaged corpus is refused."""
 
 import hashlib
 from itertools import pairwise
@@ -47,17 +47,32 @@ def test_a_block_begins_with_the_first_character_from_a_multiple_of_its_length_o
     assert [block for _, block in cut_blocks(chunks(content, block_bytes))] == expected
 
 
-def test_of_every_ten_blocks_the_fifth_and_the_tenth_are_held_out() -> None:
+def test_of_every_ten_blocks_the_second_the_fifth_and_the_tenth_are_held_out() -> None:
     splits = [split for split, _ in cut_blocks([b"x" * 64] * 30)]
-    ten = ["train"] * 4 + ["validation"] + ["train"] * 4 + ["test"]
+    ten = ["train", "critic"] + ["train"] * 2 + ["validation"] + ["train"] * 4 + ["test"]
     assert splits == ten * 3
+
+
+@given(text=TEXTS, block_bytes=st.integers(64, 70))
+def test_every_byte_belongs_to_one_split_and_what_is_held_out_lies_between_training_text(
+    text: str, block_bytes: int
+) -> None:
+    """Each byte replaced by its place in the text, so that no two are equal: places of different splits never meet."""
+    places, at = {split: set[int]() for split in SPLITS}, 0
+    blocks = list(cut_blocks(chunks(text.encode(), block_bytes)))
+    for split, block in blocks:
+        places[split].update(range(at, at + len(block)))
+        at += len(block)
+    assert sum(map(len, places.values())) == len(set.union(*places.values())) == len(text.encode())
+    assert all("train" in pair for pair in pairwise(split for split, _ in blocks))
+    assert all(places.values()), "every split has text as soon as there are ten blocks"
 
 
 def test_split_texts_are_the_blocks_of_the_text(tmp_path: Path) -> None:
     """Each block is a run of its own character, so that the split can be read off."""
     written(tmp_path, "".join(character * 64 for character in "0123456789ABCDEFGHIJ"))
     seen = {split: "".join(dict.fromkeys(split_text(tmp_path, split))) for split in SPLITS}
-    assert seen == {"train": "01235678ABCDFGHI", "validation": "4E", "test": "9J"}
+    assert seen == {"train": "0235678ACDFGHI", "critic": "1B", "validation": "4E", "test": "9J"}
 
 
 def test_the_manifest_tells_what_is_there(tmp_path: Path) -> None:
@@ -72,7 +87,7 @@ def test_the_manifest_tells_what_is_there(tmp_path: Path) -> None:
     assert manifest["splits"]["test"] == {"bytes": len(test), "sha256": hashlib.sha256(test).hexdigest()}
 
 
-@pytest.mark.parametrize(("n_bytes", "blocks"), [(1, 1), (64, 1), (65, 2), (511, 8), (512, 8), (9999, 8)])
+@pytest.mark.parametrize(("n_bytes", "blocks"), [(1, 1), (64, 1), (65, 2), (447, 7), (448, 7), (9999, 7)])
 def test_the_beginning_of_a_split_is_its_first_blocks(tmp_path: Path, n_bytes: int, blocks: int) -> None:
     written(tmp_path, "".join(character * 64 for character in "0123456789"))
     assert split_beginning(tmp_path, "train", n_bytes) == split_text(tmp_path, "train")[: 64 * blocks]
@@ -94,7 +109,7 @@ def test_a_tiny_corpus_is_refused_with_the_remedy(n_bytes: int, advice: str) -> 
 
 def test_ten_blocks_are_enough(tmp_path: Path) -> None:
     written(tmp_path, "x" * 640)
-    assert [len(split_text(tmp_path, split)) for split in SPLITS] == [512, 64, 64]
+    assert [len(split_text(tmp_path, split)) for split in SPLITS] == [448, 64, 64, 64]
 
 
 def test_a_text_edited_since_it_was_digested_is_refused(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_twice_gives_the_same_bytes(kind: str) -> None:
     before = {path.name: path.read_bytes() for path in TOKENS.iterdir()}
     run(kind)
     assert {path.name: path.read_bytes() for path in TOKENS.iterdir()} == before
-    assert sorted(before) == ["meta.json", "test.npy", "tokenizer.json", "train.npy", "validation.npy"]
+    assert sorted(before) == ["critic.npy", "meta.json", "test.npy", "tokenizer.json", "train.npy", "validation.npy"]
 
 
 def test_a_vocabulary_is_learned_from_pieces_spread_over_a_text_too_long_for_it() -> None:

@@ -1,12 +1,14 @@
 """The corpus: one UTF-8 text, and a manifest that says what it is, where its blocks are cut, and what each split holds.
 
 The split. The text is cut into blocks of `data.block_bytes`, each cut moved on to the next start of a UTF-8 character.
-Of every ten blocks, the fifth is for validation (every choice of a model looks only there), the tenth for test (only
-reported figures and the gate look there), the other eight for training. Each split is its blocks joined in order.
+Of every ten blocks, the second is for the critic (the real text that the adversarial stage's discriminator learns from,
+and no model before it), the fifth for validation (every choice of a model looks only there), the tenth for test (only
+reported figures and the gate look there), the other seven for training. Each split is its blocks joined in order.
 
 Why nothing leaks: every byte belongs to exactly one block and every block to one split; the tokenizer, the n-gram model
-and the language models see the training text only; and each split is turned into token ids by itself, so that no token
-and no context window holds bytes of two splits. Held-out blocks lie all over the text: all splits have the same mix.
+and the language models before the adversarial stage see the training text only; and each split is turned into token ids
+by itself, so that no token and no context window holds bytes of two splits. Held-out blocks lie all over the text, so all
+splits have the same mix, and between blocks of training text, so that none of them continues another.
 
 What it does not protect from: text that stands in the corpus twice. Where a sentence or a licence header recurs, or a
 document is a near-copy of another, a held-out block may repeat what the training blocks say, and a model that remembers
@@ -26,10 +28,10 @@ from troupe.data.source import Source
 from troupe.errors import ArtifactError, CorpusError
 from troupe.files import atomic_file, read_json, write_json
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "critic", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 CYCLE = 10  # blocks
-HELD_OUT: dict[int, Split] = {4: "validation", 9: "test"}  # by place in the cycle, counted from 0
+HELD_OUT: dict[int, Split] = {1: "critic", 4: "validation", 9: "test"}  # by place in the cycle, counted from 0
 TEXT, MANIFEST = "corpus.txt", "manifest.json"
 CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes that stand inside a UTF-8 character, never at its beginning
 BUFFER = 2**20  # bytes read from disk at a time
