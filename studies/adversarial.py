@@ -24,7 +24,10 @@ PACKAGES = ["torch", "numpy", "scipy", "scikit-learn"]
 HERE = Path(__file__).parent
 START = "start"
 CODE = [  # what figures depend on
-    *(SOURCE / part for part in ("decoding.py", "seeding.py", "data", "models", "training", "adversarial")),
+    *(
+        SOURCE / part
+        for part in ("decoding.py", "resampling.py", "seeding.py", "data", "models", "training", "adversarial")
+    ),
     SOURCE / "evaluation",
     *(HERE / f"adversarial_{part}.py" for part in ("arms", "measures", "settings", "text", "world")),
 ]

@@ -19,11 +19,9 @@ from torch import Tensor
 
 from studies.adversarial_measures import Bench, Writer, bits, distance_from, effective
 from studies.adversarial_settings import Arm, Beginning, Common
-from studies.adversarial_text import canonical
-from studies.adversarial_world import VERDICT, Discriminator, World, begin, fit
+from studies.adversarial_world import VERDICT, World, begin, fit
 from studies.jobs import Figures, Job
 from troupe.adversarial.ddo import ddo_step
-from troupe.adversarial.features import Read
 from troupe.adversarial.game import Game
 from troupe.adversarial.loop import Judge, Learn, Outcome, refine
 from troupe.adversarial.policy import update_generator
@@ -32,7 +30,9 @@ from troupe.adversarial.selection import Bounds
 from troupe.data.tokenizer import Tokenizer
 from troupe.errors import TroupeError
 from troupe.files import read_json, write_atomic, write_json
+from troupe.models.features import Read
 from troupe.models.gpt2 import GPT
+from troupe.models.reader import Discriminator, canonical
 from troupe.params import TrainParams
 from troupe.seeding import derive_seed
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 from functools import partial
 
 from studies.adversarial_settings import Arm, Settings
-from troupe.adversarial.features import N_SCALAR
 from troupe.inspection.attention import attention_costs
 from troupe.inspection.structure import parts, without_weights
 from troupe.models.config import GPTConfig
+from troupe.models.features import N_SCALAR
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
 

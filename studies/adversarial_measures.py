@@ -14,11 +14,10 @@ from torch import Tensor
 
 from studies.adversarial_settings import Common, Judging
 from studies.adversarial_text import Role, Text
-from studies.adversarial_world import Discriminator, World
+from studies.adversarial_world import World
 from studies.jobs import Figures
 from troupe.adversarial.discrimination import auc_interval
 from troupe.adversarial.reinforce import continuation_log_probs, kl_per_token
-from troupe.adversarial.resampling import effective_candidates, resample
 from troupe.decoding import Decoding, generate
 from troupe.evaluation.families import Judge, families
 from troupe.evaluation.frechet import frechet_distance, text_features
@@ -27,6 +26,8 @@ from troupe.evaluation.quality import Yardstick, make_yardstick, measure
 from troupe.evaluation.referee import Trial, Write, floor_trials, referee, writer_trials
 from troupe.evaluation.windows import Places, Sample, continuations, find_places, markov, sampler
 from troupe.models.gpt2 import GPT
+from troupe.models.reader import Discriminator
+from troupe.resampling import effective_candidates, resample
 from troupe.seeding import derive_seed, generator
 
 AT_ONCE = 512  # sequences that are written side by side where each place has several candidates

@@ -1,6 +1,6 @@
 """The text of the study of adversarial refinement, cut into five parts that share no byte, and encoded.
 
-Each part has one use: that is what makes a judge independent of what it judges. B sequences, T tokens.
+Each part has one use: that is what makes a judge independent of what it judges.
 """
 
 from collections.abc import Iterator
@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self, get_args
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from troupe.data.batches import Ids
 from troupe.data.corpus import cut_blocks
@@ -58,18 +56,6 @@ def load_text(params: TextParams) -> Text:
     tokenizer = make_tokenizer("bpe", cut_pieces([part["generator"]]), params.vocab_size)
     ids = {role: np.concatenate([*encode_pieces(tokenizer, cut_pieces([part[role]]), threads=1)]) for role in ROLES}
     return Text(tokenizer, part, ids)
-
-
-def canonical(tokenizer: Tokenizer, ids_BT: Tensor) -> Tensor:
-    """ids_BL: the same texts as the tokenizer spells them, L = 7/8 T.
-
-    A generator may spell a word with other tokens than the tokenizer would: a tell that no reader of text can see, and
-    that teaches a discriminator nothing about text. Spelt anew a text has fewer tokens, so that all are cut to a length
-    that nearly all have; the last token of a shorter one is repeated. Real text is spelt so already, and cut alike.
-    """
-    length = ids_BT.size(1) - ids_BT.size(1) // 8
-    rows = [tokenizer.encode(tokenizer.decode(ids))[:length] for ids in ids_BT.tolist()]
-    return torch.tensor([row + row[-1:] * (length - len(row)) for row in rows])
 
 
 def _chunks(params: TextParams) -> Iterator[bytes]:

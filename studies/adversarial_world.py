@@ -4,7 +4,7 @@ B sequences, T tokens, N texts.
 """
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import process_time
@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from studies.adversarial_settings import Beginning
-from studies.adversarial_text import Role, Text, canonical, load_text
+from studies.adversarial_text import Role, Text, load_text
 from studies.jobs import Figures
-from troupe.adversarial.discrimination import Examples, Schedule, Verdict, pretrain, scores
-from troupe.adversarial.features import Read, ReferenceFeatures
+from troupe.adversarial.discrimination import Examples, Schedule, Verdict, pretrain
 from troupe.adversarial.objectives import GAN
 from troupe.data.batches import Batches, Ids
-from troupe.data.tokenizer import Tokenizer
 from troupe.decoding import Decoding, generate
 from troupe.files import write_atomic, write_json
 from troupe.models.config import GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
+from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.models.reader import Discriminator, scores
 from troupe.params import TrainParams
 from troupe.seeding import derive_seed, generator
 from troupe.training.loop import train
@@ -34,25 +34,6 @@ from troupe.training.validation import validate
 AT_ONCE = 256  # sequences that are written side by side
 VERDICT = "verdict.json"  # in the first job's folder: what its discriminator found
 HELD_OUT = 256  # validation sequences on which the discriminator is looked at, or as many as there are
-
-
-@dataclass(frozen=True)
-class Discriminator:
-    """A critic, and what it reads: tokens as the tokenizer spells them, and features."""
-
-    critic: LSTMDiscriminator
-    features: ReferenceFeatures
-    tokenizer: Tokenizer
-
-    def read(self, ids_BT: Tensor) -> Read:
-        """Of the last tokens, as many as the reference can read."""
-        context = self.features.reference.config.block_size
-        return Read.of(canonical(self.tokenizer, ids_BT[:, -context:]), self.features)
-
-    @torch.no_grad()
-    def scores(self, ids_BT: Tensor) -> Tensor:
-        """score_B"""
-        return scores(self.critic, self.read(ids_BT))
 
 
 class World:

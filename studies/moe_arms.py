@@ -23,12 +23,12 @@ from troupe.compute import autocast, compiles, set_up
 from troupe.conversion.attention import convert
 from troupe.conversion.distillation import distil
 from troupe.data.batches import Batches
-from troupe.decoding import evaluating
 from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.files import write_atomic
 from troupe.inspection.attention import attention_costs
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.models.mode import evaluating
 from troupe.models.switchhead import (
     SwitchHead,
     balance_loss,

@@ -6,7 +6,6 @@ a token that it rules out gets minus infinity. docs/algorithms/decoding.md tells
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from troupe.errors import ArtifactError, ParamsError
 from troupe.models.gpt2 import GPT
 from troupe.models.layers import KVCache
+from troupe.models.mode import evaluating
 
 
 def penalise_repetition(logits_BV: Tensor, seen_BT: Tensor, penalty: float) -> Tensor:
@@ -180,14 +180,3 @@ def generate(
     """The prompts and what `stream` yields after them, (B, T + n_new), or less where all have drawn `stop_id`."""
     new_B = stream(model, ids_BT, n_new, decoding, seeds, stop_id)
     return torch.cat([ids_BT, *(next_B.unsqueeze(-1) for next_B in new_B)], dim=1)
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Eval mode (no dropout) inside, whatever it was before outside."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -9,9 +9,9 @@ from troupe.adversarial.game import Game
 from troupe.adversarial.reinforce import Reinforce
 from troupe.adversarial.selection import Bounds
 from troupe.conversion.attention import convert
-from troupe.decoding import evaluating
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.models.mode import evaluating
 from troupe.models.switchhead import SwitchHeadConfig
 from troupe.params import load_params
 from troupe.seeding import generator

@@ -11,9 +11,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from troupe.adversarial.discrimination import Examples, Interval, Schedule, Verdict, auc_interval, pretrain
-from troupe.adversarial.features import Read, no_features
 from troupe.adversarial.objectives import GAN, WGAN, WGANGP, Objective
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
+from troupe.models.features import Read, no_features
 
 VOCAB, T = 6, 8
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.adversarial.games import new_game
 from troupe.adversarial.reinforce import Reinforce
-from troupe.adversarial.resampling import distil_step, effective_candidates, resample, resampled
+from troupe.adversarial.resampling import distil_step, resampled
 
 GENERATOR = torch.tensor([0.5, 0.2, 0.2, 0.1], dtype=torch.float64)
 TARGET = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
@@ -76,17 +76,6 @@ def test_a_constant_in_the_scores_changes_nothing_and_equal_scores_are_the_gener
     assert drawn(4, SCORES + 300).equal(drawn(4))
     flat = drawn(4, torch.zeros(4, dtype=torch.float64))
     assert stats.chisquare(flat.numpy(), (DRAWN * GENERATOR).numpy()).pvalue > 0.001
-
-
-def test_a_score_far_above_the_others_decides() -> None:
-    ids_NKT = torch.arange(6).reshape(2, 3, 1)
-    assert resample(ids_NKT, torch.tensor([[0.0, 90.0, 0.0], [0.0, 0.0, 90.0]]), rng()).tolist() == [[1], [5]]
-
-
-def test_effective_candidates_by_hand() -> None:
-    """Even weights: all 4. Weights 1/2, 1/2, 0, 0: 2. The mean of the two rows: 3."""
-    score_NK = torch.tensor([[7.0, 7.0, 7.0, 7.0], [1.0, 1.0, -90.0, -90.0]])
-    assert effective_candidates(score_NK) == pytest.approx(3)
 
 
 def test_distilled_the_generator_comes_to_write_what_was_drawn() -> None:

@@ -17,17 +17,17 @@ from studies.adversarial_costs import Costs, continued_steps
 from studies.adversarial_measures import Writer
 from studies.adversarial_page import accuracies, points
 from studies.adversarial_settings import Settings
-from studies.adversarial_text import ROLES, TextParams, canonical, load_text
+from studies.adversarial_text import ROLES, TextParams, load_text
 from studies.adversarial_verdict import moonshot, promoted, verdict
-from studies.adversarial_world import VERDICT, Discriminator, World
+from studies.adversarial_world import VERDICT, World
 from studies.common import CONFIGS
 from studies.configuration import read_configuration
 from studies.jobs import Job
-from troupe.data.tokenizer import BytePairTokenizer
 from troupe.decoding import Decoding, generate
 from troupe.errors import ParamsError
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.models.reader import Discriminator
 from troupe.seeding import derive_seed, generator
 
 PATHS = sorted(CONFIGS.glob("adversarial*.yaml"))
@@ -91,19 +91,6 @@ def test_the_parts_share_no_block(tmp_path: Path) -> None:
         assert text.tokenizer.decode(text.ids[role].tolist()) == text.part[role]
     begun = load_text(params.model_copy(update={"bytes": 6 * 64}))
     assert set(begun.part["test"]) - {" "} == {"f"}
-
-
-def test_what_a_discriminator_reads_is_spelt_as_the_tokenizer_spells() -> None:
-    """Tokens 256 "th" and 257 "the"; of 16 tokens 14 are read. Spelt in single bytes, texts are read as real ones."""
-    tokenizer = BytePairTokenizer("bpe", [*(bytes([byte]) for byte in range(256)), b"th", b"the"])
-    text = "the theatre, then the path"
-    real_T, bytes_T = tokenizer.encode(text)[:16], list(text.encode())
-    assert len(real_T) == 16
-    assert canonical(tokenizer, torch.tensor([real_T])).tolist() == [real_T[:14]]
-    spelt_T = canonical(tokenizer, torch.tensor([bytes_T]))[0].tolist()
-    assert len(spelt_T) == 26 - 26 // 8
-    known = tokenizer.encode(text)
-    assert spelt_T == known + known[-1:] * (len(spelt_T) - len(known))
 
 
 def test_what_a_critic_costs_is_its_matrices() -> None:

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from troupe.adversarial.game import Game
 from troupe.adversarial.policy import Figures, take_step
 from troupe.adversarial.reinforce import LanguageModel, sequence_log_prob
-from troupe.decoding import evaluating
 from troupe.models.gpt2 import GPT
+from troupe.models.mode import evaluating
 
 
 def log_ratio(model: LanguageModel, start: LanguageModel, ids_BT: Tensor, prompt_length: int) -> Tensor:

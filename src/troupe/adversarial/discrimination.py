@@ -13,9 +13,10 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from troupe.adversarial.features import Read
 from troupe.adversarial.objectives import Objective, Score
 from troupe.models.discriminator import LSTMDiscriminator
+from troupe.models.features import Read
+from troupe.models.reader import scores
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,6 @@ def draw(read: Read, n: int, rng: torch.Generator) -> Read:
     """`n` of the sequences, with replacement."""
     rows_B = torch.randint(len(read.ids_NT), (n,), generator=rng, device=rng.device)
     return read.rows(rows_B.to(read.ids_NT.device))
-
-
-@torch.no_grad()
-def scores(critic: LSTMDiscriminator, read: Read, at_once: int = 256) -> Tensor:
-    """score_N."""
-    pieces = torch.split(torch.arange(len(read.ids_NT), device=read.ids_NT.device), at_once)
-    return torch.cat([critic.score(critic.embed(*read.rows(rows_B))) for rows_B in pieces])
 
 
 def auc_interval(real_N: Tensor, fake_M: Tensor, confidence: float) -> Interval:

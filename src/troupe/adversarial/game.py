@@ -13,13 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from troupe.adversarial.features import Read, ReferenceFeatures, no_features
 from troupe.adversarial.objectives import Score, objective_from
 from troupe.adversarial.reinforce import Reinforce
 from troupe.adversarial.selection import Bounds
 from troupe.data.batches import Batches, Ids, Shards
 from troupe.decoding import Decoding, generate
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
+from troupe.models.features import Read, ReferenceFeatures, no_features
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import routers
 from troupe.params import AdversarialParams

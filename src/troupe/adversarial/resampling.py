@@ -16,6 +16,7 @@ from torch import Tensor
 from troupe.adversarial.game import Game
 from troupe.adversarial.policy import Figures, take_step
 from troupe.adversarial.reinforce import likelihood_loss
+from troupe.resampling import resample
 
 Write = Callable[[Tensor], Tensor]  # prompts_BP -> ids_BT
 Scores = Callable[[Tensor], Tensor]  # ids_BT -> score_B, ln of the odds that a sequence is real
@@ -26,18 +27,6 @@ def resampled(write: Write, scores: Scores, prompts_NP: Tensor, candidates: int,
     ids_BT = write(prompts_NP.repeat_interleave(candidates, dim=0))
     ids_NKT, score_NK = (torch.unflatten(x, 0, (-1, candidates)) for x in (ids_BT, scores(ids_BT)))
     return resample(ids_NKT, score_NK, rng)
-
-
-def resample(ids_NKT: Tensor, score_NK: Tensor, rng: torch.Generator) -> Tensor:
-    """ids_NT: of each row one candidate, drawn in proportion to exp(score)."""
-    weight_NK = score_NK.double().softmax(-1).to(rng.device)
-    drawn_N1 = torch.multinomial(weight_NK, 1, generator=rng).to(ids_NKT.device)
-    return ids_NKT.take_along_dim(drawn_N1.unsqueeze(-1), dim=1).squeeze(1)
-
-
-def effective_candidates(score_NK: Tensor) -> float:
-    """1 / sum of squared weights (Kish 1965), mean over prompts: from 1 (one candidate has all the weight) to K."""
-    return (1 / score_NK.double().softmax(-1).square().sum(-1)).mean().item()
 
 
 def distil_step(game: Game, draw: int, candidates: int) -> Figures:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from troupe.data.batches import Batches
-from troupe.decoding import evaluating
 from troupe.models.gpt2 import GPT
+from troupe.models.mode import evaluating
 from troupe.params import TrainParams
 from troupe.training.divergence import require_lesson
 from troupe.training.interruption import given_up

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class LSTMDiscriminator(nn.Module):
     """Raw scores, higher meaning more real: no sigmoid, so that one class is discriminator (GAN) and critic (WGAN).
 
-    It reads embeddings of tokens and, beside them, `n_feature` fixed features of each (adversarial.features). What is
+    It reads embeddings of tokens and, beside them, `n_feature` fixed features of each (models.features). What is
     learned about features, their projection to the width of an embedding, comes after `embed`: a penalty on the slope
     at what `embed` returns counts it, and a critic cannot evade that penalty by scaling a feature.
     """

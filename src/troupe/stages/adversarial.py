@@ -12,11 +12,11 @@ from troupe.adversarial.loop import Outcome, Validate, refine
 from troupe.adversarial.selection import distinct_2
 from troupe.compute import arithmetic, autocast, set_up
 from troupe.data.batches import load_ids, open_ids
-from troupe.decoding import evaluating
 from troupe.files import read_json, write_json
 from troupe.layout import TOKENS, model_dir
 from troupe.models.bundle import CONFIG, WEIGHTS, load_bundle, save_bundle
 from troupe.models.gpt2 import GPT
+from troupe.models.mode import evaluating
 from troupe.params import AdversarialParams, Params
 from troupe.stages.common import stage_main
 from troupe.stages.fit import TOKEN_FILES, finished

@@ -15,13 +15,13 @@ from troupe.compute import arithmetic, autocast, compiles, set_up
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.conversion.distillation import distil
 from troupe.data.batches import Batches, load_ids, open_ids
-from troupe.decoding import evaluating
 from troupe.errors import ParamsError
 from troupe.files import read_json, write_json
 from troupe.layout import TOKENS, USAGE, model_dir
 from troupe.models.bundle import CONFIG, WEIGHTS, load_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
+from troupe.models.mode import evaluating
 from troupe.models.switchhead import ExpertUsage, balance_loss, expert_usage, keep_balance
 from troupe.params import Params, grouped_fault
 from troupe.seeding import derive_seed, generator

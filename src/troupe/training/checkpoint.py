@@ -32,6 +32,7 @@ TRAINING_CODE = (  # a path below the package each
     "compute.py",
     "seeding.py",
     "decoding.py",
+    "resampling.py",
     "data",
     "models",
     "training",

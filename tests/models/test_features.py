@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from troupe.adversarial.features import N_SCALAR, Read, ReferenceFeatures, no_features
 from troupe.adversarial.objectives import WGANGP, gradient_penalty
 from troupe.models.config import GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
+from troupe.models.features import N_SCALAR, Read, ReferenceFeatures, no_features
 from troupe.models.gpt2 import GPT, init_gpt2
 
 VOCAB, T = 7, 5

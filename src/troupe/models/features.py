@@ -12,8 +12,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from troupe.decoding import evaluating
 from troupe.models.gpt2 import GPT
+from troupe.models.mode import evaluating
 
 Features = Callable[[Tensor], Tensor]  # ids_BT -> features_BTF
 N_SCALAR = 3
