@@ -1,6 +1,7 @@
 """Mixtures of experts: a router against its definition, and three ways to compute one sum."""
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -183,10 +185,42 @@ def test_nothing_is_left_out_in_eval_mode_or_with_a_share_of_zero_and_no_number_
         assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_with_hardly_any_expert_left_the_others_step_in() -> None:
-    torch.manual_seed(0)
-    router = dropping(0.999, n_expert=3)
-    assert ((router(torch.randn(64, 16)) != 0).sum(-1) == 2).all()
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.floats(0.1, 0.99), st.sampled_from([1e-4, 1.0, 10.0]), st.integers(0, 1000), st.data())
+def test_those_that_stay_come_first_and_then_those_left_out_each_by_its_score(
+    n_expert: int, share: float, scale: float, seed: int, data: st.DataObject
+) -> None:
+    """Against a sort by (left out, score) of what the same random numbers leave out."""
+    router = dropping(share, n_expert, top_k=data.draw(st.integers(1, n_expert), "top_k"))
+    x_ND = scale * torch.randn(16, 16, generator=rng(seed))
+    torch.manual_seed(seed)
+    opened_NME = router(x_ND) != 0
+    torch.manual_seed(seed)
+    out_ME = torch.rand(4, n_expert) < share
+    scores_NME = F.linear(x_ND, router.weight).unflatten(-1, (4, n_expert))
+    for token, head in itertools.product(range(16), range(4)):
+        out, scores = out_ME[head].tolist(), scores_NME[token, head].tolist()
+        ranked = sorted(range(n_expert), key=list(zip(out, (-score for score in scores), strict=True)).__getitem__)
+        assert opened_NME[token, head].nonzero().flatten().tolist() == sorted(ranked[: router.top_k])
+
+
+def test_where_all_are_left_out_it_is_as_if_none_were() -> None:
+    """So no expert is favoured by its number: nothing but the scores decides."""
+    router, x_ND = dropping(1.0, n_expert=3), torch.randn(64, 16, generator=rng())
+    assert torch.equal(router.train()(x_ND), router.eval()(x_ND))
+
+
+def test_expert_dropout_follows_the_experts_not_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renumbered, and left out as before, they have the same gates in other places."""
+    router, x_ND, order = dropping(0.7), torch.randn(64, 16, generator=rng()), torch.randperm(8, generator=rng())
+    drawn_ME = torch.rand(4, 8, generator=rng(1))
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: drawn_ME)
+    gates_NME = router(x_ND)
+    assert ((drawn_ME >= 0.7).sum(-1) < 2).any(), "in some head fewer than two are left"
+    with torch.no_grad():
+        router.weight.copy_(router.weight.unflatten(0, (4, 8))[:, order].flatten(0, 1))
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: drawn_ME[:, order])
+    torch.testing.assert_close(router(x_ND), gates_NME[..., order])
 
 
 def test_expert_dropout_follows_the_seed() -> None:

@@ -47,11 +47,13 @@ class Router(nn.Linear):
         return gates_NME * chosen_NME
 
     def _without_some(self, scores_NME: Tensor) -> Tensor:
-        """Experts that are left out come after all others, but before none."""
+        """Experts that are left out come after all others, by their own scores: none is favoured by its number."""
         if not (self.training and self.dropout):
             return scores_NME
         left_out_ME = torch.rand(scores_NME.shape[1:], device=scores_NME.device) < self.dropout
-        return scores_NME.masked_fill(left_out_ME, torch.finfo(scores_NME.dtype).min)
+        scores_NME = scores_NME.double()  # what differs by little must still differ when it is moved
+        spread_NM1 = scores_NME.amax(-1, keepdim=True) - scores_NME.amin(-1, keepdim=True)
+        return torch.where(left_out_ME, scores_NME - spread_NM1 - 1, scores_NME)
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:
