@@ -7,8 +7,8 @@ reported figures and the gate look there), the other seven for training. Each sp
 
 Why nothing leaks: every byte belongs to exactly one block and every block to one split; the tokenizer, the n-gram model
 and the language models before the adversarial stage see the training text only; and each split is turned into token ids
-by itself, so that no token and no context window holds bytes of two splits. Held-out blocks lie all over the text, so all
-splits have the same mix, and between blocks of training text, so that none of them continues another.
+by itself, so that no token and no context window holds bytes of two splits. Held-out blocks lie all over the text: all
+splits have the same mix. They lie between blocks of training text: none of them continues another.
 
 What it does not protect from: text that stands in the corpus twice. Where a sentence or a licence header recurs, or a
 document is a near-copy of another, a held-out block may repeat what the training blocks say, and a model that remembers
