@@ -5,7 +5,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 
 from troupe.errors import ParamsError
@@ -160,6 +160,7 @@ class EvaluateParams(Section):
     judge_seeds: Annotated[int, Field(ge=1, le=100)]
     judge_window: Annotated[int, Field(ge=16)]
     judge_texts: Annotated[int, Field(ge=10)]
+    temperatures: list[Annotated[float, Field(gt=0, le=10)]]
     temperature: Annotated[float, Field(gt=0)]
     top_k: Count
     top_p: Annotated[float, Field(gt=0, le=1)]
@@ -230,6 +231,13 @@ class Params(Section):
                     f"({self.run.processes}): each takes an equal share of every batch"
                 )
         return self
+
+    @field_validator("temperatures")
+    @classmethod
+    def each_another_than_1(cls, temperatures: list[float]) -> list[float]:
+        if len({1.0, *temperatures}) <= len(temperatures):
+            raise ValueError(f"each must be another than 1, at which models are always measured, got {temperatures}")
+        return temperatures
 
 
 def grouped_fault(n_embd: int, head_width: int, precision: str, compiled: bool) -> str | None:
