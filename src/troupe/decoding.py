@@ -13,9 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from troupe.errors import ArtifactError, ParamsError
+from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.models.layers import KVCache
 from troupe.models.mode import evaluating
+
+FLOATS = 2**28  # 1 GB of keys, values and logits
 
 
 def penalise_repetition(logits_BV: Tensor, seen_BT: Tensor, penalty: float) -> Tensor:
@@ -180,3 +183,8 @@ def generate(
     """The prompts and what `stream` yields after them, (B, T + n_new), or less where all have drawn `stop_id`."""
     new_B = stream(model, ids_BT, n_new, decoding, seeds, stop_id)
     return torch.cat([ids_BT, *(next_B.unsqueeze(-1) for next_B in new_B)], dim=1)
+
+
+def side_by_side(config: GPTConfig) -> int:
+    """How many sequences may be written at a time: as many as find room in a gigabyte (`FLOATS`)."""
+    return max(1, FLOATS // (config.block_size * (2 * config.n_layer * config.attention_width + config.vocab_size)))

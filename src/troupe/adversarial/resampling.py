@@ -1,9 +1,4 @@
-"""A better text than the generator's, from the generator and a discriminator: of several candidates one is drawn.
-
-The residual energy-based model of Deng et al. 2020 (arXiv:2004.11714) is p(x) proportional to q(x) exp(score(x)): q the
-generator, score a discriminator trained by cross-entropy (objectives.GAN), which at its best is ln p_data(x) / q(x).
-Sampling-importance-resampling (Rubin 1987) draws from it: exactly as the number of candidates grows; with one
-candidate, from the generator.
+"""A generator that learns what was drawn among its own candidates (troupe.resampling says how, and from which law).
 
 Shapes: N prompts of P tokens, K candidates of each, T tokens (prompt and continuation), B sequences at once.
 """

@@ -1,22 +1,50 @@
-"""A stage's model on disk: model.safetensors, config.json (with the digest of the weights) and tokenizer.json."""
+"""A stage's model on disk: model.safetensors, config.json (with the digest of the weights) and tokenizer.json.
+
+A model that writes by resampling has two files more, its sampler: critic.safetensors and reference.safetensors, the
+discriminator that chooses among candidates. Their shapes and digests stand in config.json too.
+"""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from troupe.data.tokenizer import Tokenizer, load_tokenizer
-from troupe.errors import ArtifactError
-from troupe.files import read_json, write_atomic, write_json
+from troupe.errors import ArtifactError, ParamsError
+from troupe.files import read_json, sha256_file, write_atomic, write_json
 from troupe.models.architectures import ARCHITECTURES, dimensions_of
+from troupe.models.discriminator import LSTMDiscriminator
+from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT
+from troupe.models.reader import Discriminator
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+CRITIC, REFERENCE = SAMPLER = "critic.safetensors", "reference.safetensors"
 REMEDY = "restore it with `dvc checkout`, or run the stage that writes it again"
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How a model writes whose text a discriminator chooses: of `candidates` continuations of `span` tokens one is
+    drawn in proportion to exp(score). troupe.resampling does it. Raises ParamsError for a value out of range."""
+
+    discriminator: Discriminator
+    candidates: int
+    span: int  # tokens that are chosen together
+    context: int  # tokens that the discriminator reads: the span and what stands before it
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise ParamsError(f"candidates must be at least 1, got {self.candidates}; 1 is the model's own text")
+        if not 1 <= self.span < self.context:
+            raise ParamsError(f"span must be at least 1 and below context ({self.context}), got {self.span}")
 
 
 @dataclass(frozen=True)
@@ -24,45 +52,104 @@ class Bundle:
     model: GPT
     tokenizer: Tokenizer
     config: dict[str, Any]  # all of config.json
-    sha256: str  # of the weights file
+    sha256: str  # its identity
+    resampling: Resampling | None = None  # None: it writes token by token
 
 
-def save_bundle(folder: Path, model: GPT, tokenizer: Tokenizer, provenance: dict[str, Any]) -> str:
-    """Write a model and what it needs; return the sha256 of its weights. Equal weights give equal bytes.
+def save_bundle(
+    folder: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    provenance: dict[str, Any],
+    resampling: Resampling | None = None,
+) -> str:
+    """Write a model and what it needs; return its `identity`. Equal weights give equal bytes.
 
     config.json comes last: a save that was cut short is an absent bundle or a digest that does not match, never a
     wrong model.
     """
     architecture, dims = dimensions_of(model)
-    weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
-    sha256 = hashlib.sha256(weights).hexdigest()
-    write_atomic(folder / WEIGHTS, weights)
+    config = {"architecture": architecture, "model": dims, "provenance": provenance}
+    config["weights_sha256"] = _write_weights(folder / WEIGHTS, model)
     tokenizer.save(folder / TOKENIZER)
-    config = {"architecture": architecture, "model": dims, "weights_sha256": sha256, "provenance": provenance}
+    if resampling is not None:
+        config["resampling"] = _write_sampler(folder, resampling)
     write_json(folder / CONFIG, config)
-    return sha256
+    return identity(config)
 
 
 def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
-    """Read a model, in eval mode, onto `device`.
+    """Read a model and its sampler, if it has one, in eval mode, onto `device`.
 
-    Raises ArtifactError, naming the file, if one is missing or corrupted, if the weights do not have the recorded
-    digest (checked before they are parsed), or if the architecture is unknown.
+    Raises ArtifactError, naming the file, if one is missing or corrupted, if weights do not have the recorded digest
+    (checked before they are parsed), or if the architecture is unknown.
     """
     config = read_json(folder / CONFIG)
-    model = _build(folder / CONFIG, config)
-    weights = _read_weights(folder / WEIGHTS, config)
-    try:
-        model.load_state_dict(safetensors.torch.load(weights))
-    except (SafetensorError, RuntimeError):
-        raise ArtifactError(f"{folder / WEIGHTS}: does not hold the model that {CONFIG} describes; {REMEDY}") from None
+    model = _filled(_build(folder / CONFIG, config), folder / WEIGHTS, config.get("weights_sha256"), device)
     tokenizer = load_tokenizer(folder / TOKENIZER)
-    return Bundle(model.to(device).eval(), tokenizer, config, config["weights_sha256"])
+    resampling = _read_sampler(folder, config["resampling"], tokenizer, device) if "resampling" in config else None
+    return Bundle(model, tokenizer, config, identity(config), resampling)
+
+
+def identity(config: dict[str, Any]) -> str:
+    """Of what a bundle writes, from its config.json: the digest of the weights, or of them and the whole sampler."""
+    weights, sampler = str(config.get("weights_sha256")), config.get("resampling")
+    if sampler is None:
+        return weights
+    return hashlib.sha256(json.dumps([weights, sampler], sort_keys=True).encode()).hexdigest()
+
+
+def found_identity(folder: Path) -> str:
+    """The identity that a bundle has by the files that are there, whatever digests config.json says they have."""
+    config = read_json(folder / CONFIG)
+    found = {name: sha256_file(folder / name) for name in files_of(config) if name in (WEIGHTS, *SAMPLER)}
+    config["weights_sha256"] = found.pop(WEIGHTS)
+    if found:
+        config["resampling"]["sha256"] = found
+    return identity(config)
+
+
+def files_of(config: dict[str, Any]) -> tuple[str, ...]:
+    """The names of a bundle's files."""
+    return WEIGHTS, CONFIG, TOKENIZER, *(SAMPLER if "resampling" in config else ())
+
+
+def _write_sampler(folder: Path, resampling: Resampling) -> dict[str, Any]:
+    """Its entry in config.json; the tokenizer is the bundle's."""
+    critic, reference = resampling.discriminator.critic, resampling.discriminator.features.reference
+    architecture, dims = dimensions_of(reference)
+    return {
+        "candidates": resampling.candidates,
+        "span": resampling.span,
+        "context": resampling.context,
+        "critic": critic.dimensions(),
+        "reference": {"architecture": architecture, "model": dims},
+        "sha256": {
+            CRITIC: _write_weights(folder / CRITIC, critic),
+            REFERENCE: _write_weights(folder / REFERENCE, reference),
+        },
+    }
+
+
+def _read_sampler(
+    folder: Path, sampler: dict[str, Any], tokenizer: Tokenizer, device: str | torch.device
+) -> Resampling:
+    try:
+        features = ReferenceFeatures(_build(folder / CONFIG, sampler["reference"]))
+        critic = LSTMDiscriminator(**sampler["critic"], n_feature=features.width)
+        digests = [sampler["sha256"][name] for name in SAMPLER]
+        how = [sampler[name] for name in ("candidates", "span", "context")]
+        resampling = Resampling(Discriminator(critic, features, tokenizer), *how)
+    except (KeyError, TypeError, ParamsError):
+        raise ArtifactError(f"{folder / CONFIG}: not the description of a sampler; {REMEDY}") from None
+    for network, name, digest in zip((critic, features.reference), SAMPLER, digests, strict=True):
+        _filled(network, folder / name, digest, device)
+    return resampling
 
 
 def _build(path: Path, config: Any) -> GPT:
     try:
-        name, dims, _ = config["architecture"], config["model"], config["weights_sha256"]
+        name, dims = config["architecture"], config["model"]
         build = ARCHITECTURES.get(name)
         if build is None:
             raise ArtifactError(f"{path}: unknown architecture {name!r}; this version knows {', '.join(ARCHITECTURES)}")
@@ -71,12 +158,23 @@ def _build(path: Path, config: Any) -> GPT:
         raise ArtifactError(f"{path}: not the description of a model; {REMEDY}") from None
 
 
-def _read_weights(path: Path, config: dict[str, Any]) -> bytes:
+def _write_weights(path: Path, network: nn.Module) -> str:
+    """The sha256 of what was written."""
+    weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    write_atomic(path, weights)
+    return hashlib.sha256(weights).hexdigest()
+
+
+def _filled(network: Network, path: Path, recorded: str | None, device: str | torch.device) -> Network:
+    """With the weights of a file, whose digest is checked before it is parsed; on `device`, in eval mode."""
     try:
         weights = path.read_bytes()
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; {REMEDY}") from None
-    found, recorded = hashlib.sha256(weights).hexdigest(), config["weights_sha256"]
-    if found != recorded:
+    if (found := hashlib.sha256(weights).hexdigest()) != recorded:
         raise ArtifactError(f"{path}: sha256 is {found[:12]}, not {str(recorded)[:12]} as in {CONFIG}; {REMEDY}")
-    return weights
+    try:
+        network.load_state_dict(safetensors.torch.load(weights))
+    except (SafetensorError, RuntimeError):
+        raise ArtifactError(f"{path}: does not hold the model that {CONFIG} describes; {REMEDY}") from None
+    return network.to(device).eval()

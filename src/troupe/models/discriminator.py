@@ -24,6 +24,11 @@ class LSTMDiscriminator(nn.Module):
         self.lstm = nn.LSTM(2 * n_embd if n_feature else n_embd, n_hidden, batch_first=True)
         self.head = nn.Linear(n_hidden, 1)
 
+    def dimensions(self) -> dict[str, int]:
+        """From which another of the same shape is built, but for `n_feature`, which is its features' own."""
+        vocab_size, n_embd = self.embedding.weight.shape
+        return {"vocab_size": vocab_size, "n_embd": n_embd, "n_hidden": self.lstm.hidden_size}
+
     def embed(self, ids_BT: Tensor, features_BTF: Tensor | None = None) -> Tensor:
         """Token ids, and features as the model was built for -> x_BTX: the space in which a gradient penalty
         interpolates real and generated text."""
