@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from troupe.compute import arithmetic, autocast, compiler_faults_told, compiles
+from troupe.compute import Arithmetic, arithmetic, autocast, compiler_faults_told, compiles
 from troupe.data.batches import Batches, load_ids, open_ids
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import Diverged
@@ -25,9 +25,10 @@ from troupe.stages.log import MetricsLog
 from troupe.stages.progress import track
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
 from troupe.training.interruption import signals_noted
-from troupe.training.loop import Figures, train
+from troupe.training.loop import train
 from troupe.training.loss import Autocast
 from troupe.training.parallel import Team, leads, team_of
+from troupe.training.step import Figures
 from troupe.training.validation import validate
 
 Log = Callable[[int, Mapping[str, float]], None]
@@ -59,40 +60,22 @@ def fit(
     """
     team, began = team_of(run, next(model.parameters()).device), time.monotonic()
     batches, precision = _batches(name, model, params, run), partial(autocast, run, team.device)
-    look = _look(model, precision, watch)
-    journal, key = folder / "metrics.jsonl", run_key(sections, [*TOKEN_FILES, *inputs])
-    how = arithmetic(run, team.device, compiles(run, params.steps, team.device))
-    checkpoints = Checkpoints(folder_of(name, key, how), journal if team.leads else None)
+    look, compiled = _look(model, precision, watch), compiles(run, params.steps, team.device)
+    how = arithmetic(run, team.device, compiled)
+    journal = folder / "metrics.jsonl" if team.leads else None
+    checkpoints = Checkpoints(folder_of(name, run_key(sections, [*TOKEN_FILES, *inputs]), how), journal)
     resume = checkpoints.newest()
     start = resume.step if resume else 0
     _seed_dropout(name, run, team)
-    record = _logged_and_shown(name, journal, params.steps, start) if team.leads else nullcontext(_unheard)
+    record = _logged_and_shown(name, journal, params.steps, start) if journal else nullcontext(_unheard)
     with record as log, signals_noted() as interrupted, _last_good_one_named(checkpoints), compiler_faults_told():
-        best = train(
-            model,
-            batches,
-            look,
-            params,
-            precision,
-            log,
-            checkpoints.save,
-            resume,
-            team,
-            interrupted,
-            how.compiled,
-            penalty,
-        )
+        save = checkpoints.save
+        best = train(model, batches, look, params, precision, log, save, resume, team, interrupted, compiled, penalty)
     if not team.leads:
         return {}
 
-    facts = {
-        **_size(model, params),
-        "seconds": round(time.monotonic() - began, 1),
-        "resumed_at_step": start,
-        **asdict(how),
-        **{f"best/{figure}": value for figure, value in best.items()},
-        "weights_sha256": _save(folder, model, name, run, origin or {}),
-    }
+    facts = _facts(model, params, time.monotonic() - began, start, how, best)
+    facts["weights_sha256"] = _save(folder, model, name, run, origin or {})
     write_json(folder / "summary.json", facts)
     checkpoints.finish()
     return facts
@@ -129,14 +112,20 @@ def _look(model: GPT, precision: Autocast, watch: Watch | None) -> Callable[[], 
     return look
 
 
-def _size(model: GPT, params: TrainParams) -> Figures:
-    """How much of a training it was."""
+def _facts(
+    model: GPT, params: TrainParams, seconds: float, start: int, how: Arithmetic, best: Figures
+) -> dict[str, Any]:
+    """What summary.json says: how much of a training it was, how it was computed, and what it came to."""
     tokens = params.steps * params.batch_size * model.config.block_size
     return {
         "steps": params.steps,
         "tokens": tokens,
         "epochs": round(tokens / read_json(TOKENS / "meta.json")["tokens"]["train"], 2),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seconds": round(seconds, 1),
+        "resumed_at_step": start,
+        **asdict(how),
+        **{f"best/{figure}": value for figure, value in best.items()},
     }
 
 

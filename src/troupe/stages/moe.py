@@ -30,9 +30,9 @@ from troupe.stages.fit import finished, fit
 from troupe.stages.progress import track
 from troupe.training.interruption import signals_noted
 from troupe.training.launch import side_by_side
-from troupe.training.loop import Figures
 from troupe.training.loss import Autocast
 from troupe.training.parallel import leads, team_of
+from troupe.training.step import Figures
 from troupe.training.validation import validate
 
 WATCHED = 32  # windows of validation text on which the routers are watched

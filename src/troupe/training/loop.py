@@ -1,30 +1,24 @@
-"""The training loop of every likelihood-trained model, dense or with experts. B sequences, T tokens.
+"""The training loop of every likelihood-trained model, dense or with experts.
 
 The model it leaves behind is the best one that validation saw, not the last: a small corpus is read many times over,
 and then the last steps can overfit.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from troupe.data.batches import Batches
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
 from troupe.training.checkpoint import Checkpoint
-from troupe.training.divergence import Watch, require_finite, require_health
+from troupe.training.divergence import require_finite
 from troupe.training.interruption import stopped
-from troupe.training.loss import Autocast, cross_entropy
-from troupe.training.optim import build_optimizers, set_rate
+from troupe.training.loss import Autocast
 from troupe.training.parallel import Team
-from troupe.training.schedule import learning_rate_factor
 from troupe.training.state import restore, snapshot
-
-Figures = dict[str, float]
+from troupe.training.step import Figures, Step
 
 
 class Best:
@@ -57,52 +51,28 @@ def train(
 ) -> Figures:
     """Train `model` in place for `params.steps` updates; return the figures of the best look at validation.
 
-    `log(step, values)` gets train/loss (nats per token of the batch), train/lr (of the first optimiser),
-    train/grad_norm (before clipping), train/tokens_per_second and, at each look, what `validate()` finds. Stopped
-    anywhere and called again with the newest checkpoint that it gave to `save`, it ends with the same weights to the
-    byte: a step depends on its number and on what a checkpoint holds, nothing else.
-
-    `penalty()`, a scalar, is asked for after each forward pass and added to the loss that is differentiated;
-    train/loss stays the language model's, and train/penalty is logged beside it.
-
-    `compiled` has torch.compile fuse the steps' forward and backward passes; validation, in other shapes, goes without.
+    `log(step, figures)` gets what a step measures (step.py, which takes `penalty` and `compiled`) and, at each look,
+    what `validate()` finds. Stopped anywhere and called again with the newest checkpoint that it gave to `save`, it
+    ends with the same weights to the byte: a step depends on its number and on what a checkpoint holds, nothing else.
 
     In a team of several processes each computes on its share of every batch, and all take the same step; only the one
     that leads validates, logs, saves, and returns figures and the best weights.
 
-    Raises Diverged, naming the step, if the loss, its gradient or what validation finds is not finite, or the gradient
-    has exploded; and Interrupted, after the step in progress and a last `save`, once `interrupted()` gives the number
-    of a signal.
+    Raises Diverged, naming the step, as step.py does and if what validation finds is not finite; and Interrupted, after
+    the step in progress and a last `save`, once `interrupted()` gives the number of a signal.
     """
     team = team or Team(device=next(model.parameters()).device)
-    optimizers, best, watch = build_optimizers(model, params), Best(), Watch()
-    start = _restore(resume, model, best, optimizers, team) if resume else 0
+    step, best = Step(model, batches, params, autocast, team, penalty, compiled), Best()
+    start = _restore(resume, model, best, step.optimizers, team) if resume else 0
     model.train()
-    forward = torch.compile(model, dynamic=False) if compiled else model
-    for step in range(start, params.steps):
-        began, done = time.perf_counter(), step + 1
-        set_rate(optimizers, learning_rate_factor(step, params))
-        x_BT, y_BT = (team.share(ids_BT).to(team.device) for ids_BT in batches.batches(step))
-        loss = cross_entropy(forward, x_BT, y_BT, autocast)
-        added = {"train/penalty": penalty()} if penalty else {}
-        sum(added.values(), loss).backward()  # type: ignore[no-untyped-call]
-        team.average_gradients(model)
-        grad_norm = clip_grad_norm_(model.parameters(), params.grad_clip)
-        measured = {"train/loss": loss, **added, "train/grad_norm": grad_norm}
-        figures, asked_to_stop = _read(team, measured, interrupted())
-        figures["train/lr"] = optimizers[0].param_groups[0]["lr"]
-        require_health(watch, done, figures, params.steps)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-
-        figures["train/tokens_per_second"] = team.size * x_BT.numel() / (time.perf_counter() - began)
+    for done in range(start + 1, params.steps + 1):
+        figures, asked_to_stop = step(done, interrupted)
         if team.leads:
             if _due(done, params.eval_interval, params.steps):
                 figures |= _look(validate, model, best, done, params.steps)
             log(done, figures)
         if asked_to_stop or _due(done, params.checkpoint_interval, params.steps):
-            checkpoint = _snapshot(done, model, best, optimizers, team)
+            checkpoint = _snapshot(done, model, best, step.optimizers, team)
             if team.leads:
                 save(checkpoint)
         if asked_to_stop:
@@ -114,12 +84,6 @@ def train(
 
 def _due(done: int, interval: int, steps: int) -> bool:
     return done % interval == 0 or done == steps
-
-
-def _read(team: Team, measured: Mapping[str, Tensor], signal_number: int) -> tuple[Figures, bool]:
-    """The figures of a step, and whether any process has been asked to stop: what one has heard all act upon."""
-    *means, asked = team.means(*(value.detach() for value in measured.values()), signal_number)
-    return dict(zip(measured, means, strict=True)), asked > 0
 
 
 def _look(validate: Callable[[], Figures], model: GPT, best: Best, done: int, steps: int) -> Figures:

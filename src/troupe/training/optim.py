@@ -42,6 +42,13 @@ def set_rate(optimizers: Sequence[Optimizer], factor: float) -> None:
         group["lr"] = factor * group["initial_lr"]
 
 
+def update(optimizers: Sequence[Optimizer]) -> None:
+    """Have every optimiser act on its gradients, and forget them."""
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def _matrices_and_others(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     matrices = {name: weight for name, weight in model.named_parameters() if name in linear and ROUTER not in name}
