@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
-import torch
-from torch import Tensor
 
 from studies.adversarial_measures import Bench, Writer, bits, distance_from, effective
 from studies.adversarial_settings import Arm, Beginning, Common
@@ -27,12 +25,10 @@ from troupe.adversarial.loop import Judge, Learn, Outcome, refine
 from troupe.adversarial.policy import update_generator
 from troupe.adversarial.resampling import distil_step
 from troupe.adversarial.selection import Bounds
-from troupe.data.tokenizer import Tokenizer
 from troupe.errors import TroupeError
 from troupe.files import read_json, write_atomic, write_json
-from troupe.models.features import Read
 from troupe.models.gpt2 import GPT
-from troupe.models.reader import Discriminator, canonical
+from troupe.models.reader import Discriminator
 from troupe.params import TrainParams
 from troupe.seeding import derive_seed
 
@@ -48,21 +44,6 @@ class Learned:
     model: GPT
     discriminator: Discriminator
     facts: Figures
-
-
-class TextGame(Game):
-    """A game whose discriminator reads texts as the tokenizer spells them, whoever wrote them. What a prefix earns is
-    told token by token, so there the generator's own spelling is read: the discriminator has learned nothing of it."""
-
-    tokenizer: Tokenizer
-
-    def read(self, ids_BT: Tensor) -> Read:
-        return super().read(canonical(self.tokenizer, ids_BT))
-
-    @torch.no_grad()
-    def prefix_scores(self, ids_BT: Tensor) -> Tensor:
-        scores_BT = self.critic.prefix_scores(self.critic.embed(*super().read(ids_BT)))
-        return scores_BT[:, self.params.prompt_length - 1 :]
 
 
 def run_arm(job: Job, folder: Path, needed: Path | None) -> Figures:
@@ -144,7 +125,7 @@ def new_game(arm: Arm, bench: Bench) -> Game:
     world, settings, params = bench.world, bench.settings, bench.settings.game_of(arm)
     deaf = arm.literal or arm.learn == "ddo"  # it does not follow a discriminator, or does not care whether it hears
     bounds = Bounds(params.max_bpb_rise, params.min_distinct, min_auc=0.0 if deaf else settings.min_auc)
-    game = (Game if arm.literal else TextGame)(
+    game = Game(
         world.likelihood,
         world.text.ids["real"],
         world.text.ids["validation"],
@@ -152,10 +133,9 @@ def new_game(arm: Arm, bench: Bench) -> Game:
         derive_seed(world.seed, "study", "game"),
         settings.rules_of(arm),
         reference=None if arm.literal else world.reference,
+        tokenizer=None if arm.literal else world.text.tokenizer,
         bounds=UNBOUNDED if arm.literal else bounds,
     )
-    if isinstance(game, TextGame):
-        game.tokenizer = world.text.tokenizer
     if starts_taught(arm, settings):
         game.critic.load_state_dict(world.discriminator.critic.state_dict())
     return game

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from studies.adversarial_text import TextParams
 from troupe.adversarial.reinforce import LITERAL, Reinforce
-from troupe.params import AdversarialParams, Count, ModelParams, Rate, Section, Share, TrainParams, Weight
+from troupe.params import Count, GameParams, ModelParams, Rate, Section, Share, TrainParams, Weight
 
 Temperature = Annotated[float, Field(gt=0)]
 Family = Literal["linear", "boosted", "neural"]
@@ -84,7 +84,7 @@ class Beginning(Section):
     small: Small
     likelihood: TrainParams
     others: TrainParams  # the reference and the independent model
-    game: AdversarialParams
+    game: GameParams
     discriminator: DiscriminatorParams
 
 
@@ -103,8 +103,8 @@ class Common(Beginning):
     judging: Judging
     temperatures: Annotated[list[Temperature], Field(min_length=2)]
 
-    def game_of(self, arm: Arm) -> AdversarialParams:
-        return AdversarialParams.model_validate(self.game.model_dump() | arm.game)
+    def game_of(self, arm: Arm) -> GameParams:
+        return GameParams.model_validate(self.game.model_dump() | arm.game)
 
     def rules_of(self, arm: Arm) -> Reinforce:
         return LITERAL if arm.literal else Reinforce(**{**self.rules, **arm.rules})

@@ -1,14 +1,19 @@
 """params.yaml: what the schema accepts, and that every refusal names file, line and field."""
 
+import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from troupe.adversarial.reinforce import Reinforce
+from troupe.adversarial.rewards import BASELINES
 from troupe.errors import ParamsError
-from troupe.params import Params, dump_params, load_params
+from troupe.params import Params, RulesParams, dump_params, load_params
 
 SHIPPED = Path(__file__).parents[1] / "params.yaml"
 
@@ -111,6 +116,38 @@ def test_grouped_experts_that_torch_cannot_compute_are_refused(overrides: str, s
 )
 def test_grouped_experts_that_torch_can_compute_are_not(overrides: str) -> None:
     assert load_params(SHIPPED, ["moe.compute=grouped", *overrides.split()]).moe.compute == "grouped"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ("objective=wgan", "candidates (8) need scores that are odds, and those of wgan are none; SET="),
+        ("objective=wgan-gp candidates=2", '"adversarial.objective=gan" or "adversarial.candidates=1"'),
+        ("objective=wgan candidates=1 learn=distil", "distil needs scores that are odds"),
+        ("objective=wgan-gp learn=distil", '"adversarial.objective=gan" or "adversarial.learn=reinforce"'),
+    ],
+)
+def test_what_needs_odds_is_refused_where_scores_are_none(overrides: str, says: str) -> None:
+    with pytest.raises(ParamsError, match=r"params\.yaml.*: adversarial: ") as error:
+        load_params(SHIPPED, [f"adversarial.{override}" for override in overrides.split()])
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("learn", ["none", "reinforce", "ddo"])
+def test_what_needs_no_odds_goes_with_every_objective(learn: str) -> None:
+    for objective in ("wgan", "wgan-gp"):
+        overrides = [f"adversarial.learn={learn}", f"adversarial.objective={objective}", "adversarial.candidates=1"]
+        assert load_params(SHIPPED, overrides).adversarial.objective == objective
+
+
+def test_every_rule_is_a_field_of_the_rules_that_the_game_plays_by() -> None:
+    changes = 'kl_cap=.inf replay=3 per_token=false freeze_routers=true "baseline=batch mean"'
+    params = load_params(SHIPPED, [f"adversarial.{change}" for change in shlex.split(changes)])
+    rules = Reinforce(**params.adversarial.model_dump(include={*RulesParams.model_fields}))
+    assert (rules.kl_cap, rules.replay, rules.per_token, rules.freeze_routers) == (math.inf, 3, False, True)
+    assert rules.baseline == "batch mean"
+    assert {*get_args(RulesParams.model_fields["baseline"].annotation)} == {*BASELINES}
 
 
 def test_a_fault_names_its_line(edited: Callable[[str, str], Path]) -> None:

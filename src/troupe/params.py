@@ -127,15 +127,15 @@ class MoeParams(TrainParams):
         )
 
 
-class AdversarialParams(Section):
+class GameParams(Section):
+    """What two players over text need (adversarial/game.py)."""
+
     objective: Literal["gan", "wgan", "wgan-gp"]
-    threads: Annotated[int, Field(ge=1, le=256)]
     steps: Count
     batch_size: Annotated[int, Field(ge=2)]
     sequence_length: Count
     prompt_length: Count
     learning_rate: Rate
-    kl_weight: Weight
     n_critic: Count
     warmup_critic: Annotated[int, Field(ge=0)]
     critic_learning_rate: Rate
@@ -148,6 +148,44 @@ class AdversarialParams(Section):
     min_distinct: Share
     eval_interval: Count
     checkpoint_interval: Count
+
+
+class RulesParams(Section):
+    """What holds a generator near its start, and how it learns from rewards (adversarial.reinforce.Reinforce)."""
+
+    kl_cap: Annotated[float, Field(gt=0)]
+    likelihood_every: Annotated[int, Field(ge=0)]
+    freeze_routers: bool
+    per_token: bool
+    baseline: Literal["none", "batch mean", "leave one out"]
+    kl_weight: Weight
+    entropy_weight: Weight
+    replay: Annotated[int, Field(ge=0)]
+
+
+class AdversarialParams(GameParams, RulesParams):
+    learn: Literal["none", "reinforce", "distil", "ddo"]
+    candidates: Count
+    among: Count
+    threads: Annotated[int, Field(ge=1, le=256)]
+    min_auc: Share
+    critic_texts: Annotated[int, Field(ge=2)]
+    critic_batch_size: Count
+    critic_updates: Count
+    critic_looks: Count
+    critic_rounds: Annotated[int, Field(ge=0)]
+    judge_texts: Annotated[int, Field(ge=10)]
+
+    @model_validator(mode="after")
+    def scores_are_odds_where_odds_are_needed(self) -> Self:
+        needs = "distil needs" if self.learn == "distil" else f"candidates ({self.candidates}) need"
+        if self.objective != "gan" and (self.learn == "distil" or self.candidates > 1):
+            other = "learn=reinforce" if self.learn == "distil" else "candidates=1"
+            raise ValueError(
+                f"{needs} scores that are odds, and those of {self.objective} are none; "
+                f'SET="adversarial.objective=gan" or "adversarial.{other}"'
+            )
+        return self
 
 
 class EvaluateParams(Section):
@@ -164,6 +202,13 @@ class EvaluateParams(Section):
     temperature: Annotated[float, Field(gt=0)]
     top_k: Count
     top_p: Annotated[float, Field(gt=0, le=1)]
+
+    @field_validator("temperatures")
+    @classmethod
+    def each_another_than_1(cls, temperatures: list[float]) -> list[float]:
+        if len({1.0, *temperatures}) <= len(temperatures):
+            raise ValueError(f"each must be another than 1, at which models are always measured, got {temperatures}")
+        return temperatures
 
 
 class PromoteParams(Section):
@@ -231,13 +276,6 @@ class Params(Section):
                     f"({self.run.processes}): each takes an equal share of every batch"
                 )
         return self
-
-    @field_validator("temperatures")
-    @classmethod
-    def each_another_than_1(cls, temperatures: list[float]) -> list[float]:
-        if len({1.0, *temperatures}) <= len(temperatures):
-            raise ValueError(f"each must be another than 1, at which models are always measured, got {temperatures}")
-        return temperatures
 
 
 def grouped_fault(n_embd: int, head_width: int, precision: str, compiled: bool) -> str | None:

@@ -17,12 +17,14 @@ from troupe.params import load_params
 from troupe.seeding import generator
 from troupe.training.validation import validate
 
+NEAR = Reinforce(kl_weight=0.1)
 ROOT = Path(__file__).parents[2]
 VOCAB = 8
 TEXT = np.arange(4000, dtype=np.uint16) % VOCAB  # 0, 1, ... 7 over and over
 SMALL = (
     "steps=6 batch_size=8 prompt_length=2 sequence_length=6 n_critic=2 warmup_critic=3 critic_embd=8 critic_hidden=8 "
-    "learning_rate=1e-3 critic_learning_rate=1e-2 eval_interval=2 checkpoint_interval=2 max_bpb_rise=10 min_distinct=0"
+    "candidates=1 learning_rate=1e-3 critic_learning_rate=1e-2 eval_interval=2 checkpoint_interval=2 max_bpb_rise=10 "
+    "min_distinct=0"
 )
 
 
@@ -40,14 +42,14 @@ def with_experts(seed: int = 0) -> GPT:
 def new_game(
     changes: str = "",
     seed: int = 0,
-    rules: Reinforce | None = None,
+    rules: Reinforce = NEAR,
     start: GPT | None = None,
     reference: GPT | None = None,
     bounds: Bounds | None = None,
 ) -> Game:
     overrides = [f"adversarial.{change}" for change in f"{SMALL} {changes}".split()]
     params = load_params(ROOT / "params.yaml", overrides).adversarial
-    return Game(start or new_model(seed), TEXT, TEXT[:1000], params, seed, rules, reference, bounds)
+    return Game(start or new_model(seed), TEXT, TEXT[:1000], params, seed, rules, reference, bounds=bounds)
 
 
 def bits_per_byte(model: GPT) -> float:

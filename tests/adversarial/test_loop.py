@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.adversarial.games import VOCAB, bits_per_byte, new_game, new_model, with_experts
+from tests.adversarial.games import NEAR, VOCAB, bits_per_byte, new_game, new_model, with_experts
 from troupe.adversarial.ddo import ddo_step
 from troupe.adversarial.game import Game
 from troupe.adversarial.loop import Outcome, refine, update_critic
@@ -27,7 +27,7 @@ from troupe.training.checkpoint import Checkpoint, Checkpoints
 class Run:
     """One game with everything that it handed out."""
 
-    def __init__(self, changes: str = "", seed: int = 0, rules: Reinforce | None = None, **more: Any) -> None:
+    def __init__(self, changes: str = "", seed: int = 0, rules: Reinforce = NEAR, **more: Any) -> None:
         self.game = new_game(changes, seed, rules, **more)
         self.logged: list[tuple[int, dict[str, float]]] = []
         self.saved: list[Checkpoint] = []
@@ -58,7 +58,7 @@ def test_the_discriminator_learns_to_tell_counting_from_noise(objective: str) ->
 
 def test_the_generator_moves_towards_what_is_rewarded() -> None:
     """With a critic that likes nothing but token 3, the generator comes to write it; the prompts stay real."""
-    game = new_game("kl_weight=0 learning_rate=1e-2 batch_size=32")
+    game = new_game("learning_rate=1e-2 batch_size=32", rules=Reinforce())
     with torch.no_grad():
         game.critic.embedding.weight.zero_()
         game.critic.embedding.weight[3] = 1
@@ -85,7 +85,7 @@ def test_a_generator_update_leaves_the_discriminator_alone_and_the_other_way_rou
 
 
 def test_a_strong_pull_keeps_the_generator_near_the_start() -> None:
-    free, held = Run("steps=20 kl_weight=0 learning_rate=1e-2"), Run("steps=20 kl_weight=10 learning_rate=1e-2")
+    free, held = (Run("steps=20 learning_rate=1e-2", rules=Reinforce(kl_weight=weight)) for weight in (0.0, 10.0))
     free.play()
     held.play()
     assert held.logged[-1][1]["generator/kl"] < 0.1 * free.logged[-1][1]["generator/kl"]
@@ -167,7 +167,7 @@ def test_under_all_rules_it_resumes_from_a_file_to_the_same_end(rules: Reinforce
 
 def test_a_collapse_stops_the_game_and_the_generator_before_it_is_kept() -> None:
     """A rate this high wrecks the generator at once: what is kept is the start, to the bit, and the reason is given."""
-    run = Run("learning_rate=1 kl_weight=0 max_bpb_rise=0.01")
+    run = Run("learning_rate=1 max_bpb_rise=0.01", rules=Reinforce())
     outcome = run.play()
     assert outcome.fault is not None
     assert outcome.fault.startswith("val/bpb is")
@@ -223,7 +223,7 @@ def test_without_a_signal_the_game_is_not_played() -> None:
 
 
 def test_divergence_beyond_its_bound_is_a_collapse() -> None:
-    run = Run("learning_rate=1e-2 kl_weight=0", bounds=Bounds(max_bpb_rise=10, min_distinct=0, max_kl=0.001))
+    run = Run("learning_rate=1e-2", rules=Reinforce(), bounds=Bounds(max_bpb_rise=10, min_distinct=0, max_kl=0.001))
     outcome = run.play()
     assert outcome.fault is not None
     assert outcome.fault.startswith("val/kl is")

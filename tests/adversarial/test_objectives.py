@@ -266,5 +266,10 @@ def test_each_objective_trains_its_critic_as_published() -> None:
     ("name", "expected"), [("gan", GAN()), ("wgan", WGAN(clip=0.25)), ("wgan-gp", WGANGP(weight=3.0))]
 )
 def test_a_parameter_names_the_objective(name: str, expected: object) -> None:
-    overrides = [f"adversarial.objective={name}", "adversarial.clip=0.25", "adversarial.gradient_penalty=3.0"]
+    overrides = [
+        f"adversarial.objective={name}",
+        "adversarial.candidates=1",
+        "adversarial.clip=0.25",
+        "adversarial.gradient_penalty=3.0",
+    ]
     assert objective_from(load_params(PARAMS, overrides).adversarial) == expected

@@ -14,7 +14,7 @@ from troupe.adversarial.policy import kl_to_start, likelihood_step, rewards, sam
 from troupe.adversarial.reinforce import LITERAL, Reinforce
 from troupe.models.switchhead import routers
 
-FAST = "learning_rate=1e-2 kl_weight=0"
+FAST = "learning_rate=1e-2"
 
 
 def weights(game: Game) -> list[torch.Tensor]:

@@ -17,14 +17,17 @@ from troupe.adversarial.objectives import Score, objective_from
 from troupe.adversarial.reinforce import Reinforce
 from troupe.adversarial.selection import Bounds
 from troupe.data.batches import Batches, Ids, Shards
+from troupe.data.tokenizer import Tokenizer
 from troupe.decoding import Decoding, generate
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
 from troupe.models.features import Read, ReferenceFeatures, no_features
 from troupe.models.gpt2 import GPT
+from troupe.models.reader import canonical
 from troupe.models.switchhead import routers
-from troupe.params import AdversarialParams
+from troupe.params import GameParams
 from troupe.seeding import derive_seed, generator
 
+PLAIN = Reinforce()
 HELD_OUT = 256  # validation sequences per look, or as many as there are: a standard error of about 0.025 in the AUC
 
 
@@ -43,20 +46,21 @@ class Game:
         start: GPT,
         train_ids: Ids | Shards,
         validation_ids: Ids,
-        params: AdversarialParams,
+        params: GameParams,
         seed: int,
-        rules: Reinforce | None = None,
+        rules: Reinforce = PLAIN,
         reference: GPT | None = None,
+        tokenizer: Tokenizer | None = None,
         bounds: Bounds | None = None,
     ) -> None:
-        """`rules`: how the generator learns; by default with a leave-one-out baseline and `params.kl_weight`.
-        `reference`: the discriminator also reads what this model says of each token; it must have been trained on text
-        disjoint from `train_ids` (features.ReferenceFeatures). `bounds`: by default those of `params`.
+        """`rules`: how the generator learns. `reference`: the discriminator also reads what this model says of each
+        token; it must have been trained on text disjoint from `train_ids` (features.ReferenceFeatures). `tokenizer`:
+        the discriminator reads texts as this one spells them, whoever wrote them (reader.canonical). `bounds`: by
+        default those of `params`.
 
         Raises CorpusError if a split is shorter than a prompt and its continuation.
         """
-        self.params, self.seed = params, seed
-        self.rules = rules or Reinforce(kl_weight=params.kl_weight)
+        self.params, self.seed, self.rules, self.tokenizer = params, seed, rules, tokenizer
         self.bounds = bounds or Bounds(params.max_bpb_rise, params.min_distinct)
         self.replay: deque[Sampled] = deque(maxlen=self.rules.replay)  # the latest first
         self.device = next(start.parameters()).device
@@ -96,7 +100,7 @@ class Game:
 
     def read(self, ids_BT: Tensor) -> Read:
         """As the discriminator reads them; without gradient."""
-        return Read.of(ids_BT, self.features)
+        return Read.of(canonical(self.tokenizer, ids_BT) if self.tokenizer else ids_BT, self.features)
 
     @torch.no_grad()
     def scores(self, ids_BT: Tensor) -> Tensor:
@@ -105,8 +109,9 @@ class Game:
 
     @torch.no_grad()
     def prefix_scores(self, ids_BT: Tensor) -> Tensor:
-        """(B, S + 1): of the prompt, of the prompt and one token, ..., of the whole text."""
-        scores_BT = self.critic.prefix_scores(self.critic.embed(*self.read(ids_BT)))
+        """(B, S + 1): of the prompt, of the prompt and one token, ..., of the whole text: told token by token, so here
+        the generator's own spelling is read, of which the discriminator has learned nothing."""
+        scores_BT = self.critic.prefix_scores(self.critic.embed(*Read.of(ids_BT, self.features)))
         return scores_BT[:, self.params.prompt_length - 1 :]
 
     def trained_score(self, draw: int) -> Score:

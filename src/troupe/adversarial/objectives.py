@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from troupe.params import AdversarialParams
+from troupe.params import GameParams
 
 Score = Callable[[Tensor], Tensor]  # x_B... -> score_B
 
@@ -121,7 +121,7 @@ def gradient_penalty(score: Score, real: Tensor, fake: Tensor, rng: torch.Genera
     return penalty
 
 
-def objective_from(params: AdversarialParams) -> Objective:
+def objective_from(params: GameParams) -> Objective:
     """The objective that `adversarial.objective` names."""
     by_name: dict[str, Objective] = {
         "gan": GAN(),
