@@ -16,24 +16,22 @@ from torch import Tensor, nn
 from studies.adversarial_settings import Beginning
 from studies.adversarial_text import Role, Text, load_text
 from studies.jobs import Figures
-from troupe.adversarial.discrimination import Examples, Schedule, Verdict, pretrain
-from troupe.adversarial.objectives import GAN
+from troupe.adversarial.discrimination import Examples, Verdict
+from troupe.adversarial.game import HELD_OUT
+from troupe.adversarial.teaching import Course, continued, teach
 from troupe.data.batches import Batches, Ids
-from troupe.decoding import Decoding, generate
 from troupe.files import write_atomic, write_json
 from troupe.models.config import GPTConfig
-from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
+from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.reader import Discriminator, scores
+from troupe.models.reader import Discriminator
 from troupe.params import TrainParams
 from troupe.seeding import derive_seed, generator
 from troupe.training.loop import train
 from troupe.training.validation import validate
 
-AT_ONCE = 256  # sequences that are written side by side
 VERDICT = "verdict.json"  # in the first job's folder: what its discriminator found
-HELD_OUT = 256  # validation sequences on which the discriminator is looked at, or as many as there are
 
 
 class World:
@@ -72,10 +70,8 @@ class World:
 
     def continued(self, real_NT: Tensor, *purpose: str) -> Tensor:
         """ids_NT: the same prompts, continued by the likelihood model."""
-        game = self.settings.game
         seeds = [derive_seed(self.seed, "study", *purpose, row) for row in range(len(real_NT))]
-        prompts_NP, n_new, parts = real_NT[:, : game.prompt_length], game.sequence_length, _parts(len(seeds), AT_ONCE)
-        return torch.cat([generate(self.likelihood, prompts_NP[at], n_new, Decoding(), seeds[at]) for at in parts])
+        return continued(self.likelihood, real_NT, self.settings.game.prompt_length, seeds)
 
 
 def begin(settings: Beginning, seed: int, folder: Path) -> Figures:
@@ -92,7 +88,7 @@ def begin(settings: Beginning, seed: int, folder: Path) -> Figures:
         init_gpt2(model, generator(seed, "study", name, "init"))
         fit(model, text.ids[role], text, held_out, params, derive_seed(seed, "study", name))
         seconds[name], began = process_time() - began, process_time()
-    verdict = teach(world)
+    verdict = taught(world)
     seconds["discriminator"] = process_time() - began
     world.save(folder)
     facts = {"signal": verdict.signal, "told": str(verdict), "auc": verdict.interval.auc}
@@ -110,47 +106,16 @@ def fit(model: GPT, ids: Ids, text: Text, held_out: Role, params: TrainParams, s
     model.eval()
 
 
-def teach(world: World) -> Verdict:
+def taught(world: World) -> Verdict:
     """Train the discriminator against the likelihood model: until it has a signal, then to its best round."""
-    params, critic = world.settings.discriminator, world.discriminator.critic
+    params, rate = world.settings.discriminator, world.settings.game.critic_learning_rate
+    course = Course(params.bar, params.updates, params.looks, params.more, params.batch_size, rate)
+    train_both, held_out = _examples(world, "real", params.texts), _examples(world, "validation", HELD_OUT)
     rng = generator(world.seed, "study", "discriminator")
-    init_discriminator(critic, rng)
-    objective = GAN()
-    optimizer = objective.optimizer(critic.parameters(), world.settings.game.critic_learning_rate)
-    train_both = _examples(world, "real", params.texts)
-    held_out = _examples(world, "validation", HELD_OUT)
-
-    def rounds(bar: float, looks: int) -> Verdict:
-        schedule = Schedule(bar, params.updates, looks, params.batch_size)
-        return pretrain(critic, objective, optimizer, train_both, held_out, schedule, rng)
-
-    verdict = rounds(params.bar, params.looks)
-    if not verdict.signal:
-        return verdict
-    best = cost(critic, held_out), verdict, _copy(critic)
-    for _ in range(params.more):
-        later = rounds(params.bar, 1)
-        if (paid := cost(critic, held_out)) < best[0]:
-            best = paid, replace(verdict, interval=later.interval), _copy(critic)
-    critic.load_state_dict(best[2])
-    return best[1]
-
-
-def cost(critic: LSTMDiscriminator, held_out: Examples) -> float:
-    """Cross-entropy in nats: it asks, beyond an AUC, that exp(score) be the odds, as resampling takes it."""
-    real_N, fake_N = scores(critic, held_out.real), scores(critic, held_out.fake)
-    return GAN().critic_loss(lambda score_N: score_N, real_N, fake_N, torch.Generator()).item()
+    return teach(world.discriminator.critic, train_both, held_out, course, rng)
 
 
 def _examples(world: World, role: Role, n: int) -> Examples:
     real_NT = world.sequences(role, n, "discriminator", role)
     fake_NT = world.continued(real_NT, "discriminator", role, "fake")
     return Examples(*map(world.discriminator.read, (real_NT, fake_NT)))
-
-
-def _parts(n: int, at_once: int) -> list[slice]:
-    return [slice(first, first + at_once) for first in range(0, n, at_once)]
-
-
-def _copy(critic: LSTMDiscriminator) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in critic.state_dict().items()}

@@ -7,6 +7,7 @@ Axes: N real and M generated sequences, B batch, T tokens.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -74,8 +75,10 @@ def pretrain(
     held_out: Examples,
     schedule: Schedule,
     rng: torch.Generator,
+    tell: Callable[[Verdict], None] = lambda verdict: None,
 ) -> Verdict:
-    """Train until there is a signal, or to the end of the schedule; the caller goes no further without one.
+    """Train until there is a signal, or to the end of the schedule; the caller goes no further without one. `tell`
+    hears what is found at each look.
 
     The chance of a signal where there is none stays below 1 - confidence however often it is looked: the interval of
     each of n looks has the confidence 1 - (1 - confidence) / n (Bonferroni).
@@ -87,6 +90,7 @@ def pretrain(
             update(critic, objective, optimizer, Examples(real, fake), rng)
         interval = auc_interval(scores(critic, held_out.real), scores(critic, held_out.fake), confidence)
         verdict = Verdict(interval, look * schedule.updates, schedule.bar)
+        tell(verdict)
         if verdict.signal:
             break
     return verdict
