@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from troupe.files import sha256_file
 from troupe.layout import MODEL_STAGES as MODELS
+from troupe.models.bundle import found_identity
 
 ROOT = Path(__file__).parents[1]
 CLONED = ("params.yaml", "profiles", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore", "pipelines", "src")
@@ -63,7 +63,8 @@ def succeed(result: subprocess.CompletedProcess[str]) -> subprocess.CompletedPro
 
 
 def digests(workspace: Path) -> dict[str, str]:
-    return {stage: sha256_file(workspace / "artifacts" / stage / "model.safetensors") for stage in MODELS}
+    """The identity of each model."""
+    return {stage: found_identity(workspace / "artifacts" / stage) for stage in MODELS}
 
 
 def stamps(workspace: Path) -> dict[str, int]:

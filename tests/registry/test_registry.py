@@ -163,7 +163,7 @@ def test_foreign_weights_are_refused_everywhere(evaluated: Evaluated) -> None:
     for stored in Path("mlartifacts").rglob("bundle"):  # a whole, consistent, other model
         for name in ("model.safetensors", "config.json"):
             shutil.copy(Path("artifacts/adversarial") / name, stored)
-    with pytest.raises(RegistryError, match="refused: its weights have sha256"):
+    with pytest.raises(RegistryError, match="refused: its files have sha256"):
         fetch.load("models:/troupe@champion")
     with pytest.raises(ArtifactError, match="as registered"):
         mlflow.pyfunc.load_model("models:/troupe@champion")

@@ -40,8 +40,9 @@ class ReferenceFeatures:
     @torch.no_grad()
     def __call__(self, ids_BT: Tensor) -> Tensor:
         """Raises ValueError if the sequences are longer than the reference's context."""
-        logits_BTV, hidden_BTD = self._read(ids_BT)
-        logp_BTV = logits_BTV.float().log_softmax(-1)
+        with evaluating(self.reference):
+            hidden_BTD = self.reference.hidden(ids_BT)
+        logp_BTV = self.reference.read_out(hidden_BTD).float().log_softmax(-1)
         logp_BTV = torch.cat([torch.full_like(logp_BTV[:, :1], -math.log(logp_BTV.size(-1))), logp_BTV[:, :-1]], dim=1)
         logp_BT1 = logp_BTV.gather(-1, ids_BT.unsqueeze(-1))
         entropy_BT1 = torch.special.entr(logp_BTV.exp()).sum(-1, keepdim=True)
@@ -51,17 +52,6 @@ class ReferenceFeatures:
         surprisal_BT1 = (-logp_BT1).clamp_max(2 * math.log(logp_BTV.size(-1)))
         hidden_BTD = hidden_BTD.float() * hidden_BTD.float().square().mean(-1, keepdim=True).clamp_min(1e-12).rsqrt()
         return torch.cat([surprisal_BT1, entropy_BT1, rank_BT1, hidden_BTD], dim=-1)
-
-    def _read(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits, and the hidden state that they are a linear reading of."""
-        hidden: list[Tensor] = []
-        handle = self.reference.norm.register_forward_hook(lambda module, args, x_BTD: hidden.append(x_BTD))
-        try:
-            with evaluating(self.reference):
-                logits_BTV = self.reference(ids_BT)
-        finally:
-            handle.remove()
-        return logits_BTV, hidden[0]
 
 
 def no_features(ids_BT: Tensor) -> Tensor:

@@ -92,6 +92,14 @@ class GPT(nn.Module):
 
         Raises ValueError if cached and new tokens together exceed block_size.
         """
+        return self.read_out(self.hidden(ids_BT, cache))
+
+    def read_out(self, x_BTD: Tensor) -> Tensor:
+        """The logits that `hidden` stands for."""
+        return F.linear(x_BTD, self.token_embedding.weight)
+
+    def hidden(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        """x_BTD after the last norm: what the model knows after each token, as `forward` reads it."""
         start = cache.length if cache else 0
         end = start + ids_BT.size(1)
         if end > self.config.block_size:
@@ -102,7 +110,8 @@ class GPT(nn.Module):
         x_BTD = torch.dropout(x_BTD, self.config.dropout, self.training)
         for index, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, cache.layers[index] if cache else None)
-        return F.linear(self.norm(x_BTD), self.token_embedding.weight)
+        z_BTD: Tensor = self.norm(x_BTD)
+        return z_BTD
 
 
 def init_gpt2(model: GPT, rng: torch.Generator) -> None:

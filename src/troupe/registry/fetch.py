@@ -1,4 +1,4 @@
-"""Get a registered model's files: only with the weights that were registered, else not at all."""
+"""Get a registered model's files: only with the weights and the sampler that were registered, else not at all."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,8 +7,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from troupe.errors import RegistryError
-from troupe.files import sha256_file
-from troupe.models.bundle import CONFIG, WEIGHTS, Bundle, load_bundle
+from troupe.models.bundle import CONFIG, Bundle, found_identity, load_bundle
 from troupe.registry.versions import Version, resolve
 from troupe.tracking.connection import connection
 
@@ -18,14 +17,14 @@ BUNDLE = "artifacts/bundle"  # in the folder of a registered model
 def load(uri: str, device: str = "cpu") -> Bundle:
     """The model that models:/NAME@ALIAS or models:/NAME/VERSION names.
 
-    Raises RegistryError if there is none or its weights are not the registered ones.
+    Raises RegistryError if there is none or its files are not the registered ones.
     """
     with connection() as client, TemporaryDirectory() as folder:
         return load_bundle(_download(resolve(client, uri), Path(folder)), device)
 
 
 def verify(uri: str) -> Version:
-    """Download a version and compare its weights with the digest in its tags. Raises RegistryError as `load` does."""
+    """Download a version and compare its files with the digest in its tags. Raises RegistryError as `load` does."""
     with connection() as client, TemporaryDirectory() as folder:
         version = resolve(client, uri)
         _download(version, Path(folder))
@@ -47,10 +46,10 @@ def _download(version: Version, folder: Path) -> Path:
         bundle = _get(version, BUNDLE, folder)
     except OSError as error:
         raise RegistryError(f"{version.uri}: its files are gone from the store: {error}") from None
-    found, registered = sha256_file(bundle / WEIGHTS), version.tags.get("weights_sha256", "none")
+    found, registered = found_identity(bundle), version.tags.get("weights_sha256", "none")
     if found != registered:
         raise RegistryError(
-            f"{version.uri}: refused: its weights have sha256 {found[:12]}, registered were {registered[:12]}"
+            f"{version.uri}: refused: its files have sha256 {found[:12]}, registered were {registered[:12]}"
         )
     return bundle
 

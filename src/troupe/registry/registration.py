@@ -17,9 +17,9 @@ import troupe
 from troupe import layout, serving
 from troupe.data.corpus import read_manifest
 from troupe.errors import ArtifactError
-from troupe.files import read_json, sha256_file
+from troupe.files import read_json
 from troupe.gate import Figures
-from troupe.models.bundle import CONFIG, TOKENIZER, WEIGHTS
+from troupe.models.bundle import CONFIG, files_of, found_identity, identity
 from troupe.params import Params, load_params
 from troupe.registry import fetch
 from troupe.registry.versions import Version, create, model_name, of
@@ -33,7 +33,7 @@ REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "tiktoken", "tokenize
 class Result:
     """The identity of what a stage has made: equal results are one version."""
 
-    weights_sha256: str
+    weights_sha256: str  # of the weights, or of them and the sampler: bundle.identity
     data_sha256: str
     params_sha256: str  # of the parameters that shape it: its own section and those before it in params.yaml
 
@@ -55,11 +55,11 @@ def register(stage: str, run_dir: Path) -> Version:
 
 
 def result_of(stage: str) -> Result:
-    """Digest what lies in the workspace. Raises ArtifactError if the weights are not those that the stage wrote."""
+    """Digest what lies in the workspace. Raises ArtifactError if its files are not those that the stage wrote."""
     folder = layout.model_dir(stage)
-    digest = sha256_file(folder / WEIGHTS)
-    if digest != read_json(folder / CONFIG).get("weights_sha256"):
-        raise ArtifactError(f"{folder / WEIGHTS}: not the weights that {CONFIG} describes; run `make pipeline`")
+    digest = found_identity(folder)
+    if digest != identity(read_json(folder / CONFIG)):
+        raise ArtifactError(f"{folder}: not the weights or sampler that {CONFIG} describes; run `make pipeline`")
     sections = list(Params.model_fields)
     shaping = set(sections[: sections.index(stage) + 1])
     params = load_params(layout.EFFECTIVE_PARAMS).model_dump(include=shaping)
@@ -90,7 +90,7 @@ def _log_model(client: MlflowClient, stage: str, result: Result, run_id: str) ->
     with TemporaryDirectory() as temporary:
         bundle, folder = Path(temporary, "bundle"), Path(temporary, "model")
         bundle.mkdir()
-        for name in (WEIGHTS, CONFIG, TOKENIZER):
+        for name in files_of(read_json(layout.model_dir(stage) / CONFIG)):
             shutil.copy(layout.model_dir(stage) / name, bundle)
         mlflow.pyfunc.save_model(
             folder,
@@ -109,7 +109,7 @@ def _log_model(client: MlflowClient, stage: str, result: Result, run_id: str) ->
 
 
 def _figures(stage: str, result: Result) -> dict[str, str]:
-    """What the report measured of exactly these weights."""
+    """What the report measured of exactly this model."""
     if not layout.METRICS.exists():
         return {}
     figures = Figures.from_report(read_json(layout.METRICS), stage)
