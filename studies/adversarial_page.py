@@ -15,7 +15,7 @@ from studies.adversarial_verdict import (
     verdict,
     worst,
 )
-from studies.common import Estimate, estimate, table
+from studies.common import Estimate, estimate, sections_of, table
 from studies.jobs import Figures
 from troupe.evaluation.curve import Gap, Point, gap
 
@@ -63,15 +63,16 @@ NOTES = [
 
 def sections(name: str, settings: Settings, results: Results) -> Iterator[str]:
     """The page below its head; its picture is <name>.svg."""
-    yield "\n".join(["### Verdict", "", *(f"- {line}" for line in verdict(settings, results))])
-    yield f"![Accuracy of the worst judge, and quality against diversity over temperatures]({name}.svg)"
-    yield f"### Arms\n\n{arms(settings, results)}"
-    yield f"### Judges\n\n{judges(settings, results)}"
-    yield f"### Quality and diversity\n\n{quality(settings, results)}"
-    yield f"### Curves over temperature\n\n{curves(settings, results)}"
-    yield f"### Games\n\n{games(settings, results)}"
-    yield f"### Text\n\n{text(results)}"
-    yield "\n".join(f"- {note}" for note in [*NOTES, _compute(settings)])
+    parts = {
+        "Arms": arms(settings, results),
+        "Judges": judges(settings, results),
+        "Quality and diversity": quality(settings, results),
+        "Curves over temperature": curves(settings, results),
+        "Games": games(settings, results),
+        "Text": text(results),
+    }
+    picture = "Accuracy of the worst judge, and quality against diversity over temperatures"
+    return sections_of(name, verdict(settings, results), picture, parts, [*NOTES, _compute(settings)])
 
 
 def arms(settings: Settings, results: Results) -> str:

@@ -91,6 +91,16 @@ def table(first: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]])
     return "\n".join([*lines, *(f"| {' | '.join([name, *cells])} |" for name, cells in rows.items())])
 
 
+def sections_of(
+    name: str, verdict: Iterable[str], picture: str, parts: Mapping[str, str], notes: Iterable[str]
+) -> Iterator[str]:
+    """A page below its head: the verdict line by line, <name>.svg described as `picture`, `parts` by title, notes."""
+    yield f"### Verdict\n\n{_bullets(verdict)}"
+    yield f"![{picture}]({name}.svg)"
+    yield from (f"### {title}\n\n{part}" for title, part in parts.items())
+    yield _bullets(notes)
+
+
 def publish(
     args: argparse.Namespace,
     sections: Iterable[str],
@@ -117,6 +127,10 @@ def publish(
 def styled() -> Any:
     """A context in which matplotlib draws as the report's pictures are drawn."""
     return matplotlib.rc_context(STYLE)
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _count(text: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from studies.common import estimate, table
+from studies.common import estimate, sections_of, table
 from studies.jobs import Figures
 from studies.moe_settings import Settings
 from studies.moe_verdict import (
@@ -48,14 +48,15 @@ NOTES = [
 
 def sections(name: str, settings: Settings, results: Results) -> Iterator[str]:
     """The page below its head; its picture is <name>.svg."""
-    yield "\n".join(["### Verdict", "", *(f"- {line}" for line in verdict(settings, results))])
-    yield f"![Test loss against costs, and the loss after the switch]({name}.svg)"
-    yield f"### Quality\n\n{quality(settings, results)}"
-    yield f"### The switch\n\n{switch(settings, results)}"
-    yield f"### Costs of attention\n\n{costs(settings, results)}"
-    yield f"### Experts\n\n{experts(settings, [*settings.arms], results)}"
-    yield f"### Against collapse\n\n{experts(settings, [*settings.remedies], results)}"
-    yield "\n".join(f"- {note}" for note in NOTES)
+    parts = {
+        "Quality": quality(settings, results),
+        "The switch": switch(settings, results),
+        "Costs of attention": costs(settings, results),
+        "Experts": experts(settings, [*settings.arms], results),
+        "Against collapse": experts(settings, [*settings.remedies], results),
+    }
+    picture = "Test loss against costs, and the loss after the switch"
+    return sections_of(name, verdict(settings, results), picture, parts, NOTES)
 
 
 def quality(settings: Settings, results: Results) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from studies.common import styled
 from studies.jobs import Figures
@@ -33,6 +34,8 @@ def draw(settings: Settings, results: Results) -> Figure:
             for name, colour in colours.items():
                 loss = over(results[name], "test", "loss")
                 axes.errorbar(cost(results[name][0]), loss.mean, yerr=loss.half, fmt="o", color=colour, label=name)
+            axes.set_xlim(left=0)  # so that a share of the cost is a share of the way
+            axes.xaxis.set_major_formatter(EngFormatter())
         after_the_switch(last, settings, results, colours)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
@@ -44,9 +47,10 @@ def after_the_switch(axes: Axes, settings: Settings, results: Results, colours: 
         looks = zip(*(run["continued"]["looks"] for run in results[name]), strict=True)
         before = over(results[name], "before").mean
         points = [(of_step[0]["step"], over(of_step, "loss").mean - before) for of_step in looks]
-        axes.plot(*zip(*points, strict=True), color=colours[name], marker="o", markersize=2.5)
+        axes.plot(*zip(*points, strict=True), color=colours[name], marker="o", markersize=2.5, clip_on=False)
     axes.axhline(0.0, color="#8b919c", linewidth=0.8)
     axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(left=0)
     axes.set_yscale("symlog", linthresh=0.1)  # a fresh start costs nats, the differences that matter hundredths
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")

@@ -5,7 +5,7 @@ TroupeError
 ├── CorpusError      text that cannot be used: missing, empty, not UTF-8, wrong digest
 ├── ArtifactError    a file that a stage wrote is missing, corrupted or from another run
 ├── Diverged         training has gone astray: a figure is not finite, or the gradient has exploded
-├── Interrupted      a signal has asked a run to stop, and its state is saved
+├── Interrupted      a signal has asked a run to stop, and it has: the message says where the same command begins
 ├── ProcessFailed    one of the processes that train a model together has ended
 ├── WorkspaceBusy    another pipeline is running in this workspace
 └── RegistryError    the model registry cannot be reached or refuses

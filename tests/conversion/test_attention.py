@@ -7,13 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.models.dense import CONFIG, dense, ids, rng
 from troupe.conversion.attention import Conversion, convert
-from troupe.models.config import GPTConfig
-from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.models.gpt2 import GPT
 from troupe.models.layers import KVCache
 from troupe.models.switchhead import SwitchHeadConfig, expert_usage
 
-CONFIG = GPTConfig(vocab_size=60, block_size=12, n_layer=2, n_head=3, n_embd=18, dropout=0.0)
 DEPARTED = replace(CONFIG, positions="rotary", norm="rms", activation="relu2", qk_norm=True, conv=4, bias=False)
 SIGMOID = SwitchHeadConfig(3, 6, n_expert=4, top_k=2, router="sigmoid")
 SOFTMAX = SwitchHeadConfig(3, 6, n_expert=4, top_k=1, router="softmax")
@@ -21,24 +20,6 @@ FEWER = SwitchHeadConfig(1, 8, n_expert=4, top_k=2, router="sigmoid")
 EXACT = [SIGMOID, SOFTMAX, replace(SIGMOID, n_expert=5, top_k=3), replace(SOFTMAX, n_expert=3, top_k=2)]
 EXACT += [replace(routing, n_expert=1, top_k=1) for routing in (SIGMOID, SOFTMAX)]
 every_routing = pytest.mark.parametrize("experts", EXACT, ids=lambda c: f"{c.router}-{c.top_k}of{c.n_expert}")
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def dense(dtype: torch.dtype = torch.float32, config: GPTConfig = CONFIG) -> GPT:
-    """A dense model of trained size: GPT-2's initial weights would hide mistakes behind small logits."""
-    model = GPT(config)
-    init_gpt2(model, rng())
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=rng(parameter.numel()))
-    return model.to(dtype).eval()
-
-
-def ids(B: int = 4, T: int = 12) -> Tensor:
-    return torch.randint(0, CONFIG.vocab_size, (B, T), generator=rng())
 
 
 @every_routing

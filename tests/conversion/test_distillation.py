@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conversion.test_attention import DEPARTED, FEWER, SIGMOID, dense, ids, rng
+from tests.conversion.test_attention import DEPARTED, FEWER, SIGMOID
+from tests.models.dense import dense, ids, rng
 from tests.training.test_parallel import Say, together
 from troupe.conversion.attention import convert
 from troupe.conversion.distillation import attention_of, attention_seen, distil

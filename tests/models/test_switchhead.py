@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.models.dense import CONFIG, dense, ids, rng
 from troupe.conversion.attention import convert
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, CausalSelfAttention, init_gpt2
@@ -24,7 +25,6 @@ from troupe.models.switchhead import (
     routers,
 )
 
-CONFIG = GPTConfig(vocab_size=60, block_size=12, n_layer=2, n_head=3, n_embd=18, dropout=0.0)
 MODERN = replace(CONFIG, positions="rotary", norm="rms", qk_norm=True, bias=False)
 ROUTINGS = [
     SwitchHeadConfig(3, 6, n_expert=4, top_k=2, router="sigmoid"),
@@ -43,10 +43,6 @@ OTHER_HEADS = [  # fewer and wider than the model's, or more and narrower
 every_routing = pytest.mark.parametrize("experts", ROUTINGS, ids=lambda c: f"{c.router}-{c.top_k}of{c.n_expert}")
 
 
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def layer(experts: SwitchHeadConfig, config: GPTConfig = CONFIG) -> SwitchHead:
     """In float64, with weights large enough that routers, gates and biases all matter."""
     switchhead = SwitchHead(config, experts).double()
@@ -57,20 +53,6 @@ def layer(experts: SwitchHeadConfig, config: GPTConfig = CONFIG) -> SwitchHead:
 
 def inputs(B: int = 2, T: int = 7, D: int = CONFIG.n_embd, seed: int = 0) -> Tensor:
     return torch.randn(B, T, D, generator=rng(seed), dtype=torch.float64)
-
-
-def dense(dtype: torch.dtype = torch.float32, config: GPTConfig = CONFIG) -> GPT:
-    """A dense model of trained size: GPT-2's initial weights would hide mistakes behind small logits."""
-    model = GPT(config)
-    init_gpt2(model, rng())
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=rng(parameter.numel()))
-    return model.to(dtype).eval()
-
-
-def ids(B: int = 4, T: int = 12) -> Tensor:
-    return torch.randint(0, CONFIG.vocab_size, (B, T), generator=rng())
 
 
 def by_the_formulas(switchhead: SwitchHead, x_TD: Tensor) -> Tensor:

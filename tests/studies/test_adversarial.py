@@ -1,7 +1,6 @@
 """The study of adversarial refinement: what it cuts, counts and concludes, by hand, and all of it at tiny size."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +22,7 @@ from studies.adversarial_world import VERDICT, World
 from studies.common import CONFIGS
 from studies.configuration import read_configuration
 from studies.jobs import Job
+from tests.studies.whole import run_study, shipped, write_text
 from troupe.decoding import Decoding, generate
 from troupe.errors import ParamsError
 from troupe.models.config import GPTConfig
@@ -245,10 +245,8 @@ def test_a_curve_holds_the_figures_of_temperature_1() -> None:
 @pytest.mark.slow
 def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every way to learn and to write; where the first discriminator has no signal, what asks it is stopped."""
-    words = ["to", "be", "or", "not", "that", "is", "the", "question"]
-    picks = torch.randint(len(words), (5000,), generator=torch.Generator().manual_seed(0)).tolist()
-    (tmp_path / "text.txt").write_text(" ".join(words[pick] for pick in picks))
-    tree = YAML(typ="safe").load((CONFIGS / "adversarial.yaml").read_text())
+    write_text(tmp_path / "text.txt", 5000)
+    tree = shipped("adversarial")
     tree["quick"]["text"]["source"] = "text.txt"
     names = {*tree["arms"]} - {
         "REINFORCE, gan",
@@ -259,19 +257,9 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     }
     tree["arms"] = {name: tree["arms"][name] for name in tree["arms"] if name in names}
     tree["quick"]["arms"] = {name: arm for name, arm in tree["quick"]["arms"].items() if name in names}
-    (tmp_path / "small.yaml").write_text(json.dumps(tree))
 
-    options = ["--config", "small.yaml", "--quick", "--seeds", "1", "--workers", "2", "--out", "out", "--work", "work"]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["studies.adversarial", *options])
-    main()
-    page = (tmp_path / "out" / "small.md").read_text()
-    for part in ("Verdict", "Arms", "Judges", "Quality and diversity", "Curves over temperature", "Games", "Text"):
-        assert f"\n### {part}\n" in page
-    assert "<svg" in (tmp_path / "out" / "small.svg").read_text()
-
-    records = [json.loads(line) for line in (tmp_path / "out" / "small.jsonl").read_text().splitlines()]
-    found = {(one["arm"], one["seed"]): one for one in records}
+    titles = ["Arms", "Judges", "Quality and diversity", "Curves over temperature", "Games", "Text"]
+    found = run_study("adversarial", main, tree, titles, tmp_path, monkeypatch, seeds=1)
     assert len(found) == 2 + len(names)
     likelihood, chosen = found["likelihood", 1], found["likelihood, best temperature", 1]
     assert likelihood["kl"] == 0.0

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,11 @@ from studies.moe import CODE, in_order, main, plan
 from studies.moe_arms import separation
 from studies.moe_costs import distilling_steps, optimizer_macs, rest
 from studies.moe_page import switch
+from studies.moe_plots import draw
 from studies.moe_settings import Arm, Settings
 from studies.moe_verdict import level, regained, verdict
 from studies.text import META, load_text, prepare_text
+from tests.studies.whole import run_study, shipped, write_text
 from troupe.errors import ParamsError
 from troupe.inspection.attention import attention_costs
 from troupe.inspection.structure import without_weights
@@ -295,6 +296,15 @@ def test_the_interval_decides(losses: tuple[float, ...], said: str) -> None:
     assert f"test loss less dense: {said}" in verdict(settings_for(BARS), found)
 
 
+def test_the_picture_begins_where_costs_and_steps_do() -> None:
+    """At 0, of which a log scale of steps has one side only."""
+    costs = {"parameters": 10_000.0, "attention": figures()["attention"]}
+    settings = settings_for(BARS)
+    figure = draw(settings, {name: [figures(**costs), figures(**costs)] for name in settings.arms})
+    assert [axes.get_xlim()[0] for axes in figure.axes] == [0.0] * 4
+    assert not [tick for axes in figure.axes for tick in axes.get_xticks() if tick < 0]
+
+
 def look(*losses: float, steps: tuple[int, ...] = (0, 10, 20, 30)) -> dict[str, Any]:
     return {"looks": [{"step": step, "loss": loss} for step, loss in zip(steps, losses, strict=True)]}
 
@@ -319,28 +329,16 @@ def test_steps_until_level_with_the_dense_model() -> None:
 def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seeds of every kind of arm. One that does the same as another, by another name, ends with the same losses to
     the last digit."""
-    words = ["to", "be", "or", "not", "that", "is", "the", "question"]
-    picks = torch.randint(len(words), (3000,), generator=torch.Generator().manual_seed(0)).tolist()
-    (tmp_path / "text.txt").write_text(" ".join(words[pick] for pick in picks))
-    tree = YAML(typ="safe").load((CONFIGS / "moe.yaml").read_text())
+    write_text(tmp_path / "text.txt", 3000)
+    tree = shipped("moe")
     tree["quick"] |= {"data": {"source": "text.txt", "block_bytes": 256}}
     tree["arms"]["dense, both phases"] = {"start": "random"}
     del tree["arms"]["distilled, 4 heads"]
     tree["remedies"] = {name: tree["remedies"][name] for name in ("top-1 softmax, balance loss",)}
-    (tmp_path / "small.yaml").write_text(json.dumps(tree))
 
-    options = ["--config", "small.yaml", "--quick", "--seeds", "2", "--workers", "2", "--out", "out", "--work", "work"]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["studies.moe", *options])
-    main()
-    page = (tmp_path / "out" / "small.md").read_text()
-    for part in ("Verdict", "Quality", "The switch", "Costs of attention", "Experts", "Against collapse"):
-        assert f"\n### {part}\n" in page
-    assert "<svg" in (tmp_path / "out" / "small.svg").read_text()
-
-    records = [json.loads(line) for line in (tmp_path / "out" / "small.jsonl").read_text().splitlines()]
-    found = {(record["arm"], record["seed"]): record for record in records}
-    assert len(found) == len(records) == 2 * (4 + len(tree["arms"]) + 1)
+    titles = ["Quality", "The switch", "Costs of attention", "Experts", "Against collapse"]
+    found = run_study("moe", main, tree, titles, tmp_path, monkeypatch, seeds=2)
+    assert len(found) == 2 * (4 + len(tree["arms"]) + 1)
     for seed in (1, 2):
         continued, both = found["dense continued", seed], found["dense, both phases", seed]
         assert continued["test"] == both["test"]
