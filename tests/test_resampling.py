@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from tests.models.samplers import sampler
 from troupe import decoding as token_by_token
 from troupe import resampling
 from troupe.data.tokenizer import ByteTokenizer
@@ -17,8 +18,6 @@ from troupe.decoding import Decoding
 from troupe.errors import ParamsError
 from troupe.models.bundle import Bundle, Resampling
 from troupe.models.config import GPTConfig
-from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
-from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.reader import Discriminator
 from troupe.resampling import effective_candidates, resample, stream, write
@@ -63,16 +62,7 @@ def what_was_read(bundle: Bundle) -> list[list[int]]:
 
 
 def real_bundle(candidates: int = 4, span: int = 5, context: int = 12) -> Bundle:
-    """Random weights throughout, over bytes; its critic has opinions."""
-    reference = GPT(GPTConfig(vocab_size=256, block_size=16, n_layer=1, n_head=2, n_embd=8, dropout=0.3))
-    init_gpt2(reference, rng(1))
-    features = ReferenceFeatures(reference.eval())
-    critic = LSTMDiscriminator(256, 8, 8, features.width)
-    init_discriminator(critic, rng(2))
-    with torch.no_grad():
-        critic.head.weight.mul_(20)
-    sampler = Resampling(Discriminator(critic, features, ByteTokenizer()), candidates, span, context)
-    return Bundle(model(256), ByteTokenizer(), {}, "", sampler)
+    return Bundle(model(256), ByteTokenizer(), {}, "", sampler(candidates, span, context))
 
 
 def prompt(N: int = 3, T: int = 4, vocab_size: int = 256) -> Tensor:
@@ -197,11 +187,11 @@ def test_candidates_of_one_text_and_spans_of_one_text_differ() -> None:
 
 def test_without_a_sampler_with_one_candidate_and_greedily_it_is_plain_generation() -> None:
     bundle = real_bundle()
-    sampler = bundle.resampling
-    assert sampler is not None
+    way_it_writes = bundle.resampling
+    assert way_it_writes is not None
     ids_NT, seeds, way = prompt(), [1, 2, 3], Decoding(temperature=0.9, top_k=40)
     plain = token_by_token.generate(bundle.model, ids_NT, 14, way, seeds, 7)
-    for same in (replace(bundle, resampling=None), replace(bundle, resampling=replace(sampler, candidates=1))):
+    for same in (replace(bundle, resampling=None), replace(bundle, resampling=replace(way_it_writes, candidates=1))):
         assert write(same, ids_NT, 14, way, seeds, 7).equal(plain)
     assert not write(bundle, ids_NT, 14, way, seeds, 7).equal(plain)
     greedy = token_by_token.generate(bundle.model, ids_NT, 14, GREEDY, seeds)

@@ -2,19 +2,25 @@
 
 import json
 import pickle
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from tests.models.samplers import sampler
 from troupe.conversion.attention import convert
 from troupe.data.tokenizer import ByteTokenizer
+from troupe.decoding import Decoding
 from troupe.errors import ArtifactError
 from troupe.files import sha256_file
-from troupe.models.bundle import load_bundle, save_bundle
+from troupe.models.bundle import Resampling, files_of, found_identity, load_bundle, save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
+from troupe.resampling import write
 
 CONFIG = GPTConfig(vocab_size=256, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.1)
 EXPERTS = SwitchHeadConfig(n_head=2, head_width=4, n_expert=3, top_k=2, router="sigmoid")
@@ -134,6 +140,104 @@ def test_a_config_that_describes_no_model_is_refused(changes: dict[str, object],
 def test_a_config_that_is_no_json_is_refused(bundle: Path) -> None:
     (bundle / "config.json").write_text("{")
     refused(bundle, "config.json:1: not JSON")
+
+
+@pytest.fixture
+def with_sampler(tmp_path: Path) -> Path:
+    save_bundle(tmp_path, dense(), ByteTokenizer(), {"stage": "adversarial"}, sampler())
+    return tmp_path
+
+
+def test_a_sampler_comes_back_and_writes_as_before(tmp_path: Path) -> None:
+    """Both networks in eval mode; the discriminator reads with the bundle's own tokenizer."""
+    before = sampler()
+    sha256 = save_bundle(tmp_path, dense(), ByteTokenizer(), {}, before)
+    loaded = load_bundle(tmp_path)
+    after = loaded.resampling
+    assert after is not None
+    assert (after.candidates, after.span, after.context) == (before.candidates, before.span, before.context)
+    assert after.discriminator.tokenizer is loaded.tokenizer
+    assert not after.discriminator.critic.training
+    assert not after.discriminator.features.reference.training
+    ids_BT = torch.randint(0, 256, (6, 12), generator=torch.Generator().manual_seed(0))
+    scores_B = before.discriminator.scores(ids_BT)
+    assert after.discriminator.scores(ids_BT).equal(scores_B)
+    assert scores_B.std() > 0.1
+    unsaved = replace(loaded, model=dense(), resampling=before)
+    one, other = (write(bundle, ids_BT, 11, Decoding(), range(6)) for bundle in (loaded, unsaved))
+    assert one.equal(other)
+    assert loaded.sha256 == sha256 == found_identity(tmp_path)
+    assert sorted(files_of(loaded.config)) == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_without_a_sampler_the_identity_is_the_digest_of_the_weights(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    assert loaded.resampling is None
+    assert loaded.sha256 == found_identity(bundle) == sha256_file(bundle / "model.safetensors")
+    assert "resampling" not in loaded.config
+    assert sorted(files_of(loaded.config)) == sorted(path.name for path in bundle.iterdir())
+
+
+def test_any_other_sampler_is_another_model(tmp_path: Path) -> None:
+    one, other = sampler(), sampler(seed=2)
+    other_critic = replace(one.discriminator, critic=other.discriminator.critic)
+    other_reference = replace(one.discriminator, features=other.discriminator.features)
+    samplers: list[Resampling | None] = [
+        None,
+        one,
+        sampler(candidates=5),
+        sampler(span=6),
+        sampler(context=13),
+        replace(one, discriminator=other_critic),
+        replace(one, discriminator=other_reference),
+    ]
+    folders = [tmp_path / str(number) for number in range(len(samplers))]
+    saved = [save_bundle(at, dense(), ByteTokenizer(), {}, s) for at, s in zip(folders, samplers, strict=True)]
+    assert len(set(saved)) == len(samplers)
+    assert len({load_bundle(folder).config["weights_sha256"] for folder in folders}) == 1
+    assert save_bundle(tmp_path / "again", dense(), ByteTokenizer(), {"run": 2}, sampler()) == saved[1]
+    assert save_bundle(tmp_path / "seed", dense(seed=1), ByteTokenizer(), {}, sampler()) != saved[1]
+
+
+@pytest.mark.parametrize("name", ["critic.safetensors", "reference.safetensors"])
+def test_a_damaged_sampler_is_refused_and_named(name: str, with_sampler: Path) -> None:
+    path, whole = with_sampler / name, found_identity(with_sampler)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    refused(with_sampler, f"{name}: sha256 is")
+    assert found_identity(with_sampler) != whole
+    path.write_bytes(pickle.dumps({"weights": 1}))  # never parsed
+    refused(with_sampler, f"{name}: sha256 is")
+    path.unlink()
+    refused(with_sampler, f"{name}: no such file")
+
+
+def test_a_sampler_whose_digest_matches_garbage_is_refused(with_sampler: Path) -> None:
+    (with_sampler / "critic.safetensors").write_bytes(b"garbage")
+    digests = {name: sha256_file(with_sampler / name) for name in ("critic.safetensors", "reference.safetensors")}
+    edit_sampler(with_sampler, lambda entry: entry | {"sha256": digests})
+    refused(with_sampler, "critic.safetensors: does not hold the model that config.json describes")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: {name: value for name, value in entry.items() if name != "span"},
+        lambda entry: {name: value for name, value in entry.items() if name != "sha256"},
+        lambda entry: entry | {"candidates": 0},
+        lambda entry: entry | {"candidates": "many"},
+        lambda entry: entry | {"critic": {"n_embd": 8}},
+        lambda entry: 3,
+    ],
+)
+def test_an_entry_that_describes_no_sampler_is_refused(change: Callable[[Any], Any], with_sampler: Path) -> None:
+    edit_sampler(with_sampler, change)
+    refused(with_sampler, "config.json: not the description of a sampler")
+
+
+def edit_sampler(folder: Path, change: Callable[[Any], Any]) -> None:
+    entry = json.loads((folder / "config.json").read_text())["resampling"]
+    edit_config(folder, resampling=change(entry))
 
 
 def refused(folder: Path, message: str) -> None:
