@@ -89,8 +89,11 @@ def _switch(dense: GPT, params: Params, precision: Autocast) -> tuple[GPT, Figur
     )
     figures = _distil(dense, model, params, precision) if params.moe.conversion == "distilled" else {}
     if leads():
-        ids, n_bytes = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")["bytes"]["validation"]
-        before, after = (validate(each, ids, n_bytes, precision)["val/bpb"] for each in (dense, model))
+        ids, meta = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")
+        before = read_json(model_dir("pretrain") / "summary.json")[
+            "best/val/bpb"
+        ]  # of these weights, as stage pretrain saw them
+        after = validate(model, ids, meta["bytes"]["validation"], precision)["val/bpb"]
         print(
             f"{'moe':<12} switched to experts: {before:.4f} -> {after:.4f} bits per byte of validation text", flush=True
         )
