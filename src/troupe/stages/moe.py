@@ -90,9 +90,7 @@ def _switch(dense: GPT, params: Params, precision: Autocast) -> tuple[GPT, Figur
     figures = _distil(dense, model, params, precision) if params.moe.conversion == "distilled" else {}
     if leads():
         ids, meta = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")
-        before = read_json(model_dir("pretrain") / "summary.json")[
-            "best/val/bpb"
-        ]  # of these weights, as stage pretrain saw them
+        before = read_json(model_dir("pretrain") / "summary.json")["best/val/bpb"]  # measured there, of these weights
         after = validate(model, ids, meta["bytes"]["validation"], precision)["val/bpb"]
         print(
             f"{'moe':<12} switched to experts: {before:.4f} -> {after:.4f} bits per byte of validation text", flush=True
