@@ -10,10 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from troupe.data.tokenizer import ByteTokenizer
+from troupe.evaluation import families
 from troupe.evaluation.families import Floats, Scorer
 from troupe.evaluation.realism import Windows, paired
-from troupe.evaluation.referee import Opinion, Trial, floor_trials, hear, referee, summed_up, writer_trials
+from troupe.evaluation.referee import (
+    Opinion,
+    Trial,
+    cross_hear,
+    description,
+    floor_trials,
+    hear,
+    referee,
+    summed_up,
+    writer_trials,
+)
 from troupe.evaluation.windows import Places, find_places
+from troupe.params import EvaluateParams
 
 counts = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=5).map(
     lambda pairs: np.array([*pairs, (10, 10)])
@@ -151,3 +163,49 @@ def test_the_floor_holds_real_text_only_half_of_it_called_generated() -> None:
     assert set("".join(first.hear.texts)) == set("vwxyz")
     assert first.hear.generated.mean() == 0.5
     assert (first.hear.generated != second.hear.generated).any()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Sure of what it learned, undecided of everything else; keeps what it learned from and was asked."""
+
+    learned: list[set[str]]
+    asked: list[set[str]]
+
+    def fit(self, real: Sequence[str], fake: Sequence[str], seed: int) -> Scorer:
+        self.learned.append({*real, *fake})
+
+        def score(texts: Sequence[str]) -> Floats:
+            self.asked.append(set(texts))
+            return np.array([len(text) + 0.5 for text in texts])
+
+        return score
+
+
+def test_cross_hearing_never_hears_a_place_it_learned_from_and_hears_all() -> None:
+    texts = [f"real {i}" for i in range(11)], [f"written {i}" for i in range(11)]
+    windows, judge = paired(*texts, np.arange(11)), Memory([], [])
+    heard = cross_hear(judge, windows, seed=0)
+    places = [{int(text.split()[1]) for text in one} for one in (*judge.learned, *judge.asked)]
+    assert places[:2] == places[:1:-1], "what one half taught the other is heard on, and the other way round"
+    assert not places[0] & places[1]
+    assert sorted(heard.windows.texts) == sorted(windows.texts)
+    for text, generated, place, logit in zip(
+        heard.windows.texts, heard.windows.generated, heard.windows.place, heard.logit, strict=True
+    ):
+        assert (generated, place, logit) == (text.startswith("written"), int(text.split()[1]), len(text) + 0.5)
+
+
+def test_the_digest_names_the_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = EvaluateParams(
+        stride=1, train_bytes=1, held_out_bytes=1, ngram_max_order=1, sample_tokens=1, prompt="a", judge_seeds=5,
+        judge_window=128, judge_texts=400, temperatures=[], temperature=1.0, top_k=1, top_p=1.0,
+    )  # fmt: skip
+    text = {"train": "a", "validation": "b"}
+    digest = description(params, text)["digest"]
+    for same in ({"top_k": 2}, {"temperatures": [0.5]}):
+        assert digest == description(params.model_copy(update=same), text)["digest"]
+    assert digest != description(params.model_copy(update={"judge_window": 64}), text)["digest"]
+    assert digest != description(params, text | {"validation": "c"})["digest"]
+    monkeypatch.setitem(families.TREES, "max_leaf_nodes", 9)
+    assert digest != description(params, text)["digest"]

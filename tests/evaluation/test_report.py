@@ -3,6 +3,7 @@
 import math
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,15 @@ from typing import Any
 import pytest
 
 from troupe.errors import ArtifactError
-from troupe.evaluation.plots import PANELS, curve, draw_all, series
-from troupe.evaluation.report import counted, render_report, rows
+from troupe.evaluation.plots import (
+    PANELS,
+    curve,
+    draw_all,
+    judge_over_temperature,
+    quality_against_diversity,
+    series,
+)
+from troupe.evaluation.report import TEXTS, counted, render_report, rows
 from troupe.files import write_json
 from troupe.layout import MODEL_STAGES
 
@@ -19,27 +27,45 @@ LOAD = [[[[0.5, 0.5, 0.0]], [[0.2, 0.3, 0.5]]], [[[1.0, 0.0, 0.0]], [[0.3, 0.3, 
 NASTY = "<script>alert('x')</script> & \"quotes\""
 
 
-def judged(accuracy: float) -> dict[str, float]:
-    return {"accuracy": accuracy, "low": accuracy - 0.02, "high": accuracy + 0.02, "auc": accuracy, "n": 100}
+def judged(accuracy: float) -> dict[str, Any]:
+    """As of a stage: the worst is "boosted"."""
+    judges = {
+        family: {"accuracy": found, "low": found - 0.02, "high": found + 0.02, "auc": found, "n": 100, "jsd_low": 0.1}
+        for family, found in (("linear", accuracy - 0.05), ("boosted", accuracy), ("neural", accuracy - 0.01))
+    }
+    return {"judge": {"family": "boosted", **judges["boosted"]}, "judges": judges}
 
 
-def metrics() -> dict[str, Any]:
-    diversity = dict.fromkeys(("distinct_1", "distinct_2", "distinct_4", "repetition", "memorisation"), 0.5)
-    both = {split: {"bpb": 1.4, "judge": judged(0.7)} for split in ("validation", "test")}
-    model = {"weights_sha256": "ab" * 32, "parameters": 2_010_000, "diversity": diversity, **both}
+def control(accuracy: float) -> dict[str, Any]:
+    ruling = judged(accuracy)
+    return {**ruling["judge"], "judges": ruling["judges"]}
+
+
+def metrics(temperatures: Sequence[float] = (0.7, 1.0)) -> dict[str, Any]:
+    quality = dict.fromkeys(TEXTS, 0.5)
+    both = {split: {"bpb": 1.4, **judged(0.7)} for split in ("validation", "test")}
+    model = {"weights_sha256": "ab" * 32, "parameters": 2_010_000, "quality": quality, **both}
+    points = [{"temperature": t, "accuracy": 0.6 + t / 10, **quality, "bits": 2 + t} for t in temperatures]
+    curve = {
+        "judges": ["linear", "boosted"],
+        "models": dict.fromkeys(MODEL_STAGES, points),
+        "real_text": {"accuracy": 0.5, **quality},
+    }
     ngram = {str(order): 3.0 / order for order in range(1, 7)}
     return {
         "test_sha256": "cd" * 32,
         "text": {split: {"bytes": 1000, "of": 1000} for split in ("train", "validation", "test")},
         "initial": None,
-        "judge": {"name": "judge", "seeds": 5, "window_bytes": 128, "texts": 400, "digest": "ef" * 32},
+        "judge": {"name": "judge", "seeds": 5, "window_bytes": 128, "texts": 400, "digest": "ef" * 32}
+        | {"families": {"linear": "words", "boosted": "trees", "neural": NASTY}},
         "models": dict.fromkeys(MODEL_STAGES, model),
         "controls": {
             "dense_continued": {"parameters": 2_000_000, "validation": {"bpb": 1.5}, "test": {"bpb": 1.5}},
-            "real_against_real": judged(0.5),
-            "real_text": {"diversity": diversity},
-            "known_bad": judged(0.98),
+            "real_against_real": control(0.5),
+            "real_text": {"quality": quality},
+            "known_bad": control(0.98),
         },
+        "curve": curve if temperatures else None,
         "ngram": {"order_chosen_on_validation": 6, "validation": ngram, "test": ngram},
         "candidate": {"stage": "moe", "reason": "it is " + NASTY},
     }
@@ -99,11 +125,13 @@ def test_the_page_needs_nothing_else_and_escapes_all_text(reports: Path) -> None
     text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
     page = Page(text)
     assert not {"script", "link", "iframe"} & set(page.elements)
-    assert page.elements.count("img") == 2 + len(MODEL_STAGES) + 1, "two tables, a curve per stage, the experts"
+    assert page.elements.count("img") == 4 + len(MODEL_STAGES) + 1, (
+        "two tables, two over temperatures, each stage's, experts"
+    )
     assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
     assert "url(" not in text
     assert "@import" not in text
-    assert text.count("&lt;script&gt;alert") == 3 + len(MODEL_STAGES)
+    assert text.count("&lt;script&gt;alert") == 4 + len(MODEL_STAGES)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +208,34 @@ def test_weights_with_an_unknown_past_are_called_so(seen: str, reports: Path) ->
     text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
     warned = "began as gpt2; what these weights have seen before is unknown: likelihoods on test text may be too good"
     assert (warned in text) == (seen == "unknown")
+
+
+def test_every_family_stands_beside_the_worst_which_is_marked(reports: Path) -> None:
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    for family in ("linear", "boosted", "neural"):
+        assert f"<th>{family}</th>" in text
+    assert text.count('<td><span class="model">0.700</span></td>') == len(MODEL_STAGES)
+    assert text.count('<td><span class="">0.690</span></td>') == len(MODEL_STAGES)
+    assert "worst judge (boosted); 50 % is guessing" in text
+
+
+def test_without_a_curve_there_is_no_mention_of_one(reports: Path) -> None:
+    assert "Over temperatures" in render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    write_json(reports / "metrics.json", metrics(temperatures=()))
+    draw_all(reports / "plots", metrics(temperatures=()), {}, LOAD)
+    assert not list((reports / "plots").glob("curve-*"))
+    assert "Over temperatures" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
+
+
+def test_a_line_goes_through_every_point_of_the_curve_and_real_text_is_drawn() -> None:
+    figures = metrics()["curve"]
+    axes = quality_against_diversity(figures).axes[0]
+    *models, real = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
+    assert models == [[(0.5, 2.7), (0.5, 3.0)]] * len(MODEL_STAGES)
+    assert real == [(0.5, 0.5)]
+    *judged_models, floor = judge_over_temperature(figures).axes[0].lines
+    assert [line.get_ydata().tolist() for line in judged_models] == [pytest.approx([0.67, 0.7])] * len(MODEL_STAGES)
+    assert list(floor.get_ydata()) == [0.5, 0.5]
 
 
 def test_pictures_are_well_formed_and_the_same_for_the_same_figures(reports: Path) -> None:

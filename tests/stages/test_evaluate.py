@@ -26,7 +26,15 @@ from troupe.stages.evaluate import evaluate, read_held_out
 from troupe.stages.inputs import inputs
 from troupe.stages.tokens import tokens
 
-SMALL = {"judge_seeds": 2, "judge_texts": 10, "judge_window": 64, "sample_tokens": 8, "ngram_max_order": 6}
+SMALL = {
+    "judge_seeds": 1,
+    "judge_texts": 10,
+    "judge_window": 64,
+    "temperatures": [],
+    "sample_tokens": 8,
+    "ngram_max_order": 6,
+}
+FAMILIES = ("linear", "boosted", "neural")
 
 
 def save_model(folder: Path, params: Params, seed: int, broken: bool = False) -> None:
@@ -50,6 +58,11 @@ def params(workspace: Params) -> Params:
     return workspace.model_copy(update={"evaluate": workspace.evaluate.model_copy(update=SMALL)})
 
 
+def setting(params: Params, **values: Any) -> Params:
+    """With other parameters of the stage."""
+    return params.model_copy(update={"evaluate": params.evaluate.model_copy(update=values)})
+
+
 def numbers(node: Any) -> Iterator[float]:
     if isinstance(node, dict):
         for value in node.values():
@@ -58,18 +71,36 @@ def numbers(node: Any) -> Iterator[float]:
         yield node
 
 
+def assert_worst(judge: dict[str, Any], judges: dict[str, Any]) -> None:
+    """What is reported is one family's figures, whole, and no other family tells better."""
+    assert set(judges) == set(FAMILIES)
+    assert judge == {"family": judge["family"], **judges[judge["family"]]}
+    assert judge["accuracy"] == max(one["accuracy"] for one in judges.values())
+    for figure in ("low", "high", "auc", "correct", "n", "standard_error", "jsd", "jsd_low", "jsd_high"):
+        assert figure in judge
+
+
 def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate(params)
+    evaluate(setting(params, judge_seeds=2, temperatures=[0.5]))
     metrics = read_json(METRICS)
-    assert set(metrics) == {"test_sha256", "text", "initial", "judge", "models", "controls", "ngram", "candidate"}
+    assert set(metrics) == {
+        "test_sha256", "text", "initial", "judge", "models", "controls", "curve", "ngram", "candidate",
+    }  # fmt: skip
     assert set(metrics["controls"]) == {"dense_continued", "real_against_real", "real_text", "known_bad"}
     assert all(math.isfinite(number) for number in numbers(metrics))
     assert list(metrics["ngram"]["test"]) == [str(order) for order in range(1, 7)]
+    assert metrics["models"]["moe"]["test"]["judge"]["n"] == 2 * 2 * SMALL["judge_texts"]
     for stage, model in metrics["models"].items():
         assert model["weights_sha256"] == read_json(model_dir(stage) / "config.json")["weights_sha256"]
         for split in ("validation", "test"):
             assert model[split]["bpb"] > metrics["ngram"][split]["5"]  # an untrained model, against counting
             assert model[split]["judge"]["low"] <= model[split]["judge"]["accuracy"] <= model[split]["judge"]["high"]
+            assert_worst(model[split]["judge"], model[split]["judges"])
+        assert set(model["quality"]) == set(metrics["controls"]["real_text"]["quality"])
+        assert [point["temperature"] for point in metrics["curve"]["models"][stage]] == [0.5, 1.0]
+    for name in ("real_against_real", "known_bad"):
+        control = metrics["controls"][name]
+        assert_worst({key: value for key, value in control.items() if key != "judges"}, control["judges"])
     samples = read_json(REPORTS / "samples.json")
     assert set(samples["texts"]) == set(MODEL_STAGES)
     assert set(samples["texts"]["moe"]) == {"greedy", "temperature", "top-k", "top-p"}
@@ -80,16 +111,17 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
 def test_a_long_text_is_measured_at_its_beginning_and_the_report_says_so(params: Params) -> None:
     """All figures are of the cut text, and the gate sees that the test text is another."""
     sizes = read_json(TOKENS / "meta.json")["bytes"]
-    cut = {"train_bytes": 1000, "held_out_bytes": sizes["test"] - 40}
+    cut = sizes["test"] - 40
     evaluate(params)
     whole = read_json(METRICS)
-    assert whole["text"] == {split: {"bytes": n_bytes, "of": n_bytes} for split, n_bytes in sizes.items()}
+    parts = ("train", "validation", "test")
+    assert whole["text"] == {split: {"bytes": sizes[split], "of": sizes[split]} for split in parts}
     assert whole["test_sha256"] == read_json(TOKENS / "meta.json")["test_sha256"]
     assert "Too long" not in REPORT.read_text()
-    evaluate(params.model_copy(update={"evaluate": params.evaluate.model_copy(update=cut)}))
+    evaluate(setting(params, train_bytes=1000, held_out_bytes=cut))
     metrics, page = read_json(METRICS), REPORT.read_text()
     assert 1000 <= metrics["text"]["train"]["bytes"] < sizes["train"]
-    assert (n_bytes := metrics["text"]["test"]["bytes"]) == cut["held_out_bytes"]
+    assert (n_bytes := metrics["text"]["test"]["bytes"]) == cut
     assert metrics["test_sha256"] == hashlib.sha256(split_text(CORPUS, "test").encode()[:n_bytes]).hexdigest()
     assert metrics["ngram"]["test"] != whole["ngram"]["test"]
     assert page.count("Too long") == len([part for part in metrics["text"].values() if part["bytes"] < part["of"]])
@@ -115,7 +147,8 @@ def test_the_cut_text_is_the_same_whatever_the_tokens(workspace: Params) -> None
 def test_it_repeats_itself_with_any_number_of_threads(params: Params) -> None:
     found = []
     for threads in (1, 3):
-        evaluate(params.model_copy(update={"run": params.run.model_copy(update={"threads": threads})}))
+        threaded = params.model_copy(update={"run": params.run.model_copy(update={"threads": threads})})
+        evaluate(setting(threaded, temperatures=[0.5]))
         found.append((METRICS.read_bytes(), (REPORTS / "samples.json").read_bytes()))
     torch.set_num_threads(1)
     assert found[0] == found[1]
@@ -137,12 +170,13 @@ def test_a_diverged_model_is_named_and_nothing_is_written(params: Params) -> Non
     assert not REPORTS.exists()
 
 
-def test_without_a_control_it_is_left_out(params: Params) -> None:
+def test_without_control_or_temperatures_they_are_left_out(params: Params) -> None:
     for file in (model_dir("moe") / "control").iterdir():
         file.unlink()
     (model_dir("moe") / "control").rmdir()
     evaluate(params)
     assert "dense_continued" not in read_json(METRICS)["controls"]
+    assert read_json(METRICS)["curve"] is None
 
 
 def test_provenance_names_commit_and_overrides(params: Params) -> None:

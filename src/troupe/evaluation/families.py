@@ -25,6 +25,13 @@ Floats = NDArray[np.float64]
 Scorer = Callable[[Sequence[str]], Floats]  # texts -> logit_M: the log odds, in nats, that each is generated
 COUNTED_TEXT = 2**21  # bytes of training text that are counted: bounds memory and time for a large corpus
 MAX_ORDER = 8  # of the n-grams whose probability a judge sees
+FAMILIES = {
+    "linear": "logistic regression on character n-grams: TF-IDF, and the share unknown to the training text",
+    "boosted": "boosted trees on bytes, their surprise under Kneser-Ney models, and the same share",
+    "neural": "a convolutional network on bytes and their surprise",
+}
+TREES = {"learning_rate": 0.05, "max_leaf_nodes": 8}
+FEWEST_TO_STOP = 40  # windows: a tenth of fewer says nothing of when trees have learned enough
 
 
 class Judge(Protocol):
@@ -40,7 +47,7 @@ def families(train: str) -> Mapping[str, Judge]:
 
 @dataclass(frozen=True)
 class Linear:
-    """The judge of the evaluate stage (realism.py): logistic regression on character n-grams."""
+    """Logistic regression on character n-grams (realism.py)."""
 
     known: Known
 
@@ -58,9 +65,10 @@ class Boosted:
     counted: KneserNey
 
     def fit(self, real: Sequence[str], fake: Sequence[str], seed: int) -> Scorer:
-        trees = HistGradientBoostingClassifier(
-            learning_rate=0.05, max_leaf_nodes=8, early_stopping=True, random_state=derive_seed(seed, "trees") % 2**32
-        ).fit(self._features([*real, *fake]), _labels(real, fake))
+        texts, random_state = [*real, *fake], derive_seed(seed, "trees") % 2**32
+        stops = len(texts) >= FEWEST_TO_STOP
+        trees = HistGradientBoostingClassifier(**TREES, early_stopping=stops, random_state=random_state)
+        trees.fit(self._features(texts), _labels(real, fake))
         return lambda texts: np.asarray(trees.decision_function(self._features(texts)), dtype=np.float64)
 
     def _features(self, texts: Sequence[str]) -> Floats:

@@ -24,6 +24,8 @@ GREY = "#8b919c"
 COLOURS = {"pretrain": "#2f7fd0", "moe": "#d9822b", "adversarial": "#1f9e89"}  # apart for any eyes, on both grounds
 LOAD_COLOURS = "viridis"
 SIZE = (4.6, 2.7)  # inches: small, so that pictures stand side by side on a desk and below each other on a phone
+CURVE_HEIGHT = 3.4
+DIVERSITY, QUALITY = "self_bleu_3", "bits"  # of evaluation/quality.py, by which models are drawn over temperatures
 SMOOTHED_OVER = 50  # a curve is drawn over this many stretches of its steps, each at its mean
 PANELS = {  # what is drawn of a stage's log, where it has it, in this order
     "train/loss": "training loss, nats per token",
@@ -51,8 +53,8 @@ STYLE: Any = {  # of matplotlib
 
 
 def draw_all(folder: Path, metrics: Mapping[str, Any], logs: Mapping[str, Records], load: Load) -> None:
-    """Write bits-per-byte.svg, judge.svg and, for every stage and curve, e.g. pretrain-0-train-loss.svg; and
-    moe-experts.svg.
+    """Write bits-per-byte.svg, judge.svg and, for every stage and curve, e.g. pretrain-0-train-loss.svg;
+    moe-experts.svg; and, if models were measured over temperatures, curve-quality.svg and curve-judge.svg.
 
     `metrics` is reports/metrics.json, `logs` the metric records of every stage, by name, `load` of the experts, by
     layer, router, head and expert.
@@ -62,6 +64,9 @@ def draw_all(folder: Path, metrics: Mapping[str, Any], logs: Mapping[str, Record
     with matplotlib.rc_context(STYLE):
         write_svg(folder / "bits-per-byte.svg", bits_per_byte(metrics))
         write_svg(folder / "judge.svg", judge(metrics))
+        if over_temperature := metrics["curve"]:
+            write_svg(folder / "curve-quality.svg", quality_against_diversity(over_temperature))
+            write_svg(folder / "curve-judge.svg", judge_over_temperature(over_temperature))
         for stage, records in logs.items():
             for place, (name, title) in enumerate(PANELS.items()):
                 if points := series(records, name):
@@ -126,6 +131,36 @@ def judge(metrics: Mapping[str, Any]) -> Figure:
     axes.set_xlim(min(0.45, *(ruling["low"] for _, ruling, _ in rows)) - 0.02, 1.03)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def quality_against_diversity(over_temperature: Mapping[str, Any]) -> Figure:
+    """A line for every model through its temperatures, each written beside its point; real text is a star."""
+    figure, axes = _figure("Quality against diversity of texts, by temperature", CURVE_HEIGHT)
+    for name, points in over_temperature["models"].items():
+        at = [(point[DIVERSITY], point[QUALITY]) for point in points]
+        axes.plot(*zip(*at, strict=True), "o-", color=COLOURS[name], label=name, linewidth=1.5, markersize=4)
+        for point, place in zip(points, at, strict=True):
+            axes.annotate(f"{point['temperature']:g}", place, (4, 3), textcoords="offset points", fontsize=7)
+    real = over_temperature["real_text"]
+    axes.plot(real[DIVERSITY], real[QUALITY], "*", color=GREY, markersize=11, label="real text")
+    axes.set_xlabel("self-BLEU-3 (less is more diverse)")
+    axes.set_ylabel("bits per byte of the texts")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def judge_over_temperature(over_temperature: Mapping[str, Any]) -> Figure:
+    """The accuracy of the worst of the few judges; the grey line is that of real text against real text."""
+    figure, axes = _figure(f"Worst of {' and '.join(over_temperature['judges'])}, by temperature", CURVE_HEIGHT)
+    for name, points in over_temperature["models"].items():
+        at = [(point["temperature"], point["accuracy"]) for point in points]
+        axes.plot(*zip(*at, strict=True), "o-", color=COLOURS[name], label=name, linewidth=1.5, markersize=4)
+    floor = over_temperature["real_text"]["accuracy"]
+    axes.axhline(floor, color=GREY, linewidth=0.8, linestyle=(0, (2, 3)), label="real text")
+    axes.set_xlabel("temperature")
+    axes.set_ylabel("judge accuracy")
+    axes.legend(fontsize=8)
     return figure
 
 

@@ -1,14 +1,12 @@
-"""The independent judge: how often a fresh classifier tells generated text from real text. 0.5 is indistinguishable.
+"""How often a fresh classifier tells generated text from real text: windows, the linear judge, and the interval.
 
-It sees which character n-grams a text holds and what share of them the training text never held, so it shares no
-weights, no tokens and no architecture with the models or with the discriminator that one of them was trained against.
-A classifier two-sample test: Lopez-Paz and Oquab 2017, "Revisiting Classifier Two-Sample Tests".
+0.5 is indistinguishable. A classifier two-sample test: Lopez-Paz and Oquab 2017, "Revisiting Classifier Two-Sample
+Tests". The linear judge sees which character n-grams a text holds and what share of them the training text never held;
+families.py has others, and referee.py asks them all.
 
 Shapes: N places in the held-out text, M windows that are judged (half of them generated), G groups of them.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +16,9 @@ import torch
 from scipy import stats
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from troupe.params import EvaluateParams
-
-NAME = "logistic regression on character n-grams: TF-IDF, and the share unknown to the training text"
-VERSION = 2  # raise it with any change that can change a figure: the gate compares only figures of one judge
 PROMPT_BYTES = 48  # of real text before a window: about the same for every tokenizer and context, so figures compare
 NEIGHBOURS = 32  # windows in a stretch of text that counts as one: 4096 bytes when a window has 128
 FEWEST_STRETCHES = 8
@@ -99,38 +92,10 @@ def _ngrams(text: str, n: int) -> list[str]:
 
 
 def new_judge(known: Known) -> Pipeline:
-    """An untrained judge. scikit-learn copies the arguments of its parts, all but functions: `known` is large."""
+    """Untrained. scikit-learn copies the arguments of its parts, all but functions: `known` is large."""
     unknown = make_pipeline(FunctionTransformer(lambda texts: unknown_share(texts, known)), StandardScaler())
     features = make_union(TfidfVectorizer(**FEATURES), unknown)
     return make_pipeline(features, LogisticRegression(C=INVERSE_PENALTY, max_iter=2000))
-
-
-def judged(train: Windows, test: Windows, known: Known) -> Ruling:
-    """Train a fresh judge on some windows and hear it on others."""
-    judge = new_judge(known).fit(train.texts, train.generated)
-    score_M = judge.decision_function(test.texts)
-    return Ruling((score_M > 0) == test.generated, test.place, float(roc_auc_score(test.generated, score_M)))
-
-
-def cross_judged(windows: Windows, known: Known) -> Ruling:
-    """Train on the first half of the text and hear on the second, then the other way round: no place is in both."""
-    first_M = windows.place < np.median(windows.place)
-    one, other = windows.where(first_M), windows.where(~first_M)
-    rulings = judged(one, other, known), judged(other, one, known)
-    return Ruling(
-        np.concatenate([ruling.correct for ruling in rulings]),
-        np.concatenate([ruling.place for ruling in rulings]),
-        float(np.mean([ruling.auc for ruling in rulings])),
-    )
-
-
-def trial(validation: Windows, test: Windows, known: Known) -> dict[str, Ruling]:
-    """One repetition, on fresh text: {"validation": ruling, "test": ruling}.
-
-    For the test figure the judge is trained on validation windows; for the validation figure, by which a model may be
-    chosen, on one half of the validation windows and heard on the other.
-    """
-    return {"validation": cross_judged(validation, known), "test": judged(validation, test, known)}
 
 
 def verdict(rulings: Sequence[Ruling]) -> dict[str, float]:
@@ -189,22 +154,3 @@ def _clustered_variance(residual_M: np.ndarray, group_M: np.ndarray) -> tuple[fl
 def prompt_length(bytes_per_token: float, block_size: int) -> int:
     """Tokens of real text that a model continues: PROMPT_BYTES on average, at most half its context."""
     return max(1, min(round(PROMPT_BYTES / bytes_per_token), block_size // 2))
-
-
-def description(params: EvaluateParams, learnt_from: Mapping[str, str]) -> dict[str, str | int]:
-    """What the judge is, with a digest: figures of judges with different digests cannot be compared.
-
-    `learnt_from` are the digests of the real text that it learns from or takes for known.
-    """
-    setting = {"seeds": params.judge_seeds, "window_bytes": params.judge_window, "texts": params.judge_texts}
-    whole = {
-        "version": VERSION,
-        "features": FEATURES,
-        "unknown": [ORDERS, KNOWN_TEXT],
-        "C": INVERSE_PENALTY,
-        "prompt": PROMPT_BYTES,
-        "learnt_from": dict(learnt_from),
-        **setting,
-    }
-    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-    return {"name": NAME, **setting, "digest": digest}

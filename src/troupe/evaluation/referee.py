@@ -14,6 +14,8 @@ cross-entropy of the ideal judge (Lin 1991, "Divergence Measures Based on the Sh
 Shapes: M windows that are judged, half of them generated.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +23,15 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from troupe.evaluation.families import Floats, Judge
+from troupe.evaluation import families, realism
+from troupe.evaluation.families import FAMILIES, Floats, Judge
 from troupe.evaluation.realism import Ruling, Windows, clustered, paired, real_against_real, verdict
 from troupe.evaluation.windows import Places
+from troupe.params import EvaluateParams
 from troupe.seeding import derive_seed, generator
 
+NAME = "the worst of " + ", ".join(FAMILIES)
+VERSION = 3  # raise it with any change that can change a figure: the gate compares only figures of one referee
 Write = Callable[[Places, int], list[str]]  # places, seed -> a text for every place, as `windows.continuations` does
 
 
@@ -80,7 +86,12 @@ def referee(judges: Mapping[str, Judge], trials: Sequence[Trial]) -> dict[str, A
     The worst is picked by accuracy on the windows that are reported, which raises it a little: the same pick from the
     floor says by how much. Costs seconds for each judge, trial and thousand windows; torch's threads are the caller's.
     """
-    found = {name: summed_up([hear(judge, trial) for trial in trials]) for name, judge in judges.items()}
+    return worst_of({name: [hear(judge, trial) for trial in trials] for name, judge in judges.items()})
+
+
+def worst_of(opinions: Mapping[str, Sequence[Opinion]]) -> dict[str, Any]:
+    """What `referee` returns, from the opinions of every judge in all trials."""
+    found = {name: summed_up(of_one) for name, of_one in opinions.items()}
     return {"judges": found, "worst": max(found, key=lambda name: found[name]["accuracy"])}
 
 
@@ -89,6 +100,22 @@ def hear(judge: Judge, trial: Trial) -> Opinion:
     generated_M = trial.learn.generated
     real, fake = trial.learn.where(~generated_M).texts, trial.learn.where(generated_M).texts
     return Opinion(trial.hear, judge.fit(real, fake, trial.seed)(trial.hear.texts))
+
+
+def cross_hear(judge: Judge, windows: Windows, seed: int) -> Opinion:
+    """Learn from the first half of the text and be heard on the second, then the other way round: no place is in both.
+
+    A judge has half the windows to learn from, so these opinions compare with each other only.
+    """
+    first_M = windows.place < np.median(windows.place)
+    one, other = windows.where(first_M), windows.where(~first_M)
+    halves = [hear(judge, Trial(learn, heard, seed)) for learn, heard in ((one, other), (other, one))]
+    heard = Windows(
+        [*other.texts, *one.texts],
+        np.concatenate([other.generated, one.generated]),
+        np.concatenate([other.place, one.place]),
+    )
+    return Opinion(heard, np.concatenate([half.logit for half in halves]))
 
 
 def summed_up(opinions: Sequence[Opinion]) -> dict[str, float]:
@@ -103,3 +130,22 @@ def summed_up(opinions: Sequence[Opinion]) -> dict[str, float]:
     bounds = {"jsd": 0.0, "jsd_low": -found.reach, "jsd_high": found.reach}
     jsd = {name: min(1.0, max(0.0, found.mean + side)) for name, side in bounds.items()}
     return verdict([opinion.ruling() for opinion in opinions]) | jsd
+
+
+def description(params: EvaluateParams, learnt_from: Mapping[str, str]) -> dict[str, Any]:
+    """Who judges, with a digest: figures under different digests cannot be compared.
+
+    `learnt_from` are the digests of the real text that judges learn from or take for known.
+    """
+    setting = {"seeds": params.judge_seeds, "window_bytes": params.judge_window, "texts": params.judge_texts}
+    whole = {
+        "version": VERSION,
+        "families": FAMILIES,
+        "linear": [realism.FEATURES, realism.ORDERS, realism.KNOWN_TEXT, realism.INVERSE_PENALTY],
+        "boosted": [families.TREES, families.COUNTED_TEXT, families.MAX_ORDER],
+        "prompt": realism.PROMPT_BYTES,
+        "learnt_from": dict(learnt_from),
+        **setting,
+    }
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    return {"name": NAME, "families": FAMILIES, **setting, "digest": digest}

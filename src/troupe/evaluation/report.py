@@ -13,6 +13,19 @@ from troupe.layout import METRICS, MODEL_STAGES, REPORT
 
 TEMPLATE = "report.html.j2"
 UNDECIDED = {"outcome": "undecided", "reasons": ["not yet decided: run make promote"]}
+TEXTS = {  # the columns of the table of texts, of evaluation/quality.py: heading, format, factor
+    "bits": ("bits<br>per byte", "%.2f", 1),
+    "reverse_bits": ("reverse<br>bits", "%.2f", 1),
+    "bleu_3": ("BLEU-3", "%.3f", 1),
+    "self_bleu_3": ("self-<br>BLEU-3", "%.3f", 1),
+    "distinct_1": ("distinct<br>words", "%.1f %%", 100),
+    "distinct_2": ("distinct<br>pairs", "%.1f %%", 100),
+    "repetition": ("repe-<br>tition", "%.1f %%", 100),
+    "unigram_entropy": ("entropy<br>of words", "%.2f", 1),
+    "out_of_vocabulary": ("unknown<br>words", "%.1f %%", 100),
+    "memorisation": ("copied", "%.1f %%", 100),
+    "longest_copy": ("longest<br>copy", "%.0f", 1),
+}
 VERDICT_KEYS = ("outcome", "stage", "version", "reasons", "champion_before", "time")
 
 
@@ -32,6 +45,7 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
         rows=rows(metrics),
         caveats=caveats(metrics),
         counted=counted(metrics),
+        texts=TEXTS,
         samples=read_json(reports_dir / "samples.json"),
         plots={path.stem: _data_uri(path) for path in sorted((reports_dir / "plots").glob("*.svg"))},
         stages={stage: provenance["stages"].get(stage, {}) for stage in MODEL_STAGES},
@@ -59,7 +73,8 @@ def rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             "parameters": model["parameters"],
             "bpb": model["test"]["bpb"],
             "judge": model["test"]["judge"],
-            "diversity": model["diversity"],
+            "judges": model["test"]["judges"],
+            "quality": model["quality"],
         }
         for name, model in ((stage, metrics["models"][stage]) for stage in MODEL_STAGES)
     ]
@@ -70,9 +85,13 @@ def rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         note = "chosen on validation" if order == best else ""
         name = f"Kneser-Ney, order {order}" + (f", of {part}" if part else "")
         table.append({"name": name, "note": note, "bpb": ngram["test"][order]})
-    table.append({"name": "real text", "judge": controls["real_against_real"], **controls["real_text"]})
-    table.append({"name": "known bad", "note": "byte Markov chain", "judge": controls["known_bad"]})
+    table.append({"name": "real text", **controls["real_text"], **_heard(controls["real_against_real"])})
+    table.append({"name": "known bad", "note": "byte Markov chain", **_heard(controls["known_bad"])})
     return table
+
+
+def _heard(control: Mapping[str, Any]) -> dict[str, Any]:
+    return {"judge": control, "judges": control["judges"]}
 
 
 def caveats(metrics: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 
 
 @contextmanager
@@ -15,7 +16,7 @@ def workers() -> Iterator[ThreadPoolExecutor]:
     hangs on how many there are. Wait for results inside: on leaving, what has not begun never does.
     """
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(threads, initializer=threadpool_limits, initargs=(1, "openmp"))  # of scikit-learn's trees
     torch.set_num_threads(1)
     try:
         yield pool

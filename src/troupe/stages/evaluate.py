@@ -12,12 +12,15 @@ from troupe.data.corpus import Split, read_manifest, split_beginning
 from troupe.data.tokenizer import load_tokenizer
 from troupe.evaluation.candidate import choose
 from troupe.evaluation.comparison import Comparison, Figures, HeldOut
+from troupe.evaluation.judging import make_judging
 from troupe.evaluation.plots import draw_all
 from troupe.evaluation.provenance import gather_provenance
-from troupe.evaluation.realism import description, prompt_length
+from troupe.evaluation.realism import prompt_length
+from troupe.evaluation.referee import description
 from troupe.evaluation.report import caveats, render_report, rows
 from troupe.evaluation.samples import write_samples
 from troupe.evaluation.windows import find_places
+from troupe.evaluation.writing import CONTROLS, REAL, Writing
 from troupe.files import read_json, write_json
 from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, TOKENS, USAGE, model_dir
 from troupe.models.bundle import TOKENIZER, Bundle, load_bundle
@@ -53,43 +56,45 @@ def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -
     held_out = read_held_out(params.evaluate, models["pretrain"].model.config.block_size)
     text = {"train": train.encode()} | {split: held_out[split].content for split in HELD_OUT}
     digests = {split: hashlib.sha256(content).hexdigest() for split, content in text.items()}
-    seeds, everyone = params.evaluate.judge_seeds, models | ({"dense_continued": control} if control else {})
-    with track("evaluate", len(everyone) * len(HELD_OUT) + (len(models) + 2) * seeds) as show:
+    everyone = models | ({"dense_continued": control} if control else {})
+    judging = make_judging(Writing(train, held_out, models, params.evaluate, params.run.seed))
+    with track("evaluate", len(everyone) * len(HELD_OUT) + judging.steps) as show:
         done = count(1)
-        comparison = Comparison(
-            train=train,
-            held_out=held_out,
-            params=params.evaluate,
-            seed=params.run.seed,
-            tick=lambda figures: show(next(done), figures),
-        )
+        comparison = Comparison(train, held_out, params.evaluate, lambda figures: show(next(done), figures))
         bpb = comparison.likelihoods({name: bundle.model for name, bundle in everyone.items()})
-        judged = comparison.judge({stage: bundle.model for stage, bundle in models.items()})
-    measured = {stage: of_model(bundle, bpb[stage], judged[stage]) for stage, bundle in models.items()}
-    controls: Figures = {name: judged[name]["judge"]["test"] for name in ("known_bad", "real_against_real")}
-    if control:
-        likelihood = {split: {"bpb": value} for split, value in bpb["dense_continued"].items()}
-        controls["dense_continued"] = {"parameters": size(control), **likelihood}
+        judged = judging.figures(comparison.tick)
+    measured = {stage: of_model(bundle, bpb[stage], judged, stage) for stage, bundle in models.items()}
     return {
         "test_sha256": digests["test"],
         "text": shares(text),
         "initial": models["pretrain"].config["provenance"].get("initial"),
         "judge": description(params.evaluate, {split: digests[split] for split in ("train", "validation")}),
         "models": measured,
-        "controls": controls | {"real_text": {"diversity": comparison.real_diversity()}},
+        "controls": controls(judged, control, bpb),
+        "curve": judged["curve"],
         "ngram": comparison.ngram(),
         "candidate": choose(measured, params.promote.bpb_margin),
     }
 
 
-def of_model(bundle: Bundle, bpb: Mapping[str, float], judged: Figures) -> Figures:
+def of_model(bundle: Bundle, bpb: Mapping[str, float], judged: Figures, stage: str) -> Figures:
     """What metrics.json says of one model."""
     return {
         "weights_sha256": bundle.sha256,
         "parameters": size(bundle),
-        **{split: {"bpb": bpb[split], "judge": judged["judge"][split]} for split in HELD_OUT},
-        "diversity": judged["diversity"],
+        **{split: {"bpb": bpb[split], **judged["rulings"][stage][split]} for split in HELD_OUT},
+        "quality": judged["quality"][stage],
     }
+
+
+def controls(judged: Figures, control: Bundle | None, bpb: Mapping[str, Mapping[str, float]]) -> Figures:
+    """What the models' figures are held against; rulings are of test text."""
+    rulings = {name: judged["rulings"][name]["test"] for name in CONTROLS}
+    found: Figures = {name: {**of_all["judge"], "judges": of_all["judges"]} for name, of_all in rulings.items()}
+    if control:
+        likelihood = {split: {"bpb": value} for split, value in bpb["dense_continued"].items()}
+        found["dense_continued"] = {"parameters": size(control), **likelihood}
+    return found | {"real_text": {"quality": judged["quality"][REAL]}}
 
 
 def size(bundle: Bundle) -> int:
@@ -120,15 +125,15 @@ def read_held_out(params: EvaluateParams, block_size: int) -> dict[str, HeldOut]
 
 def table(metrics: Figures) -> Table:
     """The main figures for a terminal, all on test text."""
-    shown = Table("", "bits per byte", "judge accuracy (95 %)", title="Test text: lower is better")
+    shown = Table("", "bits per byte", "worst judge (95 %)", "family", title="Test text: lower is better")
     for row in rows(metrics):
-        if "bpb" in row:
-            shown.add_row(row["name"], f"{row['bpb']:.3f}", _interval(row["judge"]) if "judge" in row else "")
+        likelihood = f"{row['bpb']:.3f}" if "bpb" in row else ""
+        shown.add_row(row["name"], likelihood, *(_heard(row["judge"]) if "judge" in row else ()))
     return shown
 
 
-def _interval(judge: Figures) -> str:
-    return f"{judge['accuracy']:.3f}  ({judge['low']:.3f} to {judge['high']:.3f})"
+def _heard(judge: Figures) -> tuple[str, str]:
+    return f"{judge['accuracy']:.3f}  ({judge['low']:.3f} to {judge['high']:.3f})", judge["family"]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,124 @@
+"""What every writer writes at the places of held-out text: the windows that judges learn from and are heard on.
+
+Writers are the models, each the way its bundle writes; a Markov chain that every judge must catch; and real text, half
+of it called generated. All of them write at the same places.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from troupe.decoding import Decoding
+from troupe.evaluation.comparison import HeldOut
+from troupe.evaluation.realism import Windows, paired, real_against_real
+from troupe.evaluation.windows import Places, Sample, continuations, markov
+from troupe.models.bundle import Bundle
+from troupe.params import EvaluateParams
+from troupe.resampling import write
+from troupe.seeding import derive_seed, generator
+
+KNOWN_BAD, REAL = CONTROLS = "known_bad", "real_against_real"
+SPLITS = ("validation", "test")
+AT_ONCE = 256  # sequences that a worker writes at a time: small, so that no worker is left with a long one at the end
+Write = Callable[[Places, int], list[str]]  # places, seed -> a text for every place
+
+
+class Task(NamedTuple):
+    """One set of texts. At another temperature the random numbers are the same."""
+
+    writer: str
+    split: str
+    repetition: int
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Who writes what, where, and with which random numbers."""
+
+    train: str
+    held_out: Mapping[str, HeldOut]
+    bundles: Mapping[str, Bundle]
+    params: EvaluateParams
+    seed: int
+
+    @property
+    def repetitions(self) -> range:
+        return range(self.params.judge_seeds)
+
+    def tasks(self) -> list[Task]:
+        """Those that take longest first. Only models, on test text and once, write at other temperatures."""
+        by_cost = sorted(self.bundles, key=lambda name: -candidates(self.bundles[name]))
+        repeated = [
+            Task(name, split, repetition)
+            for name in (*by_cost, *CONTROLS)
+            for repetition in self.repetitions
+            for split in SPLITS
+        ]
+        return [Task(name, "test", 0, t) for name in by_cost for t in self.params.temperatures] + repeated
+
+    def places(self, split: str, repetition: int) -> Places:
+        """At most `judge_texts` places of a split, drawn anew in every repetition, the same for every writer."""
+        places = self.held_out[split].places
+        rng = generator(self.seed, "evaluate", "places", split, repetition)
+        drawn = torch.randperm(len(places.starts), generator=rng)[: self.params.judge_texts]
+        return places.take(drawn.sort().values.numpy())
+
+    def windows(self, pool: Executor, tick: Callable[[], None]) -> dict[Task, Windows]:
+        """Everything written, beside the real text of the same places; `tick` follows every set of texts."""
+        pending = {
+            task: [pool.submit(self._writer(task), *part) for part in self._parts(task)]
+            for task in self.tasks()
+            if task.writer != REAL
+        }
+        found = {}
+        for task in self.tasks():
+            texts = [text for part in pending.get(task, []) for text in part.result()]
+            found[task] = self._real(task) if task.writer == REAL else self._beside_real(task, texts)
+            tick()
+        return found
+
+    def _parts(self, task: Task) -> list[tuple[Places, int]]:
+        """Places that are written at together, and their seed."""
+        places = self.places(task.split, task.repetition)
+        rows = AT_ONCE // candidates(self.bundles[task.writer]) if task.writer in self.bundles else AT_ONCE
+        cuts = range(max(1, rows), len(places.starts), max(1, rows))
+        pieces = np.split(np.arange(len(places.starts)), cuts)
+        seeds = [derive_seed(self.seed, "evaluate", *task[:3], number) for number in range(len(pieces))]
+        return [(places.take(piece), seed) for piece, seed in zip(pieces, seeds, strict=True)]
+
+    def _writer(self, task: Task) -> Write:
+        if task.writer == KNOWN_BAD:
+            return partial(markov, self.train.encode())
+        bundle = self.bundles[task.writer]
+        return partial(continuations, bundle.model, sample=as_it_writes(bundle, task.temperature))
+
+    def _beside_real(self, task: Task, texts: list[str]) -> Windows:
+        places = self.places(task.split, task.repetition)
+        return paired(places.real(), texts, places.starts)
+
+    def _real(self, task: Task) -> Windows:
+        places = self.places(task.split, task.repetition)
+        rng = generator(self.seed, "evaluate", *task[:3])
+        return real_against_real(places.real(), places.starts, rng)
+
+
+def as_it_writes(bundle: Bundle, temperature: float) -> Sample:
+    """Draw the way the bundle writes: token by token or, with a sampler, among candidates."""
+    decoding = Decoding(temperature=temperature)
+    return lambda _, ids_BT, n_new, seeds: write(bundle, ids_BT, n_new, decoding, seeds)
+
+
+def candidates(bundle: Bundle) -> int:
+    """How many texts it takes to write one."""
+    return bundle.resampling.candidates if bundle.resampling else 1
+
+
+def written(windows: Windows) -> Sequence[str]:
+    """The generated ones."""
+    return windows.where(windows.generated).texts
