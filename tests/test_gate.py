@@ -3,10 +3,13 @@
 import math
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from troupe.evaluation.realism import Windows
+from troupe.evaluation.referee import Opinion, worst_of
 from troupe.gate import Figures, Verdict, decide, judge_gain
 from troupe.params import PromoteParams
 
@@ -122,6 +125,30 @@ def test_first_champion_needs_sound_figures_and_a_sane_judge() -> None:
     assert outcome(replace(BETTER, real_accuracy=0.57), None) == "refused"
     assert outcome(replace(BETTER, real_accuracy=0.43), None) == "refused"
     assert outcome(replace(BETTER, real_accuracy=0.57, real_standard_error=0.03), None) == "promoted"
+    assert outcome(replace(BETTER, real_accuracy=0.565, real_standard_error=0.02), None) == "promoted"
+    assert outcome(replace(BETTER, real_accuracy=0.567, real_standard_error=0.02), None) == "refused"
+
+
+def floor(rng: np.random.Generator, leak: float) -> Figures:
+    """What three judges say of real text, half of it called generated: two guess, one is right that often more."""
+    labels = np.tile([False, True], 60)
+    windows = Windows([""] * len(labels), labels, np.arange(len(labels)))
+    shares = {"linear": 0.5, "boosted": 0.5, "neural": 0.5 + leak}
+
+    def opinion(share: float) -> Opinion:
+        return Opinion(windows, np.where((rng.random(len(labels)) < share) == labels, 1.0, -1.0))
+
+    found = worst_of({name: [opinion(share) for _ in range(3)] for name, share in shares.items()})
+    worst = found["judges"][found["worst"]]
+    return replace(BETTER, real_accuracy=worst["accuracy"], real_standard_error=worst["standard_error"])
+
+
+def test_the_pick_of_the_highest_refuses_no_honest_judges_and_hides_no_broken_one() -> None:
+    rng = np.random.default_rng(0)
+    honest, broken = ([floor(rng, leak) for _ in range(times)] for times, leak in ((60, 0), (20, 0.25)))
+    assert np.mean([figures.real_accuracy for figures in honest]) > 0.51, "the pick raises the floor"
+    assert {outcome(figures) for figures in honest} == {"promoted"}
+    assert {outcome(figures) for figures in broken} == {"refused"}
 
 
 def test_figures_from_the_report() -> None:
