@@ -13,8 +13,8 @@ from troupe.evaluation.realism import Windows
 from troupe.evaluation.writing import KNOWN_BAD, REAL, SPLITS, Task, Writing, as_it_writes, written
 
 
-def everything(scene: Writing) -> dict[Task, Windows]:
-    with ThreadPoolExecutor(2) as pool:
+def everything(scene: Writing, threads: int = 2) -> dict[Task, Windows]:
+    with ThreadPoolExecutor(threads) as pool:
         return scene.windows(pool, lambda: None)
 
 
@@ -57,10 +57,13 @@ def test_only_models_write_at_other_temperatures_and_at_1_all_is_as_without_them
     assert cold != warm
 
 
-def test_texts_do_not_hang_on_who_else_writes() -> None:
+def test_texts_do_not_hang_on_who_else_writes_nor_on_how_many_do_at_a_time() -> None:
     whole = scene(temperatures=[])
     alone = replace(whole, bundles={"plain": whole.bundles["plain"]})
     found, found_alone = everything(whole), everything(alone)
+    assert {task: windows.texts for task, windows in everything(whole, threads=4).items()} == {
+        task: windows.texts for task, windows in found.items()
+    }
     assert all(found[task].texts == windows.texts for task, windows in found_alone.items())
 
 

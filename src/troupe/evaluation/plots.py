@@ -115,12 +115,12 @@ def bits_per_byte(metrics: Mapping[str, Any]) -> Figure:
 
 
 def judge(metrics: Mapping[str, Any]) -> Figure:
-    """The judge's accuracy on test text with its 95 % interval, between the controls; 0.5 cannot be told from real."""
+    """The worst judge's accuracy with its 95 % interval, between the controls; 0.5 cannot be told from real text."""
     controls = metrics["controls"]
     rows = [("real text", controls["real_against_real"], GREY)]
     rows += [(name, metrics["models"][name]["test"]["judge"], COLOURS[name]) for name in MODEL_STAGES]
     rows.append(("known bad", controls["known_bad"], GREY))
-    figure, axes = _figure("Judge accuracy on test text (towards 0.5 is better)", height=0.9 + 0.32 * len(rows))
+    figure, axes = _figure("Worst judge's accuracy on test text (towards 0.5 is better)", height=0.9 + 0.32 * len(rows))
     for y, (_, ruling, colour) in enumerate(rows):
         axes.plot([ruling["low"], ruling["high"]], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
         axes.plot(ruling["accuracy"], y, "o", color=colour, markersize=6.5)
@@ -137,7 +137,7 @@ def judge(metrics: Mapping[str, Any]) -> Figure:
 def quality_against_diversity(over_temperature: Mapping[str, Any]) -> Figure:
     """A line for every model through its temperatures, each written beside its point; real text is a star."""
     figure, axes = _figure("Quality against diversity of texts, by temperature", CURVE_HEIGHT)
-    for name, points in over_temperature["models"].items():
+    for name, points in ((name, over_temperature["models"][name]) for name in MODEL_STAGES):
         at = [(point[DIVERSITY], point[QUALITY]) for point in points]
         axes.plot(*zip(*at, strict=True), "o-", color=COLOURS[name], label=name, linewidth=1.5, markersize=4)
         for point, place in zip(points, at, strict=True):
@@ -153,7 +153,7 @@ def quality_against_diversity(over_temperature: Mapping[str, Any]) -> Figure:
 def judge_over_temperature(over_temperature: Mapping[str, Any]) -> Figure:
     """The accuracy of the worst of the few judges; the grey line is that of real text against real text."""
     figure, axes = _figure(f"Worst of {' and '.join(over_temperature['judges'])}, by temperature", CURVE_HEIGHT)
-    for name, points in over_temperature["models"].items():
+    for name, points in ((name, over_temperature["models"][name]) for name in MODEL_STAGES):
         at = [(point["temperature"], point["accuracy"]) for point in points]
         axes.plot(*zip(*at, strict=True), "o-", color=COLOURS[name], label=name, linewidth=1.5, markersize=4)
     floor = over_temperature["real_text"]["accuracy"]
