@@ -113,7 +113,7 @@ def sample_script(checkout: Path, model: GPT, folder: Path) -> Callable[[int], f
 def against_transformers(args: argparse.Namespace, model: GPT, batch: int, folder: Path) -> str:
     """The same weights, exported; from one token of prompt until the context is full."""
     export_gpt2(folder / f"transformers {batch}", model, CharTokenizer(CHARACTERS))
-    theirs = AutoModelForCausalLM.from_pretrained(folder / f"transformers {batch}").eval()
+    theirs: Any = AutoModelForCausalLM.from_pretrained(folder / f"transformers {batch}")  # in evaluation mode
     n_new = model.config.block_size - 1
     prompt_B1 = torch.zeros(batch, 1, dtype=torch.long)
     options: dict[str, Any] = {"attention_mask": torch.ones_like(prompt_B1), "pad_token_id": 0}

@@ -21,12 +21,8 @@ def main() -> None:
     network.load_state_dict({name.removeprefix("_orig_mod."): weight for name, weight in checkpoint["model"].items()})
     network.eval()
     ids = torch.from_numpy(np.fromfile("data/shakespeare_char/val.bin", dtype=np.uint16).astype(np.int64))
-    nats = sum(
-        network(x_T[None], y_T[None])[1].item() * len(x_T)
-        for x_T, y_T in zip(
-            ids[:-1].split(network.config.block_size), ids[1:].split(network.config.block_size), strict=True
-        )
-    )
+    windows = (torch.split(part, network.config.block_size) for part in (ids[:-1], ids[1:]))
+    nats = sum(network(x_T[None], y_T[None])[1].item() * len(x_T) for x_T, y_T in zip(*windows, strict=True))
     parameters = sum(weight.numel() for weight in network.parameters())
     print(json.dumps({"loss": nats / (len(ids) - 1), "parameters": parameters}))
 
