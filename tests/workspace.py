@@ -16,10 +16,11 @@ TINY = (
     "run.threads=1 tokens.vocab_size=300 model.block_size=32 model.n_layer=2 model.n_head=2 model.n_embd=32 "
     "pretrain.steps=30 pretrain.batch_size=8 pretrain.warmup_steps=2 pretrain.eval_interval=15 "
     "pretrain.checkpoint_interval=10 moe.steps=6 moe.batch_size=8 moe.warmup_steps=1 moe.eval_interval=3 "
-    "adversarial.steps=2 adversarial.batch_size=4 adversarial.sequence_length=12 adversarial.prompt_length=8 "
-    "adversarial.n_critic=1 adversarial.warmup_critic=2 adversarial.critic_embd=16 adversarial.critic_hidden=16 "
-    "adversarial.eval_interval=1 evaluate.stride=16 evaluate.ngram_max_order=5 evaluate.sample_tokens=20 "
-    "evaluate.judge_seeds=2 evaluate.judge_texts=100"
+    "adversarial.sequence_length=12 adversarial.prompt_length=8 adversarial.candidates=2 "
+    "adversarial.critic_embd=16 adversarial.critic_hidden=16 adversarial.critic_texts=64 adversarial.critic_updates=4 "
+    "adversarial.critic_looks=2 adversarial.critic_rounds=1 adversarial.judge_texts=50 evaluate.stride=16 "
+    "evaluate.ngram_max_order=5 evaluate.sample_tokens=20 "
+    "evaluate.judge_seeds=1 evaluate.judge_texts=50 evaluate.temperatures=[]"
 )
 
 

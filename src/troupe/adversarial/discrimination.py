@@ -7,9 +7,10 @@ Axes: N real and M generated sequences, B batch, T tokens.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -54,6 +55,14 @@ class Examples:
 
     real: Read
     fake: Read
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        return cls(_joined([part.real for part in parts]), _joined([part.fake for part in parts]))
+
+
+def _joined(reads: Sequence[Read]) -> Read:
+    return Read(torch.cat([read.ids_NT for read in reads]), torch.cat([read.features_NTF for read in reads]))
 
 
 @dataclass(frozen=True)

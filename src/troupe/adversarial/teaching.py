@@ -74,20 +74,12 @@ def cost(critic: LSTMDiscriminator, held_out: Examples) -> float:
     return GAN().critic_loss(lambda score_N: score_N, real_N, fake_N, torch.Generator()).item()
 
 
-def continued(
-    model: GPT,
-    real_NT: Tensor,
-    prompt_length: int,
-    seeds: Sequence[int],
-    tell: Callable[[int], None] = lambda written: None,
-) -> Tensor:
-    """ids_NT: the same prompts, continued by a model at temperature 1. `tell` hears how many have been written."""
-    parts = []
-    for ids_BT in real_NT.split(AT_ONCE):
-        first = sum(map(len, parts))
-        n_new, own = real_NT.size(1) - prompt_length, seeds[first : first + len(ids_BT)]
-        parts.append(generate(model, ids_BT[:, :prompt_length], n_new, Decoding(), own))
-        tell(first + len(ids_BT))
+def continued(model: GPT, real_NT: Tensor, prompt_length: int, seeds: Sequence[int]) -> Tensor:
+    """ids_NT: the same prompts, continued by a model at temperature 1."""
+    parts, n_new = [], real_NT.size(1) - prompt_length
+    for first in range(0, len(real_NT), AT_ONCE):
+        prompts_BP, own = real_NT[first : first + AT_ONCE, :prompt_length], seeds[first : first + AT_ONCE]
+        parts.append(generate(model, prompts_BP, n_new, Decoding(), own))
     return torch.cat(parts)
 
 

@@ -18,11 +18,11 @@ class _AtOnce(BaseException):
 
 
 @contextmanager
-def signals_noted() -> Iterator[Callable[[], int]]:
+def signals_noted(doing: str = "in its first step, with nothing new to save") -> Iterator[Callable[[], int]]:
     """Give a function that returns the number of the last SIGTERM or SIGINT that came in here, 0 for none.
 
-    Until it is called for the first time a signal raises Interrupted. Works in the main thread only, as every handler
-    of signals in Python.
+    Until it is called for the first time a signal raises Interrupted, which says what the process was `doing`. Works
+    in the main thread only, as every handler of signals in Python.
     """
     noted, asked = 0, False
 
@@ -45,9 +45,7 @@ def signals_noted() -> Iterator[Callable[[], int]]:
         yield last
     except _AtOnce:
         name = signal.Signals(noted).name
-        raise Interrupted(
-            f"stopped by {name} in its first step, with nothing new to save; the same command begins it again", noted
-        ) from None
+        raise Interrupted(f"stopped by {name} {doing}; the same command begins it again", noted) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,0 +1,82 @@
+"""The discriminator of the adversarial stage: what it learns from, and how, before anything follows it.
+
+Its real class is the critic's split, which no model has seen; its other class is what the start writes after the same
+prompts. It reads through the frozen dense model. Whether it can tell is found on validation text.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from troupe.adversarial.discrimination import Examples, Verdict
+from troupe.adversarial.game import HELD_OUT
+from troupe.adversarial.teaching import Course, continued, teach
+from troupe.compute import torch_threads
+from troupe.data.batches import Batches, open_ids
+from troupe.data.corpus import Split
+from troupe.evaluation.workers import workers
+from troupe.layout import TOKENS
+from troupe.models.bundle import Bundle
+from troupe.models.discriminator import LSTMDiscriminator
+from troupe.models.features import ReferenceFeatures
+from troupe.models.reader import Discriminator
+from troupe.params import AdversarialParams, Params
+from troupe.seeding import derive_seed, generator
+from troupe.stages.progress import track
+
+AT_ONCE = 128  # sequences that a worker writes together
+SHOWN = "adversarial: discriminator"  # in progress lines
+
+
+def taught(start: Bundle, reference: Bundle, params: Params) -> tuple[Discriminator, Verdict]:
+    """A discriminator of the start's texts, and what it found. Equal arguments give equal weights, to the byte."""
+    settings, features = params.adversarial, ReferenceFeatures(reference.model)
+    size = settings.critic_embd, settings.critic_hidden
+    critic = LSTMDiscriminator(start.tokenizer.vocab_size, *size, features.width)
+    discriminator = Discriminator(critic.to(_device(start)), features, start.tokenizer)
+    splits: Mapping[Split, int] = {"critic": settings.critic_texts, "validation": HELD_OUT}
+    train, held_out = (examples(discriminator, start, split, n, params) for split, n in splits.items())
+    updates = (settings.critic_looks + settings.critic_rounds) * settings.critic_updates  # at most
+    with torch_threads(settings.threads), track(SHOWN, updates) as show:
+
+        def tell(done: int, found: Verdict) -> None:
+            show(done, {"critic/auc": found.interval.auc, "at least": found.interval.low})
+
+        rng = generator(params.run.seed, "adversarial", "discriminator")
+        return discriminator, teach(critic, train, held_out, course(settings), rng, tell)
+
+
+def examples(discriminator: Discriminator, start: Bundle, split: Split, n: int, params: Params) -> Examples:
+    """`n` sequences of a split, each once as long as there are, and the start's continuations of their prompts."""
+    settings, purpose = params.adversarial, ("adversarial", "discriminator", split)
+    length = settings.prompt_length + settings.sequence_length
+    text = Batches(open_ids(TOKENS, split), length, n, derive_seed(params.run.seed, *purpose))
+    real_NT = text.batches(0)[0].to(_device(start))
+    seeds = [derive_seed(params.run.seed, *purpose, "fake", row) for row in range(n)]
+
+    def part(first: int) -> Examples:
+        real_BT, own = real_NT[first : first + AT_ONCE], seeds[first : first + AT_ONCE]
+        fake_BT = continued(start.model, real_BT, settings.prompt_length, own)
+        return Examples(discriminator.read(real_BT), discriminator.read(fake_BT))
+
+    with torch_threads(params.run.threads), workers() as pool, track(f"{SHOWN}, {split} texts", n) as show:
+        parts = []
+        for found in pool.map(part, range(0, n, AT_ONCE)):
+            parts.append(found)
+            show(min(n, len(parts) * AT_ONCE), {})
+    return Examples.joined(parts)
+
+
+def course(params: AdversarialParams) -> Course:
+    return Course(
+        bar=params.min_auc,
+        updates=params.critic_updates,
+        looks=params.critic_looks,
+        rounds=params.critic_rounds,
+        batch_size=params.critic_batch_size,
+        learning_rate=params.critic_learning_rate,
+    )
+
+
+def _device(bundle: Bundle) -> torch.device:
+    return next(bundle.model.parameters()).device
