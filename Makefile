@@ -22,7 +22,7 @@ COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline bench study-moe study-gan study-adversarial test check ui promote rollback serve up down image clean
+.PHONY: help setup pipeline bench study-moe study-gan study-adversarial study-oracle test check ui promote rollback serve up down image clean
 
 help: ## list the targets
 	@echo "troupe: text in, a judged, registered and promoted small language model out"
@@ -66,6 +66,9 @@ study-adversarial: $(STAMP) ## adversarial refinement beside its controls: withi
 
 study-gan: $(STAMP) ## what is said of GAN and WGAN, measured on points: minutes, into studies/results
 	@$(BIN)/python -m studies.gan $(STUDY)
+
+study-oracle: $(STAMP) ## SeqGAN's oracle experiment over temperature: within 8 minutes, into studies/results
+	@$(BIN)/python -m studies.oracle $(STUDY)
 
 test: check ## lint, types, import contract and every test, a whole small pipeline among them
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
