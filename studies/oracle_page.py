@@ -36,9 +36,10 @@ CNN, and updates are fewer: the arm `seqgan` has SeqGAN's reward, not its budget
 Curves: {curves}. Yu et al. 2017, "SeqGAN: Sequence Generative Adversarial Nets with Policy Gradient",
 arXiv:1609.05473; its code divides by sequence_length * batch_size (pretrain_loss in target_lstm.py), hence nats per
 token. Nie et al. 2019, "RelGAN: Relational Generative Adversarial Networks for Text Generation", ICLR."""
-BY_HAND = """The likelihood model's rate and decay: of seven settings, the best by one seed's validation sequences. The
-rates of the arms: in pilots on one seed, three times these rates took the generators further from the start and
-further behind the curve. No step of an arm is selected: its curve is that of its last. Everything else: beforehand."""
+BY_HAND = """In pilots with one seed, on another draw of the oracle: the likelihood model's rate and decay, the best of
+seven settings by validation sequences; and the rates of the arms, for three times these rates took the generators
+further from their start and further behind the curve. No step of an arm is selected: its curve is that of its last. Everything
+else: beforehand."""
 
 
 def sections(settings: Settings, results: Results, picture: str) -> Iterator[str]:
