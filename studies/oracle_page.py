@@ -38,8 +38,8 @@ arXiv:1609.05473; its code divides by sequence_length * batch_size (pretrain_los
 token. Nie et al. 2019, "RelGAN: Relational Generative Adversarial Networks for Text Generation", ICLR."""
 BY_HAND = """In pilots with one seed, on another draw of the oracle: the likelihood model's rate and decay, the best of
 seven settings by validation sequences; and the rates of the arms, for three times these rates took the generators
-further from their start and further behind the curve. No step of an arm is selected: its curve is that of its last. Everything
-else: beforehand."""
+further from their start and further behind the curve. By the time that they take: updates, looks and how many
+temperatures. No step of an arm is selected: its curve is that of its last."""
 
 
 def sections(settings: Settings, results: Results, picture: str) -> Iterator[str]:
