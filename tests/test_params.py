@@ -72,6 +72,8 @@ def test_overrides_leave_the_file_alone() -> None:
         ("  processes: ", "  processes: 7 #", "must be divisible by run.processes (7)"),
         ("  prompt_length: ", "  prompt_length: 100000 #", "must not exceed model.block_size"),
         ("  bpb_margin: ", "  bpb_margin: .nan #", "promote.bpb_margin"),
+        ("  temperatures: [", "  temperatures: [1.0, ", "evaluate.temperatures: each must be another than 1"),
+        ("  temperatures: [", "  temperatures: [0.5, 0.5, ", "evaluate.temperatures: each must be another than 1"),
     ],
 )
 def test_a_fault_names_file_and_field(edited: Callable[[str, str], Path], old: str, new: str, says: str) -> None:

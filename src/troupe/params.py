@@ -207,7 +207,7 @@ class EvaluateParams(Section):
     @classmethod
     def each_another_than_1(cls, temperatures: list[float]) -> list[float]:
         if len({1.0, *temperatures}) <= len(temperatures):
-            raise ValueError(f"each must be another than 1, at which models are always measured, got {temperatures}")
+            raise ValueError(f"each must be another than 1 (always measured) and than the others, got {temperatures}")
         return temperatures
 
 
