@@ -44,7 +44,7 @@ def control(accuracy: float) -> dict[str, Any]:
 def metrics(temperatures: Sequence[float] = (0.7, 1.0)) -> dict[str, Any]:
     quality = dict.fromkeys(TEXTS, 0.5)
     both = {split: {"bpb": 1.4, **judged(0.7)} for split in ("validation", "test")}
-    model = {"weights_sha256": "ab" * 32, "parameters": 2_010_000, "quality": quality, **both}
+    model = {"weights_sha256": "ab" * 32, "parameters": 2_010_000, "candidates": 1, "quality": quality, **both}
     points = [{"temperature": t, "accuracy": 0.6 + t / 10, **quality, "bits": 2 + t} for t in temperatures]
     curve = {
         "judges": ["linear", "boosted"],
@@ -217,6 +217,14 @@ def test_every_family_stands_beside_the_worst_which_is_marked(reports: Path) -> 
     assert text.count('<td><span class="model">0.700</span></td>') == len(MODEL_STAGES)
     assert text.count('<td><span class="">0.690</span></td>') == len(MODEL_STAGES)
     assert "worst judge (boosted); 50 % is guessing" in text
+
+
+def test_a_model_that_draws_among_candidates_is_marked(reports: Path) -> None:
+    assert "draws among" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    figures = metrics()
+    figures["models"]["adversarial"] = figures["models"]["moe"] | {"candidates": 8}
+    write_json(reports / "metrics.json", figures)
+    assert "<small>draws among 8</small>" in render_report(reports, None, provenance()).read_text(encoding="utf-8")
 
 
 def test_without_a_curve_there_is_no_mention_of_one(reports: Path) -> None:

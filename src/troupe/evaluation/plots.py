@@ -120,7 +120,7 @@ def judge(metrics: Mapping[str, Any]) -> Figure:
     rows = [("real text", controls["real_against_real"], GREY)]
     rows += [(name, metrics["models"][name]["test"]["judge"], COLOURS[name]) for name in MODEL_STAGES]
     rows.append(("known bad", controls["known_bad"], GREY))
-    figure, axes = _figure("Worst judge's accuracy on test text (towards 0.5 is better)", height=0.9 + 0.32 * len(rows))
+    figure, axes = _figure("Worst judge on test text (towards 0.5 is better)", height=0.9 + 0.32 * len(rows))
     for y, (_, ruling, colour) in enumerate(rows):
         axes.plot([ruling["low"], ruling["high"]], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
         axes.plot(ruling["accuracy"], y, "o", color=colour, markersize=6.5)
@@ -158,6 +158,7 @@ def judge_over_temperature(over_temperature: Mapping[str, Any]) -> Figure:
         axes.plot(*zip(*at, strict=True), "o-", color=COLOURS[name], label=name, linewidth=1.5, markersize=4)
     floor = over_temperature["real_text"]["accuracy"]
     axes.axhline(floor, color=GREY, linewidth=0.8, linestyle=(0, (2, 3)), label="real text")
+    axes.set_xticks([point["temperature"] for point in over_temperature["models"][MODEL_STAGES[0]]])
     axes.set_xlabel("temperature")
     axes.set_ylabel("judge accuracy")
     axes.legend(fontsize=8)

@@ -71,6 +71,7 @@ def rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             "model": True,
             "candidate": name == metrics["candidate"]["stage"],
             "parameters": model["parameters"],
+            "candidates": model["candidates"],
             "bpb": model["test"]["bpb"],
             "judge": model["test"]["judge"],
             "judges": model["test"]["judges"],

@@ -20,7 +20,7 @@ from troupe.evaluation.referee import description
 from troupe.evaluation.report import caveats, render_report, rows
 from troupe.evaluation.samples import write_samples
 from troupe.evaluation.windows import find_places
-from troupe.evaluation.writing import CONTROLS, REAL, Writing
+from troupe.evaluation.writing import CONTROLS, REAL, Writing, candidates
 from troupe.files import read_json, write_json
 from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, TOKENS, USAGE, model_dir
 from troupe.models.bundle import TOKENIZER, Bundle, load_bundle
@@ -82,6 +82,7 @@ def of_model(bundle: Bundle, bpb: Mapping[str, float], judged: Figures, stage: s
     return {
         "weights_sha256": bundle.sha256,
         "parameters": size(bundle),
+        "candidates": candidates(bundle),
         **{split: {"bpb": bpb[split], **judged["rulings"][stage][split]} for split in HELD_OUT},
         "quality": judged["quality"][stage],
     }
