@@ -132,7 +132,7 @@ def new_game(arm: Arm, bench: Bench) -> Game:
         params,
         derive_seed(world.seed, "study", "game"),
         settings.rules_of(arm),
-        reference=None if arm.literal else world.reference,
+        references=() if arm.literal else world.discriminator.features.references,
         tokenizer=None if arm.literal else world.text.tokenizer,
         bounds=UNBOUNDED if arm.literal else bounds,
     )
@@ -153,7 +153,7 @@ def learning(arm: Arm, world: World) -> Learn:
 
 
 def judge(bench: Bench) -> Judge:
-    return lambda model: bench.selection(Writer(model, bench.world.discriminator, 1, 1.0))
+    return lambda model: bench.selection(Writer(model, bench.world.discriminator, 1, 1.0, 1))
 
 
 def told(outcome: Outcome) -> Figures:
@@ -179,7 +179,7 @@ def continued(bench: Bench, steps: int) -> GPT:
 def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
     """Everything that the page says of an arm; at the other temperatures too, where it has none of its own."""
     world, settings = bench.world, bench.settings
-    writer = Writer(learned.model, learned.discriminator, arm.candidates, 1.0)
+    writer = Writer(learned.model, learned.discriminator, arm.candidates, 1.0, arm.span)
     chosen = best_temperature(writer, bench) if arm.temperature == "best" else {"temperature": arm.temperature}
     writer = writer.at(chosen["temperature"])
     told_of, texts = bench.heard(writer.write, settings.judging.seeds)

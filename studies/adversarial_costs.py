@@ -13,7 +13,7 @@ from studies.adversarial_settings import Arm, Settings
 from troupe.inspection.attention import attention_costs
 from troupe.inspection.structure import parts, without_weights
 from troupe.models.config import GPTConfig
-from troupe.models.features import N_SCALAR
+from troupe.models.features import PER_REFERENCE
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
 
@@ -29,8 +29,9 @@ class Costs:
         config = GPTConfig(settings.text.vocab_size, **settings.model.model_dump())
         small = replace(config, **settings.small.model_dump())
         self.generator, self.reference = forward_macs(config), forward_macs(small)
-        E, H, F = settings.game.critic_embd, settings.game.critic_hidden, small.n_embd + N_SCALAR
-        self.critic = F * E + 4 * H * (2 * E + H) + H
+        E, H, F = settings.game.critic_embd, settings.game.critic_hidden, 2 * PER_REFERENCE
+        self.critic = 4 * H * (E + F + H) + H + F * (F + 3) // 2
+        self.reading = self.generator + self.reference  # of the two references
         self.token_of_likelihood = TRAINING * self.generator
 
     def arm(self, arm: Arm) -> int:
@@ -43,7 +44,7 @@ class Costs:
 
     def game(self, arm: Arm) -> int:
         params, rules = self.settings.game_of(arm), self.settings.rules_of(arm)
-        g, c, r = self.generator, self.critic, 0 if arm.literal else self.reference
+        g, c, r = self.generator, self.critic, 0 if arm.literal else self.reading
         step = 2 * g  # to see whether the cap is kept
         learns = {
             "reinforce": (1 + rules.replay) * (TRAINING * g + g + r + c) + 2 * g + step,
@@ -68,7 +69,7 @@ class Costs:
         length = game.prompt_length + game.sequence_length
         updates = params.updates * (params.looks + params.more)  # at most
         shown = 2 * params.batch_size * updates * TRAINING * self.critic
-        return length * (params.texts * (self.generator + 2 * self.reference) + shown)
+        return length * (params.texts * (self.generator + 2 * self.reading) + shown)
 
 
 def dearest(settings: Settings, arms: Iterable[Arm]) -> int:

@@ -5,12 +5,11 @@ other half of validation text. B sequences, T tokens, N places.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from studies.adversarial_settings import Common, Judging
 from studies.adversarial_text import Role, Text
@@ -24,45 +23,38 @@ from troupe.evaluation.frechet import frechet_distance, text_features
 from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.evaluation.quality import Yardstick, make_yardstick, measure
 from troupe.evaluation.referee import Trial, Write, floor_trials, referee, writer_trials
-from troupe.evaluation.windows import Places, Sample, continuations, find_places, markov, sampler
+from troupe.evaluation.windows import Places, Sample, continuations, find_places, markov
+from troupe.models.bundle import Bundle, Resampling
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
-from troupe.resampling import effective_candidates, resample
-from troupe.seeding import derive_seed, generator
-
-AT_ONCE = 512  # sequences that are written side by side where each place has several candidates
+from troupe.resampling import effective_candidates, write
+from troupe.seeding import derive_seed
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A generator and how it writes; with one candidate the discriminator is not asked."""
+    """A generator and how it writes: of `candidates` continuations of `span` tokens the discriminator's score draws
+    one; with one candidate it is not asked."""
 
     model: GPT
     discriminator: Discriminator
     candidates: int
     temperature: float
+    span: int
 
     def at(self, temperature: float) -> "Writer":
-        return Writer(self.model, self.discriminator, self.candidates, temperature)
+        return replace(self, temperature=temperature)
 
     def sample(self) -> Sample:
+        """As a registered model does it."""
+        context = self.discriminator.features.context
+        how = Resampling(self.discriminator, self.candidates, self.span, context)
+        bundle = Bundle(self.model, self.discriminator.tokenizer, {}, "", how)
         decoding = Decoding(temperature=self.temperature)
-        return sampler(decoding) if self.candidates == 1 else partial(self._of_candidates, decoding)
+        return lambda _, ids_BT, n_new, seeds: write(bundle, ids_BT, n_new, decoding, seeds)
 
     def write(self, places: Places, seed: int) -> list[str]:
         return continuations(self.model, places, seed, self.sample())
-
-    def _of_candidates(self, decoding: Decoding, model: GPT, ids_BT: Tensor, n_new: int, seeds: list[int]) -> Tensor:
-        rows = max(1, AT_ONCE // self.candidates)
-        parts = [slice(i, i + rows) for i in range(0, len(ids_BT), rows)]
-        return torch.cat([self._one_each(decoding, model, ids_BT[at], n_new, seeds[at]) for at in parts])
-
-    def _one_each(self, decoding: Decoding, model: GPT, ids_BT: Tensor, n_new: int, seeds: list[int]) -> Tensor:
-        several = [derive_seed(seed, "candidate", number) for seed in seeds for number in range(self.candidates)]
-        written = generate(model, ids_BT.repeat_interleave(self.candidates, 0), n_new, decoding, several)
-        shape = (-1, self.candidates)
-        ids_NKT, score_NK = (torch.unflatten(x, 0, shape) for x in (written, self.discriminator.scores(written)))
-        return resample(ids_NKT, score_NK, generator(seeds[0], "resample"))
 
 
 class Bench:

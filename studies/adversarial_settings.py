@@ -27,6 +27,7 @@ class Arm(Section):
     game: dict[str, Any] = Field(default_factory=dict)
     rules: dict[str, Any] = Field(default_factory=dict)
     among: Count = 8  # candidates of which distillation draws what the generator learns
+    span: Count = 64  # tokens that are drawn together among candidates
     candidates: Count = 1  # of which one is drawn by the discriminator's score when it writes; 1: it writes as it is
     temperature: Temperature | Literal["best"] = 1.0  # best: of `temperatures`, by the judges of validation text
 

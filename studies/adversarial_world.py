@@ -17,12 +17,11 @@ from studies.adversarial_settings import Beginning
 from studies.adversarial_text import Role, Text, load_text
 from studies.jobs import Figures
 from troupe.adversarial.discrimination import Examples, Verdict
-from troupe.adversarial.game import HELD_OUT
+from troupe.adversarial.game import HELD_OUT, critic_of
 from troupe.adversarial.teaching import Course, continued, teach
 from troupe.data.batches import Batches, Ids
 from troupe.files import write_atomic, write_json
 from troupe.models.config import GPTConfig
-from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.reader import Discriminator
@@ -44,9 +43,8 @@ class World:
         config = GPTConfig(self.text.tokenizer.vocab_size, **settings.model.model_dump())
         small = replace(config, **settings.small.model_dump())
         self.likelihood, self.reference, self.independent = GPT(config), GPT(small), GPT(small)
-        features = ReferenceFeatures(self.reference)
-        size = settings.game.critic_embd, settings.game.critic_hidden
-        critic = LSTMDiscriminator(config.vocab_size, *size, features.width)
+        features = ReferenceFeatures(self.likelihood, self.reference)
+        critic = critic_of(config.vocab_size, settings.game, len(features.references))
         self.discriminator = Discriminator(critic, features, self.text.tokenizer)
 
     def networks(self) -> dict[str, nn.Module]:

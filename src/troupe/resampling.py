@@ -105,6 +105,7 @@ def _scores(sampler: Resampling, ids_MT: Tensor, n_new: int, stop: int) -> Tenso
     ends_M = ids_MT.size(1) - (ids_MT[:, -n_new:] == stop).sum(1)
     score_M = torch.empty(len(ids_MT), device=ids_MT.device)
     for end in torch.unique(ends_M).tolist():  # texts of one length together: none is read with padding of others
-        rows_M = ends_M == end
-        score_M[rows_M] = sampler.discriminator.scores(ids_MT[rows_M, max(0, end - sampler.context) : end])
+        rows_M, first = ends_M == end, max(0, end - sampler.context)
+        given = max(0, ids_MT.size(1) - n_new - first)  # all candidates share it
+        score_M[rows_M] = sampler.discriminator.scores(ids_MT[rows_M, first:end], given)
     return score_M

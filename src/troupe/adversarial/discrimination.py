@@ -85,9 +85,10 @@ def pretrain(
     schedule: Schedule,
     rng: torch.Generator,
     tell: Callable[[Verdict], None] = lambda verdict: None,
+    score: Score | None = None,
 ) -> Verdict:
     """Train until there is a signal, or to the end of the schedule; the caller goes no further without one. `tell`
-    hears what is found at each look.
+    hears what is found at each look; `score` is as in `update`.
 
     The chance of a signal where there is none stays below 1 - confidence however often it is looked: the interval of
     each of n looks has the confidence 1 - (1 - confidence) / n (Bonferroni).
@@ -96,7 +97,7 @@ def pretrain(
     for look in range(1, schedule.looks + 1):
         for _ in range(schedule.updates):
             real, fake = (draw(read, schedule.batch_size, rng) for read in (train.real, train.fake))
-            update(critic, objective, optimizer, Examples(real, fake), rng)
+            update(critic, objective, optimizer, Examples(real, fake), rng, score)
         interval = auc_interval(scores(critic, held_out.real), scores(critic, held_out.fake), confidence)
         verdict = Verdict(interval, look * schedule.updates, schedule.bar)
         tell(verdict)

@@ -8,6 +8,7 @@ Shapes: B sequences, T tokens (prompt and continuation), P tokens of prompt, S g
 
 import copy
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from troupe.data.batches import Batches, Ids, Shards
 from troupe.data.tokenizer import Tokenizer
 from troupe.decoding import Decoding, generate
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
-from troupe.models.features import Read, ReferenceFeatures, no_features
+from troupe.models.features import PER_REFERENCE, Read, ReferenceFeatures, no_features
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import canonical
 from troupe.models.switchhead import routers
@@ -38,6 +39,12 @@ class Sampled(NamedTuple):
     logp_B: Tensor
 
 
+def critic_of(vocab_size: int, params: GameParams, references: int) -> LSTMDiscriminator:
+    """Untrained, of the size that `params` say, for texts of their prompt and sequence."""
+    size = params.critic_embd, params.critic_hidden
+    return LSTMDiscriminator(vocab_size, *size, PER_REFERENCE * references, params.prompt_length)
+
+
 class Game:
     """The generator starts as a copy of `start`, the discriminator from the seed. Every random draw has a name."""
 
@@ -49,14 +56,14 @@ class Game:
         params: GameParams,
         seed: int,
         rules: Reinforce = PLAIN,
-        reference: GPT | None = None,
+        references: Sequence[GPT] = (),
         tokenizer: Tokenizer | None = None,
         bounds: Bounds | None = None,
     ) -> None:
-        """`rules`: how the generator learns. `reference`: the discriminator also reads what this model says of each
-        token; it must have been trained on text disjoint from `train_ids` (features.ReferenceFeatures). `tokenizer`:
-        the discriminator reads texts as this one spells them, whoever wrote them (reader.canonical). `bounds`: by
-        default those of `params`.
+        """`rules`: how the generator learns. `references`: the discriminator also reads what these models say of
+        each token; they must have been trained on text disjoint from `train_ids` (features.ReferenceFeatures).
+        `tokenizer`: the discriminator reads texts as this one spells them, whoever wrote them (reader.canonical).
+        `bounds`: by default those of `params`.
 
         Raises CorpusError if a split is shorter than a prompt and its continuation.
         """
@@ -69,9 +76,8 @@ class Game:
         self.generator = copy.deepcopy(self.start)
         for router in routers(self.generator):
             router.requires_grad_(not self.rules.freeze_routers)
-        features = ReferenceFeatures(reference) if reference else None
-        self.features, width = features or no_features, features.width if features else 0
-        self.critic = LSTMDiscriminator(start.config.vocab_size, params.critic_embd, params.critic_hidden, width)
+        self.features = ReferenceFeatures(*references) if references else no_features
+        self.critic = critic_of(start.config.vocab_size, params, len(references))
         init_discriminator(self.critic, generator(seed, "adversarial", "critic"))
         self.critic.to(self.device)
         self.objective = objective_from(params)
@@ -86,6 +92,8 @@ class Game:
         whole = max(1, len(validation_ids) // length - 1)  # side by side, each once
         held_out = Batches(validation_ids, length, min(HELD_OUT, whole), derive_seed(seed, "adversarial", "held out"))
         self.held_out_BT = held_out.batches(0)[0].to(self.device)
+        if references:
+            self.critic.standardise(self.read(self.real(0)).features_NTF)
 
     def real(self, draw: int) -> Tensor:
         """Real sequences ids_BT of the training split. Draws are numbered: a game that resumes sees the same ones."""

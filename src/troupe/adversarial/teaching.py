@@ -42,15 +42,21 @@ def teach(
     """Train a critic, from nothing, by cross-entropy; what it found. It is left as it was where cross-entropy on
     `held_out` was least since it had a signal, or untrusted, at the end of the course, if it never had one.
 
+    It learns from every prefix, so that the score of a text that goes on means what that of a whole one does.
     `tell(updates, verdict)` is called after each round, with how many updates there have been.
     """
     init_discriminator(critic, rng)
+    if critic.evidence is not None:
+        critic.standardise(train.real.features_NTF)
     objective = GAN()
     optimizer, done = objective.optimizer(critic.parameters(), course.learning_rate), 0
 
     def rounds(bar: float, looks: int) -> Verdict:
         schedule = Schedule(bar, course.updates, looks, course.batch_size)
-        return pretrain(critic, objective, optimizer, train, held_out, schedule, rng, told)
+        return pretrain(critic, objective, optimizer, train, held_out, schedule, rng, told, of_every_prefix)
+
+    def of_every_prefix(x_BTX: Tensor) -> Tensor:
+        return critic.prefix_scores(x_BTX)[:, critic.n_given :]
 
     def told(verdict: Verdict) -> None:
         tell(done + verdict.updates, verdict)

@@ -1,6 +1,6 @@
 """A stage's model on disk: model.safetensors, config.json (with the digest of the weights) and tokenizer.json.
 
-A model that writes by resampling has two files more, its sampler: critic.safetensors and reference.safetensors, the
+A model that writes by resampling has files more, its sampler: critic.safetensors and reference-1.safetensors, ..., the
 discriminator that chooses among candidates. Their shapes and digests stand in config.json too.
 """
 
@@ -25,7 +25,7 @@ from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
-CRITIC, REFERENCE = SAMPLER = "critic.safetensors", "reference.safetensors"
+CRITIC = "critic.safetensors"
 REMEDY = "restore it with `dvc checkout`, or run the stage that writes it again"
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -102,7 +102,7 @@ def identity(config: dict[str, Any]) -> str:
 def found_identity(folder: Path) -> str:
     """The identity that a bundle has by the files that are there, whatever digests config.json says they have."""
     config = read_json(folder / CONFIG)
-    found = {name: sha256_file(folder / name) for name in files_of(config) if name in (WEIGHTS, *SAMPLER)}
+    found = {name: sha256_file(folder / name) for name in files_of(config) if name not in (CONFIG, TOKENIZER)}
     config["weights_sha256"] = found.pop(WEIGHTS)
     if found:
         config["resampling"]["sha256"] = found
@@ -111,22 +111,22 @@ def found_identity(folder: Path) -> str:
 
 def files_of(config: dict[str, Any]) -> tuple[str, ...]:
     """The names of a bundle's files."""
-    return WEIGHTS, CONFIG, TOKENIZER, *(SAMPLER if "resampling" in config else ())
+    return WEIGHTS, CONFIG, TOKENIZER, *config.get("resampling", {}).get("sha256", {})
 
 
 def _write_sampler(folder: Path, resampling: Resampling) -> dict[str, Any]:
     """Its entry in config.json; the tokenizer is the bundle's."""
-    critic, reference = resampling.discriminator.critic, resampling.discriminator.features.reference
-    architecture, dims = dimensions_of(reference)
+    critic, references = resampling.discriminator.critic, resampling.discriminator.features.references
+    shapes = [dimensions_of(reference) for reference in references]
     return {
         "candidates": resampling.candidates,
         "span": resampling.span,
         "context": resampling.context,
         "critic": critic.dimensions(),
-        "reference": {"architecture": architecture, "model": dims},
+        "references": [{"architecture": architecture, "model": dims} for architecture, dims in shapes],
         "sha256": {
-            CRITIC: _write_weights(folder / CRITIC, critic),
-            REFERENCE: _write_weights(folder / REFERENCE, reference),
+            name: _write_weights(folder / name, network)
+            for name, network in zip(_sampler_files(len(references)), (critic, *references), strict=True)
         },
     }
 
@@ -135,16 +135,21 @@ def _read_sampler(
     folder: Path, sampler: dict[str, Any], tokenizer: Tokenizer, device: str | torch.device
 ) -> Resampling:
     try:
-        features = ReferenceFeatures(_build(folder / CONFIG, sampler["reference"]))
+        features = ReferenceFeatures(*[_build(folder / CONFIG, reference) for reference in sampler["references"]])
+        files = _sampler_files(len(features.references))
         critic = LSTMDiscriminator(**sampler["critic"], n_feature=features.width)
-        digests = [sampler["sha256"][name] for name in SAMPLER]
+        digests = [sampler["sha256"][name] for name in files]
         how = [sampler[name] for name in ("candidates", "span", "context")]
         resampling = Resampling(Discriminator(critic, features, tokenizer), *how)
     except (KeyError, TypeError, ParamsError):
         raise ArtifactError(f"{folder / CONFIG}: not the description of a sampler; {REMEDY}") from None
-    for network, name, digest in zip((critic, features.reference), SAMPLER, digests, strict=True):
+    for network, name, digest in zip((critic, *features.references), files, digests, strict=True):
         _filled(network, folder / name, digest, device)
     return resampling
+
+
+def _sampler_files(references: int) -> list[str]:
+    return [CRITIC, *(f"reference-{number}.safetensors" for number in range(1, references + 1))]
 
 
 def _build(path: Path, config: Any) -> GPT:

@@ -1,8 +1,10 @@
-"""What a frozen reference language model says of each token: features that a discriminator reads beside the token.
+"""What frozen language models say of each token: features that a discriminator reads beside the token.
 
 Text sampled at temperature 1 has the right words in nearly the right order; what gives it away is how it sits in the
 distribution it should come from, which a small LSTM cannot learn from a few thousand sequences and a language model
-knows. Axes: N or B sequences, T tokens, V vocabulary, D width of the reference, F = 3 + D features.
+knows. Two references that learned differently say more than one: to the one that the generator resembles, generated
+text is less surprising than to the other, and real text is not. Axes: N or B sequences, T tokens, V vocabulary, F = 3
+features of every reference.
 """
 
 import math
@@ -16,42 +18,44 @@ from troupe.models.gpt2 import GPT
 from troupe.models.mode import evaluating
 
 Features = Callable[[Tensor], Tensor]  # ids_BT -> features_BTF
-N_SCALAR = 3
+PER_REFERENCE = 3
 
 
 class ReferenceFeatures:
-    """features_BTF of each token: under the prediction of the tokens before it, the token's surprisal -ln p, the
-    entropy of that prediction and ln(1 + tokens that were likelier), in nats; and the reference's last hidden state
-    after reading the token.
+    """features_BTF of each token: under each reference's prediction from the tokens before it, the token's surprisal
+    -ln p, the entropy of that prediction and ln(1 + tokens that were likelier), in nats.
 
-    The first token is predicted from nothing: its three scalars are those of the uniform distribution, with the rank in
-    the middle. All are bounded: the surprisal is cut at 2 ln V (an even guess is ln V), the hidden state has a root
-    mean square of 1.
+    The first token is predicted from nothing: its features are those of the uniform distribution, with the rank in the
+    middle. All are bounded: the surprisal is cut at 2 ln V (an even guess is ln V).
 
-    The reference must have been trained on text *disjoint* from the real class of the discriminator: text that it
-    remembers is more probable to it than any other, and the discriminator would tell memory, not quality. The
+    References must have been trained on text *disjoint* from the real class of the discriminator: text that they
+    remember is more probable to them than any other, and the discriminator would tell memory, not quality. The
     generator under training is no reference either: it changes.
     """
 
-    def __init__(self, reference: GPT) -> None:
-        self.reference = reference
-        self.width = N_SCALAR + reference.config.n_embd
+    def __init__(self, *references: GPT) -> None:
+        self.references = references
+        self.width = PER_REFERENCE * len(references)
+        self.context = min(reference.config.block_size for reference in references)
 
     @torch.no_grad()
     def __call__(self, ids_BT: Tensor) -> Tensor:
-        """Raises ValueError if the sequences are longer than the reference's context."""
-        with evaluating(self.reference):
-            hidden_BTD = self.reference.hidden(ids_BT)
-        logp_BTV = self.reference.read_out(hidden_BTD).float().log_softmax(-1)
-        logp_BTV = torch.cat([torch.full_like(logp_BTV[:, :1], -math.log(logp_BTV.size(-1))), logp_BTV[:, :-1]], dim=1)
-        logp_BT1 = logp_BTV.gather(-1, ids_BT.unsqueeze(-1))
-        entropy_BT1 = torch.special.entr(logp_BTV.exp()).sum(-1, keepdim=True)
-        # Equals count half, so that the first token's rank is in the middle.
-        above, equal = (logp_BTV > logp_BT1).sum(-1, keepdim=True), (logp_BTV == logp_BT1).sum(-1, keepdim=True)
-        rank_BT1 = (above + (equal - 1) / 2).log1p()
-        surprisal_BT1 = (-logp_BT1).clamp_max(2 * math.log(logp_BTV.size(-1)))
-        hidden_BTD = hidden_BTD.float() * hidden_BTD.float().square().mean(-1, keepdim=True).clamp_min(1e-12).rsqrt()
-        return torch.cat([surprisal_BT1, entropy_BT1, rank_BT1, hidden_BTD], dim=-1)
+        """Raises ValueError if the sequences are longer than the context of a reference."""
+        return torch.cat([said_by(reference, ids_BT) for reference in self.references], dim=-1)
+
+
+def said_by(reference: GPT, ids_BT: Tensor) -> Tensor:
+    """(B, T, 3): the features of one reference."""
+    with evaluating(reference):
+        logp_BTV = reference(ids_BT).float().log_softmax(-1)
+    logp_BTV = torch.cat([torch.full_like(logp_BTV[:, :1], -math.log(logp_BTV.size(-1))), logp_BTV[:, :-1]], dim=1)
+    logp_BT1 = logp_BTV.gather(-1, ids_BT.unsqueeze(-1))
+    entropy_BT1 = torch.special.entr(logp_BTV.exp()).sum(-1, keepdim=True)
+    # Equals count half, so that the first token's rank is in the middle.
+    above, equal = (logp_BTV > logp_BT1).sum(-1, keepdim=True), (logp_BTV == logp_BT1).sum(-1, keepdim=True)
+    rank_BT1 = (above + (equal - 1) / 2).log1p()
+    surprisal_BT1 = (-logp_BT1).clamp_max(2 * math.log(logp_BTV.size(-1)))
+    return torch.cat([surprisal_BT1, entropy_BT1, rank_BT1], dim=-1)
 
 
 def no_features(ids_BT: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from troupe.data.tokenizer import Tokenizer
 from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.features import Read, ReferenceFeatures
 
+AT_ONCE = 256  # sequences whose states are held at a time
+
 
 @dataclass(frozen=True)
 class Discriminator:
@@ -22,13 +24,29 @@ class Discriminator:
     tokenizer: Tokenizer
 
     def read(self, ids_BT: Tensor) -> Read:
-        """Of the last tokens, as many as the reference can read."""
-        context = self.features.reference.config.block_size
-        return Read.of(canonical(self.tokenizer, ids_BT[:, -context:]), self.features)
+        """To learn from: of the last tokens, as many as the references can read, cut where nearly all texts end."""
+        return Read.of(canonical(self.tokenizer, ids_BT[:, -self.features.context :]), self.features)
 
-    def scores(self, ids_BT: Tensor) -> Tensor:
-        """score_B: ln of the odds that a text is real, of a critic that was trained by cross-entropy."""
-        return scores(self.critic, self.read(ids_BT))
+    @torch.no_grad()
+    def scores(self, ids_BT: Tensor, n_given: int | None = None) -> Tensor:
+        """score_B of each text to its last token: ln of the odds that it is real, of a critic that was trained by
+        cross-entropy. The first `n_given` tokens are no evidence; by default as many as in training."""
+        context = self.features.context
+        ids_BL, length_B = spelt(self.tokenizer, ids_BT[:, -context:])
+        read = Read.of(ids_BL[:, :context], self.features)
+        parts = torch.split(torch.arange(len(ids_BT), device=ids_BT.device), AT_ONCE)
+        texts = (self.critic.embed(*read.rows(rows_B)) for rows_B in parts)
+        scores_BL = torch.cat([self.critic.prefix_scores(x_BTX, n_given) for x_BTX in texts])
+        return scores_BL.gather(1, length_B.clamp_max(context).unsqueeze(1) - 1).squeeze(1)
+
+
+def spelt(tokenizer: Tokenizer, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """The same texts as the tokenizer spells them: (ids_BL, length_B), shorter ones filled up with their last token."""
+    rows = [tokenizer.encode(tokenizer.decode(ids)) for ids in ids_BT.tolist()]
+    longest = max(map(len, rows))
+    filled = [row + row[-1:] * (longest - len(row)) for row in rows]
+    device = ids_BT.device
+    return torch.tensor(filled, device=device), torch.tensor([len(row) for row in rows], device=device)
 
 
 def canonical(tokenizer: Tokenizer, ids_BT: Tensor) -> Tensor:
@@ -39,12 +57,12 @@ def canonical(tokenizer: Tokenizer, ids_BT: Tensor) -> Tensor:
     that nearly all have; the last token of a shorter one is repeated. Real text is spelt so already, and cut alike.
     """
     length = ids_BT.size(1) - ids_BT.size(1) // 8
-    rows = [tokenizer.encode(tokenizer.decode(ids))[:length] for ids in ids_BT.tolist()]
-    return torch.tensor([row + row[-1:] * (length - len(row)) for row in rows], device=ids_BT.device)
+    ids_BL, _ = spelt(tokenizer, ids_BT)
+    return torch.cat([ids_BL, ids_BL[:, -1:].expand(-1, length)], dim=1)[:, :length]
 
 
 @torch.no_grad()
-def scores(critic: LSTMDiscriminator, read: Read, at_once: int = 256) -> Tensor:
+def scores(critic: LSTMDiscriminator, read: Read, at_once: int = AT_ONCE) -> Tensor:
     """score_N of sequences that are read already, in the unit of the objective that trained the critic."""
     pieces = torch.split(torch.arange(len(read.ids_NT), device=read.ids_NT.device), at_once)
     return torch.cat([critic.score(critic.embed(*read.rows(rows_B))) for rows_B in pieces])

@@ -47,7 +47,7 @@ def new_game(start: Bundle, discriminator: Discriminator, signal: bool, params: 
         settings.model_copy(update={"steps": steps, **warmup}),
         params.run.seed,
         Reinforce(**settings.model_dump(include={*RulesParams.model_fields})),
-        discriminator.features.reference,
+        discriminator.features.references,
         start.tokenizer,
         Bounds(settings.max_bpb_rise, settings.min_distinct, min_auc=settings.min_auc if unproved else 0.0),
     )
