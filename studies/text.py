@@ -8,7 +8,7 @@ from typing import Any
 
 from studies.jobs import SOURCE, code_digest
 from troupe.data.batches import Ids, load_ids, save_ids
-from troupe.data.corpus import SPLITS, Split, read_manifest, split_blocks, write_corpus
+from troupe.data.corpus import Split, read_manifest, split_blocks, write_corpus
 from troupe.data.encoding import cut_pieces, encode_pieces
 from troupe.data.source import describe, read_pieces
 from troupe.data.tokenizer import make_tokenizer
@@ -16,12 +16,17 @@ from troupe.files import read_json, write_json
 from troupe.params import DataParams, TokensParams
 
 CODE = [SOURCE / "data", Path(__file__)]  # what the files of a text depend on
+PARTS: dict[Split, tuple[Split, ...]] = {  # a study without a critic trains on its text too
+    "train": ("train", "critic"),
+    "validation": ("validation",),
+    "test": ("test",),
+}
 META = "meta.json"  # written last: it says that the folder is complete
 
 
 @dataclass(frozen=True)
 class Text:
-    """Token ids and bytes of UTF-8 of every split."""
+    """Token ids and bytes of UTF-8 of the three parts."""
 
     vocab_size: int
     ids: dict[Split, Ids]
@@ -41,11 +46,12 @@ def prepare_text(data: DataParams, tokens: TokensParams, work: Path) -> str:
     if (folder / META).exists():
         return name
     write_corpus(folder, read_pieces(data.source), data.source, source, data.block_bytes)
-    tokenizer = make_tokenizer(tokens.kind, cut_pieces(split_blocks(folder, "train")), tokens.vocab_size)
-    for split in SPLITS:
-        pieces = encode_pieces(tokenizer, cut_pieces(split_blocks(folder, split)), threads=1)
-        save_ids(folder, split, pieces, tokenizer.vocab_size)
-    n_bytes = {split: facts["bytes"] for split, facts in read_manifest(folder)["splits"].items()}
+    tokenizer = make_tokenizer(tokens.kind, cut_pieces(split_blocks(folder, *PARTS["train"])), tokens.vocab_size)
+    for part, splits in PARTS.items():
+        pieces = encode_pieces(tokenizer, cut_pieces(split_blocks(folder, *splits)), threads=1)
+        save_ids(folder, part, pieces, tokenizer.vocab_size)
+    facts = read_manifest(folder)["splits"]
+    n_bytes = {part: sum(facts[split]["bytes"] for split in splits) for part, splits in PARTS.items()}
     write_json(folder / META, {"vocab_size": tokenizer.vocab_size, "bytes": n_bytes})
     return name
 
@@ -53,4 +59,4 @@ def prepare_text(data: DataParams, tokens: TokensParams, work: Path) -> str:
 def load_text(folder: Path) -> Text:
     """What `prepare_text` wrote. Raises ArtifactError if it is not whole."""
     meta: dict[str, Any] = read_json(folder / META)
-    return Text(meta["vocab_size"], {split: load_ids(folder, split) for split in SPLITS}, meta["bytes"])
+    return Text(meta["vocab_size"], {part: load_ids(folder, part) for part in PARTS}, meta["bytes"])

@@ -113,19 +113,22 @@ def split_beginning(directory: Path, split: Split, n_bytes: int) -> str:
     return "".join(taken)
 
 
-def split_blocks(directory: Path, split: Split) -> Iterator[str]:
-    """The text of one split, block by block.
+def split_blocks(directory: Path, *splits: Split) -> Iterator[str]:
+    """The text of one split, or of several together, block by block in the order of the text.
 
     Raises ArtifactError if the corpus is missing or, after the last block, if it is not the one of the manifest.
     """
     manifest = read_manifest(directory)
-    path, digest = directory / TEXT, hashlib.sha256()
+    path, digests = directory / TEXT, {split: hashlib.sha256() for split in splits}
     for part, block in _read_blocks(path, manifest["block_bytes"]):
-        if part == split:
-            digest.update(block)
+        if part in digests:
+            digests[part].update(block)
             yield block.decode(errors="replace")
-    if digest.hexdigest() != manifest["splits"][split]["sha256"]:
-        raise ArtifactError(f"{path}: its {split} text is not the one in {MANIFEST}; delete {directory} and run again")
+    for split, digest in digests.items():
+        if digest.hexdigest() != manifest["splits"][split]["sha256"]:
+            raise ArtifactError(
+                f"{path}: its {split} text is not the one in {MANIFEST}; delete {directory} and run again"
+            )
 
 
 def _read_blocks(path: Path, block_bytes: int) -> Iterator[tuple[Split, bytes]]:
