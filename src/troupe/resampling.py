@@ -101,11 +101,15 @@ def _chosen(
 
 
 def _scores(sampler: Resampling, ids_MT: Tensor, n_new: int, stop: int) -> Tensor:
-    """score_M of each text up to its end, of which the discriminator reads the last `context` tokens."""
+    """score_M of each text up to its end. The discriminator reads `context` tokens, or as many as there are of them.
+
+    All are read from the same token on, so that evidence of what candidates share adds the same to each. How much that
+    is need not be said, and could not be: spelt anew it may have fewer tokens.
+    """
+    first = max(0, ids_MT.size(1) - sampler.context)
     ends_M = ids_MT.size(1) - (ids_MT[:, -n_new:] == stop).sum(1)
     score_M = torch.empty(len(ids_MT), device=ids_MT.device)
     for end in torch.unique(ends_M).tolist():  # texts of one length together: none is read with padding of others
-        rows_M, first = ends_M == end, max(0, end - sampler.context)
-        given = max(0, ids_MT.size(1) - n_new - first)  # all candidates share it
-        score_M[rows_M] = sampler.discriminator.scores(ids_MT[rows_M, first:end], given)
+        rows_M = ends_M == end
+        score_M[rows_M] = sampler.discriminator.scores(ids_MT[rows_M, first:end], n_given=0)
     return score_M

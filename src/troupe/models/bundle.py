@@ -111,7 +111,8 @@ def found_identity(folder: Path) -> str:
 
 def files_of(config: dict[str, Any]) -> tuple[str, ...]:
     """The names of a bundle's files."""
-    return WEIGHTS, CONFIG, TOKENIZER, *config.get("resampling", {}).get("sha256", {})
+    references = config.get("resampling", {}).get("references", ())
+    return WEIGHTS, CONFIG, TOKENIZER, *(_sampler_files(len(references)) if references else ())
 
 
 def _write_sampler(folder: Path, resampling: Resampling) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def _read_sampler(
         digests = [sampler["sha256"][name] for name in files]
         how = [sampler[name] for name in ("candidates", "span", "context")]
         resampling = Resampling(Discriminator(critic, features, tokenizer), *how)
-    except (KeyError, TypeError, ParamsError):
+    except (KeyError, TypeError, ValueError, ParamsError):
         raise ArtifactError(f"{folder / CONFIG}: not the description of a sampler; {REMEDY}") from None
     for network, name, digest in zip((critic, *features.references), files, digests, strict=True):
         _filled(network, folder / name, digest, device)

@@ -30,7 +30,8 @@ class Discriminator:
     @torch.no_grad()
     def scores(self, ids_BT: Tensor, n_given: int | None = None) -> Tensor:
         """score_B of each text to its last token: ln of the odds that it is real, of a critic that was trained by
-        cross-entropy. The first `n_given` tokens are no evidence; by default as many as in training."""
+        cross-entropy. The first `n_given` tokens, spelt anew, are no evidence; by default as many as in training. Of a
+        text whose spelling is longer than the context, the end is not read."""
         context = self.features.context
         ids_BL, length_B = spelt(self.tokenizer, ids_BT[:, -context:])
         read = Read.of(ids_BL[:, :context], self.features)
