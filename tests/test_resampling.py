@@ -10,10 +10,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from tests.models.samplers import sampler
+from tests.models.samplers import discriminator, sampler
 from troupe import decoding as token_by_token
 from troupe import resampling
-from troupe.data.tokenizer import ByteTokenizer
+from troupe.data.tokenizer import BytePairTokenizer, ByteTokenizer
 from troupe.decoding import Decoding
 from troupe.errors import ParamsError
 from troupe.models.bundle import Bundle, Resampling
@@ -27,12 +27,14 @@ PLAIN, GREEDY = Decoding(), Decoding(greedy=True)
 
 @dataclass(frozen=True)
 class Likes:
-    """A discriminator that knows no more than how much it likes each token; it notes what it was given to read."""
+    """A discriminator that knows no more than how much it likes each token; it notes what it was given to read.
+    All of it is evidence: what candidates share makes no difference."""
 
     score_V: Tensor
     read: list[list[int]]
 
-    def scores(self, ids_BT: Tensor) -> Tensor:
+    def scores(self, ids_BT: Tensor, n_given: int | None = None) -> Tensor:
+        assert n_given == 0
         self.read.extend(ids_BT.tolist())
         return self.score_V[ids_BT].sum(-1).float()
 
@@ -217,6 +219,21 @@ def test_the_discriminator_reads_the_span_and_what_stands_before_it_as_far_as_th
     assert ids_1T[0, 5:].tolist() in texts[4:]
 
 
+def test_what_is_chosen_does_not_depend_on_how_the_text_before_it_is_spelt() -> None:
+    """Nine bytes that the tokenizer spells as three tokens, or these three: to the discriminator it is one text, and
+    all of the span is evidence. The generator is one that takes no notice: every token is as likely."""
+    tokenizer = BytePairTokenizer("bpe", [*(bytes([byte]) for byte in range(256)), b"th", b"the"])
+    gpt = model(tokenizer.vocab_size)
+    torch.nn.init.zeros_(gpt.token_embedding.weight)
+    bundle = Bundle(gpt, tokenizer, {}, "", Resampling(discriminator(tokenizer=tokenizer), 8, span=3, context=16))
+    one, other = (
+        write(bundle, torch.tensor([ids]).expand(40, -1), 3, PLAIN, range(40))[:, -3:]
+        for ids in (list(b"thethethe"), tokenizer.encode("thethethe"))
+    )
+    assert one.equal(other)
+    assert len({tuple(row) for row in one.tolist()}) == 40
+
+
 def test_a_text_ends_where_its_candidate_ended_and_is_scored_up_to_there() -> None:
     """Token 0 ends a text: nothing follows it, in this span or a later one; the discriminator does not read it."""
     bundle = liking(torch.zeros(4), candidates=3, span=4, context=16)
@@ -230,6 +247,14 @@ def test_a_text_ends_where_its_candidate_ended_and_is_scored_up_to_there() -> No
     assert {len(text) for text in read} > {3, 7}
     running = [sum(end >= first for end in ends) for first in (0, 4, 8)]
     assert len(read) == 3 * sum(running)  # nobody writes on at a text that has ended
+
+
+def test_texts_that_have_ended_are_read_from_the_same_token_on() -> None:
+    """Of a prompt of 6 and a span of 4 the last 7 are read: whoever ends early is not shown more of the prompt."""
+    bundle = liking(torch.zeros(8), candidates=64, span=4, context=7)
+    write(bundle, torch.tensor([[6, 5, 4, 3, 2, 1]]), 4, PLAIN, [0], 0)
+    assert {tuple(text[:3]) for text in what_was_read(bundle)} == {(3, 2, 1)}
+    assert {len(text) for text in what_was_read(bundle)} == {3, 4, 5, 6, 7}
 
 
 def test_a_batch_ends_with_the_longest_of_its_texts() -> None:

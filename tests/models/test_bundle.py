@@ -10,19 +10,21 @@ from typing import Any
 import pytest
 import torch
 
-from tests.models.samplers import sampler
+from tests.models.samplers import discriminator, sampler
 from troupe.conversion.attention import convert
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.decoding import Decoding
 from troupe.errors import ArtifactError
-from troupe.files import sha256_file
+from troupe.files import read_json, sha256_file
 from troupe.models.bundle import Resampling, files_of, found_identity, load_bundle, save_bundle
 from troupe.models.config import GPTConfig
+from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.resampling import write
 
 CONFIG = GPTConfig(vocab_size=256, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.1)
+SAMPLER = ("critic.safetensors", "reference-1.safetensors", "reference-2.safetensors")
 EXPERTS = SwitchHeadConfig(n_head=2, head_width=4, n_expert=3, top_k=2, router="sigmoid")
 
 
@@ -158,7 +160,8 @@ def test_a_sampler_comes_back_and_writes_as_before(tmp_path: Path) -> None:
     assert (after.candidates, after.span, after.context) == (before.candidates, before.span, before.context)
     assert after.discriminator.tokenizer is loaded.tokenizer
     assert not after.discriminator.critic.training
-    assert not after.discriminator.features.reference.training
+    assert len(after.discriminator.features.references) == 2
+    assert not any(reference.training for reference in after.discriminator.features.references)
     ids_BT = torch.randint(0, 256, (6, 12), generator=torch.Generator().manual_seed(0))
     scores_B = before.discriminator.scores(ids_BT)
     assert after.discriminator.scores(ids_BT).equal(scores_B)
@@ -167,6 +170,7 @@ def test_a_sampler_comes_back_and_writes_as_before(tmp_path: Path) -> None:
     one, other = (write(bundle, ids_BT, 11, Decoding(), range(6)) for bundle in (loaded, unsaved))
     assert one.equal(other)
     assert loaded.sha256 == sha256 == found_identity(tmp_path)
+    assert set(SAMPLER) < {*files_of(loaded.config)}
     assert sorted(files_of(loaded.config)) == sorted(path.name for path in tmp_path.iterdir())
 
 
@@ -181,7 +185,11 @@ def test_without_a_sampler_the_identity_is_the_digest_of_the_weights(bundle: Pat
 def test_any_other_sampler_is_another_model(tmp_path: Path) -> None:
     one, other = sampler(), sampler(seed=2)
     other_critic = replace(one.discriminator, critic=other.discriminator.critic)
-    other_reference = replace(one.discriminator, features=other.discriminator.features)
+    both = one.discriminator.features.references
+    another, swapped = (
+        replace(one.discriminator, features=ReferenceFeatures(*references))
+        for references in ((both[0], other.discriminator.features.references[1]), both[::-1])
+    )
     samplers: list[Resampling | None] = [
         None,
         one,
@@ -189,7 +197,8 @@ def test_any_other_sampler_is_another_model(tmp_path: Path) -> None:
         sampler(span=6),
         sampler(context=13),
         replace(one, discriminator=other_critic),
-        replace(one, discriminator=other_reference),
+        replace(one, discriminator=another),
+        replace(one, discriminator=swapped),
     ]
     folders = [tmp_path / str(number) for number in range(len(samplers))]
     saved = [save_bundle(at, dense(), ByteTokenizer(), {}, s) for at, s in zip(folders, samplers, strict=True)]
@@ -199,7 +208,19 @@ def test_any_other_sampler_is_another_model(tmp_path: Path) -> None:
     assert save_bundle(tmp_path / "seed", dense(seed=1), ByteTokenizer(), {}, sampler()) != saved[1]
 
 
-@pytest.mark.parametrize("name", ["critic.safetensors", "reference.safetensors"])
+@pytest.mark.parametrize("references", [1, 3])
+def test_as_many_references_come_back_as_there_were(references: int, tmp_path: Path) -> None:
+    before = replace(sampler(), discriminator=discriminator(references=references))
+    save_bundle(tmp_path, dense(), ByteTokenizer(), {}, before)
+    loaded = load_bundle(tmp_path)
+    assert loaded.resampling is not None
+    ids_BT = torch.randint(0, 256, (6, 12), generator=torch.Generator().manual_seed(0))
+    assert loaded.resampling.discriminator.scores(ids_BT).equal(before.discriminator.scores(ids_BT))
+    assert sorted(files_of(loaded.config)) == sorted(path.name for path in tmp_path.iterdir())
+    assert len([*tmp_path.glob("reference-*.safetensors")]) == references
+
+
+@pytest.mark.parametrize("name", SAMPLER)
 def test_a_damaged_sampler_is_refused_and_named(name: str, with_sampler: Path) -> None:
     path, whole = with_sampler / name, found_identity(with_sampler)
     content = path.read_bytes()
@@ -214,7 +235,7 @@ def test_a_damaged_sampler_is_refused_and_named(name: str, with_sampler: Path) -
 
 def test_a_sampler_whose_digest_matches_garbage_is_refused(with_sampler: Path) -> None:
     (with_sampler / "critic.safetensors").write_bytes(b"garbage")
-    digests = {name: sha256_file(with_sampler / name) for name in ("critic.safetensors", "reference.safetensors")}
+    digests = {name: sha256_file(with_sampler / name) for name in SAMPLER}
     edit_sampler(with_sampler, lambda entry: entry | {"sha256": digests})
     refused(with_sampler, "critic.safetensors: does not hold the model that config.json describes")
 
@@ -227,12 +248,20 @@ def test_a_sampler_whose_digest_matches_garbage_is_refused(with_sampler: Path) -
         lambda entry: entry | {"candidates": 0},
         lambda entry: entry | {"candidates": "many"},
         lambda entry: entry | {"critic": {"n_embd": 8}},
+        lambda entry: entry | {"references": []},
+        lambda entry: entry | {"references": entry["references"] * 2},
         lambda entry: 3,
     ],
 )
 def test_an_entry_that_describes_no_sampler_is_refused(change: Callable[[Any], Any], with_sampler: Path) -> None:
     edit_sampler(with_sampler, change)
     refused(with_sampler, "config.json: not the description of a sampler")
+
+
+def test_a_description_cannot_name_files_of_its_own(with_sampler: Path) -> None:
+    """Who copies a bundle copies its files, and no others."""
+    edit_sampler(with_sampler, lambda entry: entry | {"sha256": entry["sha256"] | {"../other.txt": "0"}})
+    assert set(files_of(read_json(with_sampler / "config.json"))) == {path.name for path in with_sampler.iterdir()}
 
 
 def edit_sampler(folder: Path, change: Callable[[Any], Any]) -> None:

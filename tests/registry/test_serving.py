@@ -170,7 +170,7 @@ def test_another_sampler_is_another_version_and_a_foreign_one_is_refused(evaluat
         register("adversarial", run_dir)
     evaluated(resampling=sampler(seed=2))
     for stored in Path("mlartifacts").rglob("bundle"):  # the same model, and a whole, consistent, other sampler
-        for name in ("critic.safetensors", "reference.safetensors", "config.json"):
+        for name in ("critic.safetensors", "reference-1.safetensors", "reference-2.safetensors", "config.json"):
             shutil.copy(Path("artifacts/adversarial") / name, stored)
     with pytest.raises(RegistryError, match="refused: its files have sha256"):
         fetch.load(first.uri)
