@@ -1,5 +1,6 @@
 """A small game: the text counts, the generator is untrained."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -23,8 +24,8 @@ VOCAB = 8
 TEXT = np.arange(4000, dtype=np.uint16) % VOCAB  # 0, 1, ... 7 over and over
 SMALL = (
     "steps=6 batch_size=8 prompt_length=2 sequence_length=6 n_critic=2 warmup_critic=3 critic_embd=8 critic_hidden=8 "
-    "candidates=1 learning_rate=1e-3 critic_learning_rate=1e-2 eval_interval=2 checkpoint_interval=2 max_bpb_rise=10 "
-    "min_distinct=0"
+    "candidates=1 span=4 learning_rate=1e-3 critic_learning_rate=1e-2 eval_interval=2 checkpoint_interval=2 "
+    "max_bpb_rise=10 min_distinct=0"
 )
 
 
@@ -44,12 +45,12 @@ def new_game(
     seed: int = 0,
     rules: Reinforce = NEAR,
     start: GPT | None = None,
-    reference: GPT | None = None,
+    references: Sequence[GPT] = (),
     bounds: Bounds | None = None,
 ) -> Game:
     overrides = [f"adversarial.{change}" for change in f"{SMALL} {changes}".split()]
     params = load_params(ROOT / "params.yaml", overrides).adversarial
-    return Game(start or new_model(seed), TEXT, TEXT[:1000], params, seed, rules, reference, bounds=bounds)
+    return Game(start or new_model(seed), TEXT, TEXT[:1000], params, seed, rules, references, bounds=bounds)
 
 
 def bits_per_byte(model: GPT) -> float:

@@ -138,12 +138,35 @@ def test_frozen_routers_choose_by_the_weights_of_the_start(freeze: bool) -> None
     assert not game.generator.token_embedding.weight.equal(game.start.token_embedding.weight)
 
 
-def test_a_discriminator_with_a_reference_reads_features_and_leaves_the_reference_alone() -> None:
-    reference = new_model(seed=5)
-    before = copy.deepcopy(reference.state_dict())
-    game = new_game(rules=replace(LITERAL, per_token=True), reference=reference)
+def test_a_discriminator_with_references_reads_features_and_leaves_the_references_alone() -> None:
+    references = new_model(seed=5), new_model(seed=6)
+    before = copy.deepcopy([reference.state_dict() for reference in references])
+    game = new_game(rules=replace(LITERAL, per_token=True), references=references)
     update_critic(game, 0)
     update_generator(game, 1)
-    assert game.read(game.real(0)).features_NTF.shape == (8, 8, 3 + 16)
-    assert all(weight.equal(before[name]) for name, weight in reference.state_dict().items())
-    assert all(parameter.grad is None for parameter in reference.parameters())
+    assert game.read(game.real(0)).features_NTF.shape == (8, 8, 2 * 3)
+    for reference, weights in zip(references, before, strict=True):
+        assert all(weight.equal(weights[name]) for name, weight in reference.state_dict().items())
+        assert all(parameter.grad is None for parameter in reference.parameters())
+
+
+def test_a_new_discriminator_reads_features_in_units_of_real_text() -> None:
+    game = new_game(references=(new_model(seed=5), new_model(seed=6)))
+    z_MF = game.critic.embed(*game.read(game.real(0)))[:, game.params.prompt_length :, 8:].flatten(0, 1)
+    torch.testing.assert_close(z_MF.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
+    torch.testing.assert_close(z_MF.std(0), torch.ones(6), atol=1e-4, rtol=0)
+
+
+def test_what_a_prompt_says_is_no_evidence_in_a_game() -> None:
+    """Only what follows it is weighed: with a critic that is evidence alone, a prompt by itself scores 0."""
+    game = new_game(references=(new_model(seed=5),))
+    assert game.critic.n_given == game.params.prompt_length == 2
+    assert game.critic.evidence is not None
+    with torch.no_grad():
+        game.critic.evidence.weight.fill_(0.1)
+        game.critic.head.weight.zero_()
+        game.critic.head.bias.zero_()
+    scores_BS = game.prefix_scores(game.real(0))
+    assert not scores_BS[:, 0].any()
+    assert scores_BS[:, 1:].all()
+    torch.testing.assert_close(scores_BS[:, -1], game.scores(game.real(0)))

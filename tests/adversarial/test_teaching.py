@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from tests.adversarial.games import new_model
-from troupe.adversarial.discrimination import Examples, Verdict
+from troupe.adversarial.discrimination import Examples, Verdict, draw
+from troupe.adversarial.objectives import GAN
 from troupe.adversarial.teaching import AT_ONCE, Course, continued, cost, teach
 from troupe.decoding import Decoding, generate
-from troupe.models.discriminator import LSTMDiscriminator
+from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
 from troupe.models.features import Read, no_features
 from troupe.seeding import generator
 
@@ -62,6 +64,57 @@ def test_without_a_signal_it_stops_after_its_looks() -> None:
 def test_equal_arguments_give_equal_weights() -> None:
     one, other = (lesson(0.7)[0].state_dict() for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def said(n: int, alike: float, seed: int, length: int = 24) -> Read:
+    """Tokens that tell nothing, and of each what two references say of it: both N(0, 1), with this correlation."""
+    rng = generator(seed, "test")
+    own_NT2, common_NT1 = torch.randn(n, length, 2, generator=rng), torch.randn(n, length, 1, generator=rng)
+    features_NT2 = alike**0.5 * common_NT1 + (1 - alike) ** 0.5 * own_NT2
+    return Read(torch.randint(VOCAB, (n, length), generator=rng), features_NT2)
+
+
+@pytest.mark.parametrize(("references", "tell"), [([0, 1], True), ([0], False), ([1], False)])
+def test_what_only_the_difference_of_two_references_tells_is_soon_learned(references: list[int], tell: bool) -> None:
+    """Real text, of which they say less alike: either alone says the same of both classes."""
+    both = [(said(n, 0.3, seed), said(n, 0.8, seed + 1)) for n, seed in ((300, 1), (200, 3))]
+    train, held_out = (
+        Examples(*(Read(one.ids_NT, one.features_NTF[..., references]) for one in pair)) for pair in both
+    )
+    critic = LSTMDiscriminator(VOCAB, 8, 8, len(references), n_given=4)
+    verdict = teach(critic, train, held_out, replace(COURSE, bar=0.9, updates=20), generator(0, "test"))
+    assert verdict.signal == tell
+    assert (verdict.interval.auc > 0.95) == tell
+    assert verdict.updates == (20 if tell else 4 * 20)
+    assert tell or abs(verdict.interval.auc - 0.5) < 0.1
+
+
+def test_features_are_in_units_of_the_real_text_that_it_learned_from() -> None:
+    train, held_out = (Examples(said(50, 0.3, seed), said(50, 0.8, seed + 1)) for seed in (1, 3))
+    train.real.features_NTF.mul_(3).add_(5)
+    critic = LSTMDiscriminator(VOCAB, 8, 8, 2, n_given=4)
+    teach(critic, train, held_out, COURSE, generator(0, "test"))
+    z_MF = critic.embed(*train.real)[:, 4:, 8:].flatten(0, 1)
+    torch.testing.assert_close(z_MF.mean(0), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z_MF.std(0), torch.ones(2), atol=1e-5, rtol=0)
+
+
+def test_an_update_is_on_every_prefix_that_tells_something() -> None:
+    """Cross-entropy of texts cut after their 5th, 6th, ... 8th token, with 4 given: the weights after one update."""
+    train = Examples(said(50, 0.3, 1, length=8), said(50, 0.8, 2, length=8))
+    taught, by_hand = (LSTMDiscriminator(VOCAB, 8, 8, 2, n_given=4) for _ in range(2))
+    teach(taught, train, train, replace(COURSE, updates=1, looks=1, rounds=0), generator(0, "test"))
+
+    rng = generator(0, "test")
+    init_discriminator(by_hand, rng)
+    by_hand.standardise(train.real.features_NTF)
+    optimizer = GAN().optimizer(by_hand.parameters(), COURSE.learning_rate)
+    real, fake = (by_hand.embed(*draw(read, COURSE.batch_size, rng)) for read in (train.real, train.fake))
+    costs = [softplus(-by_hand.score(real[:, :end])) + softplus(by_hand.score(fake[:, :end])) for end in range(5, 9)]
+    torch.stack(costs).mean().backward()
+    optimizer.step()
+    for one, other in zip(taught.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("n", [3, AT_ONCE + 2])
