@@ -71,6 +71,8 @@ def test_overrides_leave_the_file_alone() -> None:
         ("  n_embd: ", "  n_embd: 190 #", "n_embd (190) must be divisible by n_head"),
         ("  processes: ", "  processes: 7 #", "must be divisible by run.processes (7)"),
         ("  prompt_length: ", "  prompt_length: 100000 #", "must not exceed model.block_size"),
+        ("  span: ", "  span: 65 #", "adversarial: span (65) must not exceed sequence_length (64)"),
+        ("  reference_embd: ", "  reference_embd: 95 #", "adversarial.reference_embd: Input should be a multiple of 2"),
         ("  bpb_margin: ", "  bpb_margin: .nan #", "promote.bpb_margin"),
         ("  temperatures: [", "  temperatures: [1.0, ", "evaluate.temperatures: each must be another than 1"),
         ("  temperatures: [", "  temperatures: [0.5, 0.5, ", "evaluate.temperatures: each must be another than 1"),

@@ -17,6 +17,7 @@ TINY = (
     "pretrain.steps=30 pretrain.batch_size=8 pretrain.warmup_steps=2 pretrain.eval_interval=15 "
     "pretrain.checkpoint_interval=10 moe.steps=6 moe.batch_size=8 moe.warmup_steps=1 moe.eval_interval=3 "
     "adversarial.sequence_length=12 adversarial.prompt_length=8 adversarial.candidates=2 "
+    "adversarial.span=6 adversarial.reference_layers=1 adversarial.reference_embd=16 adversarial.reference_steps=4 "
     "adversarial.critic_embd=16 adversarial.critic_hidden=16 adversarial.critic_texts=64 adversarial.critic_updates=4 "
     "adversarial.critic_looks=2 adversarial.critic_rounds=1 adversarial.judge_texts=50 evaluate.stride=16 "
     "evaluate.ngram_max_order=5 evaluate.sample_tokens=20 "

@@ -166,8 +166,14 @@ class RulesParams(Section):
 class AdversarialParams(GameParams, RulesParams):
     learn: Literal["none", "reinforce", "distil", "ddo"]
     candidates: Count
+    span: Count
     among: Count
     threads: Annotated[int, Field(ge=1, le=256)]
+    reference_layers: Count
+    reference_embd: Annotated[int, Field(ge=2, multiple_of=2)]
+    reference_steps: Count
+    reference_batch_size: Count
+    reference_learning_rate: Rate
     min_auc: Share
     critic_texts: Annotated[int, Field(ge=2)]
     critic_batch_size: Count
@@ -175,6 +181,16 @@ class AdversarialParams(GameParams, RulesParams):
     critic_looks: Count
     critic_rounds: Annotated[int, Field(ge=0)]
     judge_texts: Annotated[int, Field(ge=10)]
+    judge_seeds: Annotated[int, Field(ge=1, le=100)]
+
+    @model_validator(mode="after")
+    def spans_are_read_whole(self) -> Self:
+        if self.span > self.sequence_length:
+            raise ValueError(
+                f"span ({self.span}) must not exceed sequence_length ({self.sequence_length}), "
+                "on which the discriminator learns"
+            )
+        return self
 
     @model_validator(mode="after")
     def scores_are_odds_where_odds_are_needed(self) -> Self:
@@ -186,6 +202,22 @@ class AdversarialParams(GameParams, RulesParams):
                 f'SET="adversarial.objective=gan" or "adversarial.{other}"'
             )
         return self
+
+    def of_reference(self) -> TrainParams:
+        """What trains the discriminator's small reference: Muon, a warm-up of a tenth, the second half down to zero."""
+        return TrainParams(
+            steps=self.reference_steps,
+            batch_size=self.reference_batch_size,
+            optimizer="muon",
+            learning_rate=self.reference_learning_rate,
+            adamw_learning_rate=self.reference_learning_rate / 10,
+            warmup_steps=self.reference_steps // 10,
+            decay_fraction=0.5,
+            weight_decay=0.0,
+            grad_clip=1.0,
+            eval_interval=max(1, self.reference_steps // 4),
+            checkpoint_interval=self.reference_steps,
+        )
 
 
 class EvaluateParams(Section):

@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 
 from troupe.conversion.attention import convert
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError
+from troupe.evaluation.realism import Ruling, verdict
 from troupe.files import read_json, sha256_file
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, TOKENS, model_dir
 from troupe.models.bundle import WEIGHTS, load_bundle, save_bundle
@@ -27,8 +30,9 @@ from troupe.seeding import generator
 from troupe.stages import adversarial as stage
 from troupe.stages import critic
 from troupe.stages.adversarial import adversarial
-from troupe.stages.contenders import ValidationJudges, simplest_of_the_best
+from troupe.stages.contenders import Hearing, ValidationJudges, duel, duels, kept
 from troupe.stages.log import read_metrics
+from troupe.stages.reference import small, small_reference
 
 FOLDER = model_dir("adversarial")
 LOG = FOLDER / "metrics.jsonl"
@@ -67,6 +71,11 @@ def experts(workspace: Params) -> Params:
     return changed(workspace, **SMALL, **BOUNDS)
 
 
+def same(one: GPT, other: GPT) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(mine, its) for mine, its in pairs)
+
+
 def changed(params: Params, **values: object) -> Params:
     return params.model_copy(update={"adversarial": params.adversarial.model_copy(update=values)})
 
@@ -84,6 +93,9 @@ def test_it_writes_a_model_its_log_and_a_summary(experts: Params, capsys: pytest
     assert summary["start/val/bpb"] == log[0]["val/bpb"]
     assert [step for step in range(14) if "val/judge" in log[step]] == [0, 4, 8, 12]
     assert summary["contenders"].keys() == {"start", "start_resampled"}  # all are told always: none is better
+    assert [(duel["contender"], duel["against"]) for duel in summary["duels"]] == [("start_resampled", "start")]
+    assert summary["kept"].startswith("start_resampled: " if summary["duels"][0]["won"] else "start: ")
+    assert all(figures["n"] % experts.adversarial.judge_seeds == 0 for figures in summary["contenders"].values())
     said = {f"contender/{name}": figures["accuracy"] for name, figures in summary["contenders"].items()}
     assert said.items() <= log[13].items()
     assert (summary["signal"], summary["collapsed"], summary["steps"]) == (True, False, 12)
@@ -98,10 +110,13 @@ def test_the_model_carries_the_sampler_that_was_chosen(experts: Params, monkeypa
     """Whoever is chosen is what is written: its weights, its way to write, and its look. Judges who find everybody
     better than who came before have the refined generator among them."""
     calls = itertools.count(1)
-    told = {"judge": "linear", "standard_error": 0.0}
-    monkeypatch.setattr(ValidationJudges, "hear", lambda judges, bundle: {"accuracy": 1 / next(calls), **told})
+
+    def better_and_better(call: int) -> Hearing:
+        return Hearing({"judge": "linear", "accuracy": 1 / call}, heard([[True] * 80]).rulings)
+
+    monkeypatch.setattr(ValidationJudges, "hear", lambda judges, bundle, repetitions=1: better_and_better(next(calls)))
     for name in ("start", "refined", "start_resampled", "refined_resampled"):
-        monkeypatch.setattr(stage, "simplest_of_the_best", lambda heard, name=name: name)
+        monkeypatch.setattr(stage, "kept", lambda heard, fought, name=name: name)
         adversarial(experts)
         bundle, summary = load_bundle(FOLDER), read_json(FOLDER / "summary.json")
         same_weights = sha256_file(FOLDER / WEIGHTS) == sha256_file(model_dir("moe") / WEIGHTS)
@@ -109,7 +124,14 @@ def test_the_model_carries_the_sampler_that_was_chosen(experts: Params, monkeypa
         assert (summary["kept_step"] == 0) == name.startswith("start")
         if name.endswith("resampled"):
             assert bundle.resampling is not None
-            assert (bundle.resampling.candidates, bundle.resampling.span, bundle.resampling.context) == (2, 8, 12)
+            assert (bundle.resampling.candidates, bundle.resampling.span, bundle.resampling.context) == (2, 4, 12)
+            references = bundle.resampling.discriminator.features.references
+            assert [reference.config.n_embd for reference in references] == [experts.model.n_embd, 8]
+            assert same(references[0], load_bundle(model_dir("pretrain")).model)
+            assert not same(references[1], small_reference(references[0], changed(experts, reference_steps=1)))
+            assert same(references[1], small_reference(references[0], experts)), (
+                "it is the same, to the byte, every time"
+            )
         else:
             assert bundle.resampling is None
 
@@ -126,6 +148,7 @@ def test_without_a_signal_the_likelihood_model_is_kept_as_it_is(
     )
     assert summary["kept"] == f"start: {summary['discriminator']}"
     assert summary["contenders"] == {}
+    assert summary["duels"] == []
     assert bundle.sha256 == load_bundle(model_dir("moe")).sha256
     assert bundle.resampling is None
     assert summary["discriminator"] in capsys.readouterr().out
@@ -151,6 +174,18 @@ def test_a_collapse_keeps_the_start_and_says_so(experts: Params) -> None:
     assert summary["stopped"].startswith("val/bpb is")
     assert f"the game stopped, for {summary['stopped']}" in summary["kept"]
     assert summary["contenders"].keys() == {"start", "start_resampled"}
+
+
+@pytest.mark.parametrize(
+    ("most", "width", "heads"), [(4, 96, 4), (6, 96, 6), (5, 96, 4), (7, 96, 6), (12, 10, 5), (3, 2, 1)]
+)
+def test_the_heads_of_the_small_reference_divide_its_width_evenly(
+    experts: Params, most: int, width: int, heads: int
+) -> None:
+    config = GPTConfig(50, block_size=16, n_layer=3, n_head=most, n_embd=2 * most, dropout=0.1, positions="rotary")
+    found = small(config, changed(experts, reference_embd=width, reference_layers=2).adversarial)
+    assert (found.n_layer, found.n_head, found.n_embd, found.block_size) == (2, heads, width, 16)
+    GPT(found)
 
 
 def test_without_a_game_there_is_the_start_to_resample(experts: Params) -> None:
@@ -179,15 +214,74 @@ def test_every_way_to_learn_is_played(experts: Params, values: dict[str, object]
     assert len(read_metrics(LOG)) == 4
 
 
-def test_of_equals_the_simpler_is_kept() -> None:
-    """The least is 0.60 with a standard error of 0.02: 0.62 is as good and simpler, 0.63 is not as good."""
-    heard = {
-        "start": {"accuracy": 0.63, "standard_error": 0.5},
-        "refined": {"accuracy": 0.62, "standard_error": 0.01},
-        "start_resampled": {"accuracy": 0.60, "standard_error": 0.02},
-    }
-    assert simplest_of_the_best(heard) == "refined"
-    assert simplest_of_the_best(heard | {"refined": heard["start"]}) == "start_resampled"
+def heard(told: Sequence[Sequence[bool] | np.ndarray] | np.ndarray, places: int = 40) -> Hearing:
+    """A hearing by hand: `told` holds, of each repetition, whether the judge was right about every window."""
+    place_M = np.tile(np.arange(places), 2)
+    rulings = [Ruling(np.array(correct), place_M, 0.5) for correct in told]
+    return Hearing({"accuracy": float(np.concatenate([ruling.correct for ruling in rulings]).mean())}, rulings)
+
+
+def test_a_duel_is_the_paired_difference_with_its_clustered_error() -> None:
+    """40 places of one repetition fall into stretches of 5: 8 of them. The judge is right about all windows of the
+    simpler one; of the other it errs about both windows at the 10 places of the first two stretches.
+
+    lead = 20/80 = 1/4. The residuals add up to 10 - 10/4 = 7.5 in two stretches and to -2.5 in six:
+    variance = 8/7 (2 * 7.5^2 + 6 * 2.5^2) / 80^2 = 3/112.
+    """
+    errs = np.tile(np.arange(40) < 10, 2)
+    found = duel("start", "refined", {"start": heard([[True] * 80]), "refined": heard([~errs])})
+    assert (found.contender, found.against) == ("refined", "start")
+    assert found.lead == pytest.approx(1 / 4)
+    assert found.standard_error == pytest.approx(math.sqrt(3 / 112))
+    assert found.won
+
+
+def test_what_both_find_hard_cancels() -> None:
+    """Accuracies of 0.55 and 0.50 with errors of about 0.06 each: apart they tell nothing. But wherever the simpler one
+    is not told the other is not told either, so that the difference stands out."""
+    rng = np.random.default_rng(0)
+    hard = rng.permutation(80) < 36
+    also = hard | (np.arange(80) % 20 == 3)
+    told = {"start": heard([~hard]), "refined": heard([~also])}
+    alone = verdict(told["start"].rulings)["standard_error"]
+    found = duel("start", "refined", told)
+    assert found.standard_error < alone / 2
+    assert found.won
+    assert 0 < found.lead < alone
+
+
+def test_of_equals_the_simplest_is_kept_and_every_challenger_meets_who_is_kept_so_far() -> None:
+    """Right about 60, 60, 40 and 39 of 80 windows, evenly over the text: the third is told less, beyond the error."""
+
+    def right(n: int) -> Hearing:
+        return heard([[(i * n) // 80 != ((i + 1) * n) // 80 for i in range(80)]] * 2)
+
+    told = dict(
+        zip(("start", "refined", "start_resampled", "refined_resampled"), map(right, (60, 60, 40, 39)), strict=True)
+    )
+    fought = duels(told)
+    assert [(one.contender, one.against, one.won) for one in fought] == [
+        ("refined", "start", False),
+        ("start_resampled", "start", True),
+        ("refined_resampled", "start_resampled", False),
+    ]
+    assert fought[0].lead == fought[0].standard_error == 0.0
+    assert kept(told, fought) == "start_resampled"
+    assert kept({"start": told["start"]}, []) == "start"
+    assert str(fought[0]) == "refined is told less than start by 0.000 ± 0.000: not enough"
+    assert "it is better" in str(fought[1])
+
+
+def test_one_standard_error_is_passed_by_chance_in_about_one_case_of_six() -> None:
+    """Of 600 pairs of equal contenders. A normal deviate passes 1 with probability 0.159; the error, from eight
+    stretches and two repetitions, is itself uncertain and on average too large."""
+    rng = np.random.default_rng(0)
+
+    def by_chance() -> Hearing:
+        return heard(rng.random((2, 160)) < 0.7, places=80)
+
+    won = sum(duel("a", "b", {"a": by_chance(), "b": by_chance()}).won for _ in range(600))
+    assert 0.08 < won / 600 < 0.18
 
 
 def test_without_the_expert_model_it_says_what_to_run(workspace: Params) -> None:

@@ -6,7 +6,7 @@ say what of that is kept (contenders.py). If it cannot, there is nothing to foll
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from troupe.adversarial.discrimination import Verdict
@@ -20,10 +20,20 @@ from troupe.models.bundle import Bundle, load_bundle, save_bundle
 from troupe.models.gpt2 import GPT
 from troupe.params import AdversarialParams, Params
 from troupe.stages.common import stage_main
-from troupe.stages.contenders import Figures, contenders, simplest_of_the_best, validation_judges
+from troupe.stages.contenders import (
+    Duel,
+    Figures,
+    Hearing,
+    ValidationJudges,
+    contenders,
+    duels,
+    kept,
+    validation_judges,
+)
 from troupe.stages.critic import taught
 from troupe.stages.fit import finished
 from troupe.stages.game import NAME, Table, bits_per_byte_of_validation, learning, new_game
+from troupe.stages.progress import track
 from troupe.training.interruption import signals_noted
 
 
@@ -32,16 +42,15 @@ def adversarial(params: Params) -> None:
     find best."""
     began, device = time.monotonic(), set_up(params.run)
     settings, how = params.adversarial, arithmetic(params.run, device)
-    expert, reference = (load_bundle(model_dir(stage), device) for stage in ("moe", "pretrain"))
+    expert, dense = (load_bundle(model_dir(stage), device) for stage in ("moe", "pretrain"))
     table = Table(params, how)
     with signals_noted("while the discriminator learned"):
-        discriminator, verdict = taught(expert, reference, params)
+        discriminator, verdict = taught(expert, dense, params)
         judges = validation_judges(expert.tokenizer, params)
     print(f"{NAME}: {verdict}", flush=True)
 
     def judge(model: GPT) -> float:
-        accuracy: float = judges.hear(replace(expert, model=model))["accuracy"]
-        return accuracy
+        return judges.hear(replace(expert, model=model)).accuracy
 
     game = new_game(expert, discriminator, verdict.signal, params)
     validate, learn = bits_per_byte_of_validation(params, device), learning(game.start, settings)
@@ -51,17 +60,18 @@ def adversarial(params: Params) -> None:
         refined = game.generator if outcome.kept.step else None
         last = replace(discriminator, critic=game.critic)
         among = contenders(expert, refined, discriminator, last, settings) if verdict.signal else {"start": expert}
-        heard = {name: judges.hear(bundle) for name, bundle in among.items()} if verdict.signal else {}
-    kept = simplest_of_the_best(heard) if heard else "start"
-    table.log(game.params.steps + 1, {f"contender/{name}": figures["accuracy"] for name, figures in heard.items()})
+        heard = hear_all(judges, among, settings) if verdict.signal else {}
+    fought = duels(heard)
+    chosen = kept(heard, fought) if heard else "start"
+    table.log(game.params.steps + 1, {f"contender/{name}": hearing.accuracy for name, hearing in heard.items()})
     table.checkpoints.finish()
     facts = {
-        **summary(settings, verdict, game, outcome, heard, kept),
+        **summary(settings, verdict, game, outcome, heard, fought, chosen),
         "resumed_at_step": table.done,
         "device": how.device,
         "torch": how.torch,
         "parameters": sum(parameter.numel() for parameter in game.generator.parameters()),
-        "weights_sha256": save(params, among[kept], expert, reference),
+        "weights_sha256": save(params, among[chosen], expert, dense),
         "seconds": round(time.monotonic() - began, 1),
     }
     write_json(model_dir(NAME) / "summary.json", facts)
@@ -69,16 +79,28 @@ def adversarial(params: Params) -> None:
     finished(NAME)
 
 
+def hear_all(judges: ValidationJudges, among: Mapping[str, Bundle], settings: AdversarialParams) -> dict[str, Hearing]:
+    """What judges say of every contender."""
+    heard: dict[str, Hearing] = {}
+    with track(f"{NAME}: judges", len(among)) as show:
+        for name, bundle in among.items():
+            heard[name] = judges.hear(bundle, settings.judge_seeds)
+            show(len(heard), {name: heard[name].accuracy})
+    return heard
+
+
 def summary(
     settings: AdversarialParams,
     verdict: Verdict,
     game: Game,
     outcome: Outcome,
-    heard: Mapping[str, Figures],
-    kept: str,
+    heard: Mapping[str, Hearing],
+    fought: Sequence[Duel],
+    chosen: str,
 ) -> Figures:
-    """What the discriminator found, what was played, the first and the kept look, and what every judge said."""
-    start, look = outcome.start, outcome.kept if kept.startswith("refined") else outcome.start
+    """What the discriminator found, what was played, the first and the kept look, what judges said of every contender,
+    and why one of them is kept."""
+    start, look = outcome.start, outcome.kept if chosen.startswith("refined") else outcome.start
     return {
         "learn": settings.learn,
         "objective": settings.objective,
@@ -91,8 +113,9 @@ def summary(
         "steps": game.params.steps,
         "stopped": outcome.fault,
         "collapsed": outcome.fault is not None and no_signal(start, game.bounds) is None,
-        "contenders": heard,
-        "kept": f"{kept}: {why(verdict, outcome, heard, kept)}",
+        "contenders": {name: hearing.figures for name, hearing in heard.items()},
+        "duels": [duel.facts() for duel in fought],
+        "kept": f"{chosen}: {why(verdict, outcome, fought)}",
         "kept_step": look.step,
         **{f"start/{name}": value for name, value in start.figures().items()},
         **{f"kept/{name}": value for name, value in look.figures().items()},
@@ -100,26 +123,25 @@ def summary(
     }
 
 
-def why(verdict: Verdict, outcome: Outcome, heard: Mapping[str, Figures], kept: str) -> str:
+def why(verdict: Verdict, outcome: Outcome, fought: Sequence[Duel]) -> str:
     if not verdict.signal:
         return str(verdict)
-    told = ", ".join(f"{name} {figures['accuracy']:.3f}" for name, figures in heard.items())
-    reason = f"the simplest within a standard error of the least told by judges of validation text ({told})"
+    reason = "; ".join(map(str, fought)) or "there is no other"
     return f"{reason}; the game stopped, for {outcome.fault}" if outcome.fault else reason
 
 
-def save(params: Params, kept: Bundle, expert: Bundle, reference: Bundle) -> str:
+def save(params: Params, chosen: Bundle, expert: Bundle, dense: Bundle) -> str:
     """Write the model, with its sampler if it has one; returns its digest."""
     provenance = {
         "stage": NAME,
         "seed": params.run.seed,
         "corpus_sha256": read_json(TOKENS / "meta.json")["corpus_sha256"],
         "parent_weights_sha256": expert.sha256,
-        "reference_weights_sha256": reference.sha256,
+        "reference_weights_sha256": dense.sha256,
         "learn": params.adversarial.learn,
         "objective": params.adversarial.objective,
     }
-    return save_bundle(model_dir(NAME), kept.model, kept.tokenizer, provenance, kept.resampling)
+    return save_bundle(model_dir(NAME), chosen.model, chosen.tokenizer, provenance, chosen.resampling)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
 """Which model the adversarial stage keeps: judges that trained on neither player hear every contender.
 
-They learn from one half of the validation text and are heard on the other, and the other way round. A contender is as
-good as the worst of them says; of equals the simpler one is kept. As the least of several noisy figures is too low, how
-good it is is for the evaluate stage to say, on test text.
+They learn from one half of the validation text and are heard on the other, and the other way round, in several
+repetitions, each with fresh texts and fresh judges. A contender is as good as the worst of them says. All write at the
+same places beside the same real texts, so that two of them are compared window by window: what makes a place easy or
+hard to tell cancels, and the difference is known better than either accuracy. The more complex one takes the place of
+the simpler only if it is told less by more than one standard error of that difference; of equals the simpler is kept.
+How good it is, is for the evaluate stage to say, on test text: whoever was picked by a noisy figure looks too good.
+
+One standard error is a rule for choosing, not evidence: of two that are equally good it takes the more complex in one
+case of six.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +23,7 @@ from troupe.data.corpus import split_beginning
 from troupe.data.tokenizer import Tokenizer
 from troupe.decoding import Decoding
 from troupe.evaluation.families import Judge, families
-from troupe.evaluation.realism import paired
+from troupe.evaluation.realism import Ruling, Windows, clustered, paired
 from troupe.evaluation.referee import cross_hear, worst_of
 from troupe.evaluation.windows import Places, Sample, continuations, find_places
 from troupe.evaluation.workers import workers
@@ -38,25 +44,72 @@ Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Hearing:
+    """Of one writer and the judge that tells it best: its name, "accuracy", limits and more; a ruling a repetition."""
+
+    figures: Figures
+    rulings: Sequence[Ruling]
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.figures["accuracy"])
+
+
+@dataclass(frozen=True)
+class Duel:
+    """By how much less a contender is told than the simpler one that it challenges; both in shares of windows."""
+
+    contender: str
+    against: str
+    lead: float
+    standard_error: float
+
+    @property
+    def won(self) -> bool:
+        return self.lead > self.standard_error
+
+    def __str__(self) -> str:
+        found = f"{self.contender} is told less than {self.against} by {self.lead:.3f} ± {self.standard_error:.3f}"
+        return f"{found}: {'it is better' if self.won else 'not enough'}"
+
+    def facts(self) -> Figures:
+        """As they are stored."""
+        return {**asdict(self), "won": self.won}
+
+
+@dataclass(frozen=True)
 class ValidationJudges:
-    """They hear every writer at the same places, with random numbers of the same seed."""
+    """They hear every writer at the same places, with random numbers of the same seeds."""
 
     places: Places
     judges: Mapping[str, Judge]
     seed: int
     threads: int
 
-    def hear(self, bundle: Bundle) -> Figures:
-        """Of the judge that tells best its name, "accuracy", its limits, its standard error, and more."""
+    def hear(self, bundle: Bundle, repetitions: int = 1) -> Hearing:
+        """What the judge says that tells best."""
+        seeds = [derive_seed(self.seed, "repetition", number) for number in range(repetitions)]
         with torch_threads(self.threads), workers() as pool:
-            parts = [
-                pool.submit(self._written, bundle, rows_n, number) for number, rows_n in enumerate(self._cut(bundle))
+            texts = [
+                [
+                    pool.submit(self._written, bundle, rows_n, seed, number)
+                    for number, rows_n in enumerate(self._cut(bundle))
+                ]
+                for seed in seeds
             ]
-            texts = [text for part in parts for text in part.result()]
-            windows = paired(self.places.real(), texts, self.places.starts)
-            heard = {name: pool.submit(cross_hear, judge, windows, self.seed) for name, judge in self.judges.items()}
-            found = worst_of({name: [opinion.result()] for name, opinion in heard.items()})
-        return {"judge": found["worst"], **found["judges"][found["worst"]]}
+            windows = [self._windows([text for part in parts for text in part.result()]) for parts in texts]
+            asked = {
+                name: [pool.submit(cross_hear, judge, *own) for own in zip(windows, seeds, strict=True)]
+                for name, judge in self.judges.items()
+            }
+            opinions = {name: [opinion.result() for opinion in several] for name, several in asked.items()}
+        found = worst_of(opinions)
+        worst = found["worst"]
+        figures = {"judge": worst, **found["judges"][worst]}
+        return Hearing(figures, [opinion.ruling() for opinion in opinions[worst]])
+
+    def _windows(self, texts: list[str]) -> Windows:
+        return paired(self.places.real(), texts, self.places.starts)
 
     def _cut(self, bundle: Bundle) -> list[np.ndarray]:
         """Places that are written at together: however many workers there are, the same."""
@@ -64,9 +117,9 @@ class ValidationJudges:
         rows_N, at_once = np.arange(len(self.places.starts)), max(1, AT_ONCE // candidates)
         return np.split(rows_N, range(at_once, len(rows_N), at_once))
 
-    def _written(self, bundle: Bundle, rows_n: np.ndarray, number: int) -> list[str]:
-        seed, places = derive_seed(self.seed, "places", number), self.places.take(rows_n)
-        return continuations(bundle.model, places, seed, as_it_writes(bundle))
+    def _written(self, bundle: Bundle, rows_n: np.ndarray, seed: int, number: int) -> list[str]:
+        places = self.places.take(rows_n)
+        return continuations(bundle.model, places, derive_seed(seed, "places", number), as_it_writes(bundle))
 
 
 def as_it_writes(bundle: Bundle) -> Sample:
@@ -96,15 +149,36 @@ def contenders(
     plain = {name: replace(start, model=model) for name, (model, _) in models.items()}
     if params.candidates == 1:
         return plain
-    span, context = params.sequence_length, params.prompt_length + params.sequence_length
+    context = params.prompt_length + params.sequence_length
     return plain | {
-        f"{name}_resampled": replace(start, model=model, resampling=Resampling(knows, params.candidates, span, context))
+        f"{name}_resampled": replace(
+            start, model=model, resampling=Resampling(knows, params.candidates, params.span, context)
+        )
         for name, (model, knows) in models.items()
     }
 
 
-def simplest_of_the_best(heard: Mapping[str, Figures]) -> str:
-    """The first whose accuracy is within a standard error of the least."""
-    least = min(heard.values(), key=lambda figures: figures["accuracy"])
-    limit = least["accuracy"] + least["standard_error"]
-    return next(name for name, figures in heard.items() if figures["accuracy"] <= limit)
+def duels(heard: Mapping[str, Hearing]) -> list[Duel]:
+    """From the simplest on, each against the one that is kept so far: one fewer than there are contenders."""
+    fought: list[Duel] = []
+    for name in list(heard)[1:]:
+        fought.append(duel(kept(heard, fought), name, heard))
+    return fought
+
+
+def kept(heard: Mapping[str, Hearing], fought: Sequence[Duel]) -> str:
+    """Whoever won last; else the simplest."""
+    return next((one.contender for one in reversed(fought) if one.won), next(iter(heard)))
+
+
+def duel(simpler: str, other: str, heard: Mapping[str, Hearing]) -> Duel:
+    """The paired difference of two contenders' accuracies, each by the judge that tells it best.
+
+    Window by window and repetition by repetition; the error is that of `realism.clustered`, at least what independent
+    differences would have.
+    """
+    both = list(zip(heard[simpler].rulings, heard[other].rulings, strict=True))
+    lead_M = [one.correct.astype(float) - two.correct for one, two in both]
+    every_M = np.concatenate(lead_M)
+    found = clustered(lead_M, [one.place for one, _ in both], float(every_M.var() / len(every_M)))
+    return Duel(other, simpler, found.mean, found.standard_error)

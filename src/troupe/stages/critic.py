@@ -1,7 +1,8 @@
 """The discriminator of the adversarial stage: what it learns from, and how, before anything follows it.
 
 Its real class is the critic's split, which no model has seen; its other class is what the start writes after the same
-prompts. It reads through the frozen dense model. Whether it can tell is found on validation text.
+prompts. It reads what two references say of each token: the frozen dense model and a small one (reference.py). Whether
+it can tell is found on validation text.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from troupe.adversarial.discrimination import Examples, Verdict
-from troupe.adversarial.game import HELD_OUT
+from troupe.adversarial.game import HELD_OUT, critic_of
 from troupe.adversarial.teaching import Course, continued, teach
 from troupe.compute import torch_threads
 from troupe.data.batches import Batches, open_ids
@@ -17,23 +18,22 @@ from troupe.data.corpus import Split
 from troupe.evaluation.workers import workers
 from troupe.layout import TOKENS
 from troupe.models.bundle import Bundle
-from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.features import ReferenceFeatures
 from troupe.models.reader import Discriminator
 from troupe.params import AdversarialParams, Params
 from troupe.seeding import derive_seed, generator
 from troupe.stages.progress import track
+from troupe.stages.reference import small_reference
 
 AT_ONCE = 128  # sequences that a worker writes together
 SHOWN = "adversarial: discriminator"  # in progress lines
 
 
-def taught(start: Bundle, reference: Bundle, params: Params) -> tuple[Discriminator, Verdict]:
+def taught(start: Bundle, dense: Bundle, params: Params) -> tuple[Discriminator, Verdict]:
     """A discriminator of the start's texts, and what it found. Equal arguments give equal weights, to the byte."""
-    settings, features = params.adversarial, ReferenceFeatures(reference.model)
-    size = settings.critic_embd, settings.critic_hidden
-    critic = LSTMDiscriminator(start.tokenizer.vocab_size, *size, features.width)
-    discriminator = Discriminator(critic.to(_device(start)), features, start.tokenizer)
+    settings, features = params.adversarial, ReferenceFeatures(dense.model, small_reference(dense.model, params))
+    critic = critic_of(start.tokenizer.vocab_size, settings, len(features.references)).to(_device(start))
+    discriminator = Discriminator(critic, features, start.tokenizer)
     splits: Mapping[Split, int] = {"critic": settings.critic_texts, "validation": HELD_OUT}
     train, held_out = (examples(discriminator, start, split, n, params) for split, n in splits.items())
     updates = (settings.critic_looks + settings.critic_rounds) * settings.critic_updates  # at most

@@ -1,0 +1,56 @@
+"""The second model through which the adversarial stage's discriminator reads: small, and trained on the same text.
+
+What it finds surprising that the dense model does not is what that model has learned beyond it, and the text of a model
+that descends from the dense one holds less of that than real text does. models/features.py says more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from troupe.compute import autocast
+from troupe.data.batches import Batches, load_ids, open_ids
+from troupe.files import read_json
+from troupe.layout import TOKENS
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.params import AdversarialParams, Params
+from troupe.seeding import derive_seed, generator
+from troupe.stages.progress import track
+from troupe.training.loop import train
+from troupe.training.validation import validate
+
+SHOWN = "adversarial: small reference"  # in progress lines
+
+
+def small_reference(dense: GPT, params: Params) -> GPT:
+    """A model of the dense one's kind and context, in eval mode: its best look at validation text.
+
+    Equal arguments give equal weights, to the byte. It saves no checkpoints: a stage that goes on trains it anew.
+    Raises Diverged (training/loop.py).
+    """
+    settings, seed = params.adversarial, partial(derive_seed, params.run.seed, "adversarial", "reference")
+    model, device = GPT(small(dense.config, settings)), next(dense.parameters()).device
+    init_gpt2(model, generator(seed("init")))
+    model.to(device)
+    torch.manual_seed(seed("dropout"))
+    lessons, precision = settings.of_reference(), partial(autocast, params.run, device)
+    batches = Batches(open_ids(TOKENS, "train"), model.config.block_size, lessons.batch_size, seed("batches"))
+    ids, n_bytes = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")["bytes"]["validation"]
+    look = partial(validate, model, ids, n_bytes, precision)
+    with track(SHOWN, lessons.steps) as show:
+
+        def tell(step: int, figures: Mapping[str, float]) -> None:
+            show(step, {"loss": figures["train/loss"]})
+
+        train(model, batches, look, lessons, precision, tell, save=lambda checkpoint: None)
+    return model.eval()
+
+
+def small(config: GPTConfig, params: AdversarialParams) -> GPTConfig:
+    """With as many heads, up to the given number, as leave each an even width, which rotary positions need."""
+    width = params.reference_embd
+    heads = max(n for n in range(1, config.n_head + 1) if width % (2 * n) == 0)
+    return replace(config, n_layer=params.reference_layers, n_head=heads, n_embd=width, head_width=None)
