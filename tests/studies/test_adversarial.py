@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,7 +17,7 @@ from studies.adversarial_arms import run_arm
 from studies.adversarial_costs import Costs, continued_steps
 from studies.adversarial_measures import Writer
 from studies.adversarial_page import accuracies, points
-from studies.adversarial_settings import Settings
+from studies.adversarial_settings import Arm, Settings
 from studies.adversarial_text import ROLES, TextParams, load_text
 from studies.adversarial_verdict import moonshot, promoted, verdict
 from studies.adversarial_world import VERDICT, World
@@ -31,11 +33,19 @@ from troupe.models.reader import Discriminator
 from troupe.seeding import derive_seed, generator
 
 PATHS = sorted(CONFIGS.glob("adversarial*.yaml"))
+TAKEN = "distilled, resampling of 8"
+TAKING = {"of": "resampling, distilled", "candidates": 8, "span": 8}
 ARMS = ("likelihood", "likelihood, best temperature", "DDO", "resampling of 8")
 
 
 def settings(quick: bool = False) -> Settings:
     return read_configuration(CONFIGS / "adversarial.yaml", Settings, quick)
+
+
+def with_taken(quick: bool = False) -> Settings:
+    """With an arm that takes over what another has learned."""
+    read = settings(quick)
+    return read.model_copy(update={"arms": {**read.arms, TAKEN: Arm.model_validate(TAKING)}})
 
 
 @pytest.mark.parametrize("quick", [False, True])
@@ -56,8 +66,8 @@ def test_a_configuration_has_every_arm_and_control(path: Path, quick: bool) -> N
         (("arms", "DDO", "rules"), {"bonus": 1}, r"arms\.DDO: .*bonus"),
         (("arms", "DDO", "game"), {"steps": 0}, r"arms\.DDO: .*\n?.*steps"),
         (("arms", "DDO", "of"), "likelihood", r"arms\.DDO: .*`of` writes otherwise"),
-        (("arms", "distilled, resampling of 8", "of"), "nobody", "there is no arm 'nobody' that learns by itself"),
-        (("arms", "distilled, resampling of 8", "of"), "REINFORCE, wgan", "are not odds"),
+        (("arms", "resampling of 8", "of"), "nobody", "there is no arm 'nobody' that learns by itself"),
+        (("arms", "resampling of 8", "of"), "REINFORCE, wgan", "are not odds"),
         (("game", "sequence_length"), 128, "a sequence of 152 tokens is longer than model.block_size, 128"),
         (("text", "cycle"), ["generator"], "no block is for 'reference'"),
         (("likelihood_arm",), "nobody", "likelihood_arm: there is no arm 'nobody'"),
@@ -102,26 +112,26 @@ def test_what_a_critic_costs_is_its_matrices() -> None:
 
 
 def test_likelihood_training_gets_as_much_as_the_dearest_arm() -> None:
-    read = settings()
+    read = with_taken()
     costs = Costs(read)
     per_step = costs.token_of_likelihood * read.likelihood.batch_size * read.model.block_size
     most = max(costs.arm(arm) for arm in read.arms.values())
     assert 0 <= continued_steps(read) * per_step - most < per_step
     distilled, once = read.arms["resampling, distilled"], read.arms["resampling, distilled"].model_copy
-    assert most == costs.arm(distilled) == costs.arm(read.arms["distilled, resampling of 8"])
+    assert most == costs.arm(distilled) == costs.arm(read.arms[TAKEN])
     tokens = read.game.batch_size * (read.game.prompt_length + read.game.sequence_length) * read.game.steps
     one_more = costs.arm(once(update={"among": 9})) - costs.arm(distilled)
-    assert one_more == tokens * (costs.generator + costs.reference + costs.critic)
+    assert one_more == tokens * (costs.generator + costs.reading + costs.critic)
     assert costs.arm(read.arms["likelihood"]) == 0
 
 
 def test_jobs_wait_for_what_they_take_over() -> None:
-    read = settings(quick=True)
+    read = with_taken(quick=True)
     planned = plan(read, [1, 2])
     jobs = in_order(read, planned)
     assert len(jobs) == len({job.key("code") for job in jobs}) == 2 * (2 + len(read.arms))
     assert [job.needs for job in jobs[:2]] == [None, None]
-    for taken, taking in zip(planned["resampling, distilled"], planned["distilled, resampling of 8"], strict=True):
+    for taken, taking in zip(planned["resampling, distilled"], planned[TAKEN], strict=True):
         assert taking.needs is taken
         assert taken.needs in planned["start"]
         assert taking.seed == taken.seed
@@ -137,26 +147,33 @@ def test_bars_that_move_train_nothing_again() -> None:
 class Counting:
     """A discriminator that is sure: the more of token 3, the likelier real."""
 
-    def scores(self, ids_BT: Tensor) -> Tensor:
+    tokenizer = None  # it reads tokens
+    features = SimpleNamespace(context=16)
+
+    def scores(self, ids_BT: Tensor, n_given: int | None = None) -> Tensor:
         return 1e3 * (ids_BT == 3).sum(-1).float()
 
 
 def test_a_resampling_writer_takes_the_candidate_that_is_scored_best() -> None:
-    """Its candidates are those of the plain sampler with the same seeds; more prompts than are written at once."""
+    """Of each span, as a registered model does it: with one span its candidates have seeds of the text's own."""
     model = GPT(GPTConfig(vocab_size=7, block_size=16, n_layer=1, n_head=2, n_embd=8, dropout=0.0, bias=False))
     init_gpt2(model, generator(1, "init"))
     ids_BT, seeds = torch.zeros(200, 2, dtype=torch.int64), list(range(200))
     sure = cast("Discriminator", Counting())
-    plain = Writer(model, sure, 1, 1.0).sample()(model, ids_BT, 6, seeds)
+    plain = Writer(model, sure, 1, 1.0, span=6).sample()(model, ids_BT, 6, seeds)
     assert torch.equal(plain, generate(model, ids_BT, 6, Decoding(), seeds))
-    drawn = Writer(model, sure, 4, 1.0).sample()(model, ids_BT, 6, seeds)
-    assert torch.equal(drawn, Writer(model, sure, 4, 1.0).sample()(model, ids_BT, 6, seeds))
+    writer = Writer(model, sure, 4, 1.0, span=6)
+    drawn = writer.sample()(model, ids_BT, 6, seeds)
+    assert torch.equal(drawn, writer.sample()(model, ids_BT, 6, seeds))
     assert drawn.shape == (200, 8)
     for row in (0, 127, 128, 199):
-        candidates = [derive_seed(row, "candidate", number) for number in range(4)]
+        span = derive_seed(row, "span", 0)
+        candidates = [derive_seed(span, "candidate", number) for number in range(4)]
         written = generate(model, ids_BT[:4], 6, Decoding(), candidates)
         assert (drawn[row] == 3).sum() == (written == 3).sum(-1).max()
         assert any(torch.equal(drawn[row], one) for one in written)
+    by_pairs = replace(writer, span=2).sample()(model, ids_BT, 6, seeds)
+    assert (by_pairs == 3).double().mean() > (drawn == 3).double().mean()  # one may choose thrice
 
 
 REAL = {"distinct_1": 0.5, "distinct_2": 0.8, "unigram_entropy": 8.0}
@@ -253,14 +270,14 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "REINFORCE, wgan",
         "DDO",
         "resampling of 8",
-        "continued, resampling of 8",
     }
     tree["arms"] = {name: tree["arms"][name] for name in tree["arms"] if name in names}
+    tree["arms"][TAKEN] = TAKING
     tree["quick"]["arms"] = {name: arm for name, arm in tree["quick"]["arms"].items() if name in names}
 
     titles = ["Arms", "Judges", "Quality and diversity", "Curves over temperature", "Games", "Text"]
     found = run_study("adversarial", main, tree, titles, tmp_path, monkeypatch, seeds=1)
-    assert len(found) == 2 + len(names)
+    assert len(found) == 2 + len(tree["arms"])
     likelihood, chosen = found["likelihood", 1], found["likelihood, best temperature", 1]
     assert likelihood["kl"] == 0.0
     assert likelihood["bpb"] == chosen["bpb"]
@@ -268,7 +285,7 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert tried[chosen["temperature"]] == min(tried.values())
     assert found["likelihood continued", 1]["kl"] > 0.0
     assert found["REINFORCE, literal", 1]["game"]["kept"]["step"] == 2
-    distilled, taken = found["resampling, distilled", 1], found["distilled, resampling of 8", 1]
+    distilled, taken = found["resampling, distilled", 1], found[TAKEN, 1]
     assert taken["bpb"] == distilled["bpb"]
     assert 1 <= taken["effective"] <= 8
     assert taken["sample"] != distilled["sample"]
