@@ -270,3 +270,18 @@ def test_figures_that_are_not_numbers_are_left_out() -> None:
     records = [{"step": 1, "train/loss": 2.0}, {"step": 2, "train/loss": "nan"}, {"step": 3}]
     assert series(records, "train/loss") == [(1, 2.0)]
     assert "train/loss" in PANELS
+
+
+def test_it_says_what_the_discriminator_found_and_why_who_is_kept_is(reports: Path) -> None:
+    """Of a stage that has a discriminator; without a signal nobody is compared."""
+    told = {"accuracy": 0.714, "low": 0.69, "high": 0.74, "judge": "boosted"}
+    summary = {"steps": 0, "discriminator": "signal: AUC 0.8", "contenders": {"start": told}, "kept": "start: " + NASTY}
+    facts = provenance()
+    facts["stages"]["adversarial"] = summary
+    text = render_report(reports, None, facts).read_text(encoding="utf-8")
+    assert "<dt>Discriminator</dt><dd>signal: AUC 0.8</dd>" in text
+    assert "start 0.714 (0.690 to 0.740; boosted): told from real" in text
+    assert "<dt>Kept</dt><dd>start: &lt;script&gt;alert" in text
+    summary["contenders"] = {}
+    assert "<dt>Contenders</dt>" not in render_report(reports, None, facts).read_text(encoding="utf-8")
+    assert "<dt>Discriminator</dt>" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
