@@ -149,6 +149,16 @@ class GameParams(Section):
     eval_interval: Count
     checkpoint_interval: Count
 
+    @model_validator(mode="after")
+    def something_is_left_to_tell(self) -> Self:
+        whole = self.prompt_length + self.sequence_length
+        if self.sequence_length <= whole // 8:
+            raise ValueError(
+                f"sequence_length ({self.sequence_length}) must be more than an eighth of it and prompt_length "
+                f"together ({whole}): the last eighth is cut off (reader.canonical)"
+            )
+        return self
+
 
 class RulesParams(Section):
     """What holds a generator near its start, and how it learns from rewards (adversarial.reinforce.Reinforce)."""
