@@ -48,7 +48,8 @@ class Writer:
     def sample(self) -> Sample:
         """As a registered model does it."""
         context = self.discriminator.features.context
-        how = Resampling(self.discriminator, self.candidates, self.span, context)
+        several = self.candidates > 1
+        how = Resampling(self.discriminator, self.candidates, self.span, context) if several else None
         bundle = Bundle(self.model, self.discriminator.tokenizer, {}, "", how)
         decoding = Decoding(temperature=self.temperature)
         return lambda _, ids_BT, n_new, seeds: write(bundle, ids_BT, n_new, decoding, seeds)

@@ -148,6 +148,9 @@ class Settings(Common):
         longest = max(game.prompt_length + game.sequence_length for game in map(self.game_of, self.arms.values()))
         if longest > self.model.block_size:
             raise ValueError(f"a sequence of {longest} tokens is longer than model.block_size, {self.model.block_size}")
+        for name, arm in self.arms.items():
+            if arm.candidates > 1 and arm.span >= self.model.block_size:
+                raise ValueError(f"arms.{name}.span ({arm.span}) must be below model.block_size")
         return self
 
 

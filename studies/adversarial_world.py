@@ -34,7 +34,7 @@ VERDICT = "verdict.json"  # in the first job's folder: what its discriminator fo
 
 
 class World:
-    """The models of one seed: `likelihood` the generators' start, `reference` what discriminators read through,
+    """The models of one seed: `likelihood` the generators' start, through which and `reference` discriminators read,
     `independent` what no generator or discriminator knows of. Untrained when made."""
 
     def __init__(self, settings: Beginning, seed: int) -> None:
