@@ -26,7 +26,9 @@ from troupe.registry.versions import Version, create, model_name, of
 from troupe.tracking.connection import connection, experiment
 from troupe.tracking.mirror import stage_run
 
-REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "tiktoken", "tokenizers")  # what generating text imports
+REQUIREMENTS = (  # what generating text imports
+    "mlflow", "torch", "numpy", "safetensors", "tiktoken", "tokenizers", "pydantic", "ruamel.yaml",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
