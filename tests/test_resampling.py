@@ -18,6 +18,7 @@ from troupe.decoding import Decoding
 from troupe.errors import ParamsError
 from troupe.models.bundle import Bundle, Resampling
 from troupe.models.config import GPTConfig
+from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.reader import Discriminator
 from troupe.resampling import effective_candidates, resample, stream, write
@@ -247,6 +248,39 @@ def test_a_text_ends_where_its_candidate_ended_and_is_scored_up_to_there() -> No
     assert {len(text) for text in read} > {3, 7}
     running = [sum(end >= first for end in ends) for first in (0, 4, 8)]
     assert len(read) == 3 * sum(running)  # nobody writes on at a text that has ended
+
+
+@dataclass(frozen=True)
+class Strict:
+    """A critic that is indifferent to all but bytes of U+FFFD, which hardly ever pass."""
+
+    def embed(self, ids_BT: Tensor, features_BTF: Tensor) -> Tensor:
+        return ids_BT
+
+    def prefix_scores(self, ids_BT: Tensor, n_given: int | None = None) -> Tensor:
+        return -9.0 * (ids_BT == 0xEF).cumsum(1)
+
+
+def test_a_span_that_ends_inside_a_character_is_as_welcome_as_one_that_ends_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Candidates of spaces and Cyrillic letters of two bytes, cut after 7: of a critic that has nothing against either
+    those that end inside a letter are drawn as often as they are written."""
+    candidates: list[list[int]] = []
+
+    def cyrillic(gpt: GPT, ids_MT: Tensor, n_new: int, way: Decoding, seeds: list[int], stop: int) -> Tensor:
+        for seed in seeds:
+            picked = torch.randint(0, 3, (n_new,), generator=rng(seed)).tolist()
+            candidates.append(list("".join(" жщ"[i] for i in picked).encode()[:n_new]))
+        return torch.cat([ids_MT, torch.tensor(candidates[-len(seeds) :])], dim=1)
+
+    monkeypatch.setattr(resampling, "generate", cyrillic)
+    reader = replace(discriminator(), critic=cast("LSTMDiscriminator", Strict()))
+    bundle = Bundle(model(256), ByteTokenizer(), {}, "", Resampling(reader, 4, span=7, context=12))
+    drawn_N7 = write(bundle, torch.tensor([list("ю да".encode())]).expand(1000, -1), 7, PLAIN, range(1000))[:, -7:]
+    among, drawn = ((ids[:, -1] >= 0xC0).double().mean().item() for ids in (torch.tensor(candidates), drawn_N7))
+    assert 0.3 < among < 0.5
+    assert drawn == pytest.approx(among, abs=0.05)  # three standard errors
 
 
 def test_texts_that_have_ended_are_read_from_the_same_token_on() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.samplers import discriminator
+from tests.models.samplers import BYTES, discriminator
 from troupe.data.tokenizer import BytePairTokenizer
 from troupe.models.features import Read
 from troupe.models.reader import Discriminator, canonical, scores, spelt
@@ -86,6 +86,23 @@ def test_of_a_longer_text_the_last_tokens_are_read(reader: Discriminator) -> Non
     assert ids_1T.size(1) > 2 * reader.features.context
     assert reader.scores(ids_1T).equal(reader.scores(ids_1T[:, -reader.features.context :]))
     assert reader.read(ids_1T).ids_NT.equal(ids_1T[:, -16:-2])
+
+
+def test_half_a_character_at_either_end_makes_no_difference_to_a_score() -> None:
+    """Cyrillic letters, two bytes each: whoever stops between the two is scored as if at the last whole letter."""
+    reader = discriminator()
+    letters = "привет".encode()
+    whole = reader.scores(torch.tensor([list(letters)]), 0)
+    for half in (b"\xd0", b"\xd1", b"\xe2\x82", b"\xf0\x9f\x98"):
+        assert reader.scores(torch.tensor([list(letters + half)]), 0).equal(whole)
+        assert reader.scores(torch.tensor([list(half[1:] + letters)]), 0).equal(whole)
+    assert not reader.scores(torch.tensor([list(letters + b"!")]), 0).equal(whole)
+
+
+def test_of_a_text_that_is_half_a_character_one_token_is_read() -> None:
+    ids_BL, length_B = spelt(BYTES, torch.tensor([[0xE2, 0x82], [0x82, 0xAC], [*b"ab"]]))
+    assert ids_BL.tolist() == [[0xE2, 0xE2], [0x82, 0x82], [*b"ab"]]
+    assert length_B.tolist() == [1, 1, 2]
 
 
 def test_what_is_spelt_longer_than_the_context_is_read_as_far_as_it_goes(reader: Discriminator) -> None:

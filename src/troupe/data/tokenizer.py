@@ -5,6 +5,7 @@ Lone surrogates, which no UTF-8 text contains, become replacement characters. No
 special token: "<|endoftext|>" in a document is thirteen plain characters.
 """
 
+import codecs
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from troupe.files import read_json, write_json
 
 Kind = Literal["bytes", "chars", "bpe", "gpt2"]
 GPT2_SPECIAL = {"<|endoftext|>": 50_256}
+CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes that stand inside a UTF-8 character, never at its beginning
 UNKNOWN = np.uint32(2**32 - 1)  # no id
 UTF8_WIDER = (0x0, 0x80, 0x800, 0x10000)  # the code points from which on UTF-8 takes one byte, one more, ...
 
@@ -170,6 +172,15 @@ def load_tokenizer(path: Path) -> Tokenizer:
         return _from_json(content)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path}: not a tokenizer ({error!r}); run the stage that writes it again") from None
+
+
+def whole_characters(content: bytes) -> str:
+    """The text of bytes that were cut anywhere, less half a character at either end.
+
+    Bytes inside that are not UTF-8 are a fault of their writer and become U+FFFD.
+    """
+    begun = content[:3].lstrip(CONTINUATION) + content[3:]
+    return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(begun)
 
 
 def _from_json(content: Mapping[str, Any]) -> Tokenizer:

@@ -3,7 +3,6 @@
 Shapes: N windows, P tokens of prompt, T tokens.
 """
 
-import codecs
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from troupe.data.tokenizer import Tokenizer
+from troupe.data.tokenizer import Tokenizer, whole_characters
 from troupe.decoding import Decoding, generate
 from troupe.errors import CorpusError
 from troupe.models.gpt2 import GPT
@@ -19,7 +18,6 @@ from troupe.seeding import derive_seed, generator
 
 CACHE_FLOATS = 2**28  # 1 GB of keys and values: bounds how many texts are generated at a time
 FEWEST = 8  # windows; with fewer no judge can be trained on one half and tested on the other
-CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes that stand inside a UTF-8 character, never at its beginning
 
 
 Sample = Callable[[GPT, Tensor, int, list[int]], Tensor]  # model, ids_BT, n_new, seeds -> ids_BT with n_new more
@@ -121,9 +119,7 @@ def clip(text: bytes, width: int) -> str:
 
     Bytes inside that are not UTF-8 are a fault of their writer: the judge sees U+FFFD.
     """
-    cut = text[:width]
-    whole = cut[:3].lstrip(CONTINUATION) + cut[3:]
-    return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(whole)
+    return whole_characters(text[:width])
 
 
 def token_bytes(tokenizer: Tokenizer) -> np.ndarray:

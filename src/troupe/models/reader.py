@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from troupe.data.tokenizer import Tokenizer
+from troupe.data.tokenizer import Tokenizer, whole_characters
 from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.features import Read, ReferenceFeatures
 
@@ -29,9 +29,9 @@ class Discriminator:
 
     @torch.no_grad()
     def scores(self, ids_BT: Tensor, n_given: int | None = None) -> Tensor:
-        """score_B of each text to its last token: ln of the odds that it is real, of a critic that was trained by
-        cross-entropy. The first `n_given` tokens, spelt anew, are no evidence; by default as many as in training. Of a
-        text whose spelling is longer than the context, the end is not read."""
+        """score_B of each text to its last whole character: ln of the odds that it is real, of a critic that was
+        trained by cross-entropy. The first `n_given` tokens, spelt anew, are no evidence; by default as many as in
+        training. Of a text whose spelling is longer than the context, the end is not read."""
         context = self.features.context
         ids_BL, length_B = spelt(self.tokenizer, ids_BT[:, -context:])
         read = Read.of(ids_BL[:, :context], self.features)
@@ -42,8 +42,12 @@ class Discriminator:
 
 
 def spelt(tokenizer: Tokenizer, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """The same texts as the tokenizer spells them: (ids_BL, length_B), shorter ones filled up with their last token."""
-    rows = [tokenizer.encode(tokenizer.decode(ids)) for ids in ids_BT.tolist()]
+    """The same texts as the tokenizer spells them: (ids_BL, length_B), shorter ones filled up with their last token.
+
+    Half a character at either end, where a text was cut between two tokens, is left out: read as U+FFFD it would pass
+    for a fault of its writer. Of a text that is no more than that the first token stays.
+    """
+    rows = [tokenizer.encode(whole_characters(tokenizer.decode_bytes(ids))) or ids[:1] for ids in ids_BT.tolist()]
     longest = max(map(len, rows))
     filled = [row + row[-1:] * (longest - len(row)) for row in rows]
     device = ids_BT.device
