@@ -126,7 +126,7 @@ def test_grouped_experts_that_torch_can_compute_are_not(overrides: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ("objective=wgan", "candidates (8) need scores that are odds, and those of wgan are none; SET="),
+        ("objective=wgan candidates=8", "candidates (8) need scores that are odds, and those of wgan are none; SET="),
         ("objective=wgan-gp candidates=2", '"adversarial.objective=gan" or "adversarial.candidates=1"'),
         ("objective=wgan candidates=1 learn=distil", "distil needs scores that are odds"),
         ("objective=wgan-gp learn=distil", '"adversarial.objective=gan" or "adversarial.learn=reinforce"'),

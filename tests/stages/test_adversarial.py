@@ -259,21 +259,21 @@ def test_a_duel_is_the_paired_difference_with_its_clustered_error() -> None:
     assert (found.contender, found.against) == ("refined", "start")
     assert found.lead == pytest.approx(1 / 4)
     assert found.standard_error == pytest.approx(math.sqrt(3 / 112))
-    assert found.won
+    assert not found.won  # 1/4 is less than two errors of 0.16
 
 
 def test_what_both_find_hard_cancels() -> None:
-    """Accuracies of 0.55 and 0.50 with errors of about 0.06 each: apart they tell nothing. But wherever the simpler one
+    """Accuracies of 0.55 and 0.49 with errors of about 0.06 each: apart they tell nothing. But wherever the simpler one
     is not told the other is not told either, so that the difference stands out."""
     rng = np.random.default_rng(0)
     hard = rng.permutation(80) < 36
-    also = hard | (np.arange(80) % 20 == 3)
+    also = hard | (np.arange(80) % 10 == 0)
     told = {"start": heard([~hard]), "refined": heard([~also])}
     alone = verdict(told["start"].rulings)["standard_error"]
     found = duel("start", "refined", told)
     assert found.standard_error < alone / 2
     assert found.won
-    assert 0 < found.lead < alone
+    assert 0 < found.lead < 2 * alone
 
 
 def test_of_equals_the_simplest_is_kept_and_every_challenger_meets_who_is_kept_so_far() -> None:
@@ -298,8 +298,8 @@ def test_of_equals_the_simplest_is_kept_and_every_challenger_meets_who_is_kept_s
     assert "it is better" in str(fought[1])
 
 
-def test_one_standard_error_is_passed_by_chance_in_about_one_case_of_six() -> None:
-    """Of 600 pairs of equal contenders. A normal deviate passes 1 with probability 0.159; the error, from eight
+def test_equal_contenders_are_exchanged_by_chance_in_few_cases() -> None:
+    """Of 600 pairs of equal contenders. A normal deviate passes 2 with probability 0.023; the error, from eight
     stretches and two repetitions, is itself uncertain and on average too large."""
     rng = np.random.default_rng(0)
 
@@ -307,7 +307,7 @@ def test_one_standard_error_is_passed_by_chance_in_about_one_case_of_six() -> No
         return heard(rng.random((2, 160)) < 0.7, places=80)
 
     won = sum(duel("a", "b", {"a": by_chance(), "b": by_chance()}).won for _ in range(600))
-    assert 0.08 < won / 600 < 0.18
+    assert won / 600 < 0.04
 
 
 def test_without_the_expert_model_it_says_what_to_run(workspace: Params) -> None:

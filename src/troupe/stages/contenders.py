@@ -4,11 +4,11 @@ They learn from one half of the validation text and are heard on the other, and 
 repetitions, each with fresh texts and fresh judges. A contender is as good as the worst of them says. All write at the
 same places beside the same real texts, so that two of them are compared window by window: what makes a place easy or
 hard to tell cancels, and the difference is known better than either accuracy. The more complex one takes the place of
-the simpler only if it is told less by more than one standard error of that difference; of equals the simpler is kept.
+the simpler only if it is told less by more than two standard errors of that difference; of equals the simpler is kept.
 How good it is, is for the evaluate stage to say, on test text: whoever was picked by a noisy figure looks too good.
 
-One standard error is a rule for choosing, not evidence: of two that are equally good it takes the more complex in one
-case of six.
+Two, because one is passed by chance in one case of six: then a stage that never improved anything would still replace
+the model time and again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,6 +37,7 @@ from troupe.resampling import write
 from troupe.seeding import derive_seed
 
 JUDGES = ("linear", "boosted")  # the quick families: they are asked at every look
+ERRORS = 2  # standard errors of the difference by which a more complex contender must lead
 KNOWN_BYTES = 2**22  # of training text: what judges take for known
 ROOM = 1.2  # `windows.continuations` writes so many times the tokens that a window typically has
 AT_ONCE = 256  # sequences that a worker writes together
@@ -66,7 +67,7 @@ class Duel:
 
     @property
     def won(self) -> bool:
-        return self.lead > self.standard_error
+        return self.lead > ERRORS * self.standard_error
 
     def __str__(self) -> str:
         found = f"{self.contender} is told less than {self.against} by {self.lead:.3f} ± {self.standard_error:.3f}"
