@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from troupe.models import features as module
 from troupe.models.config import GPTConfig
-from troupe.models.features import PER_REFERENCE, Read, ReferenceFeatures
+from troupe.models.features import PER_REFERENCE, Read, ReferenceFeatures, said_by
 from troupe.models.gpt2 import GPT, init_gpt2
 
 VOCAB, T = 7, 5
@@ -94,6 +95,20 @@ def test_readers_in_threads_do_not_get_into_each_other() -> None:
     finally:
         sys.setswitchinterval(interval)
     assert all(map(torch.equal, one, other))
+
+
+def test_a_large_vocabulary_is_read_fewer_at_a_time_and_a_small_one_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2^28 floats are 4 tensors x 1024 tokens x 50,257 logits once, x 128 ten times; of 5 tokens and 7 logits more than
+    anyone asks for. With room for 3 sequences, 9 are read in threes, to the same figures."""
+    features = ReferenceFeatures(reference())
+    assert features.at_once(T) > 10**6
+    huge = ReferenceFeatures(GPT(GPTConfig(vocab_size=50_257, block_size=8, n_layer=1, n_head=1, n_embd=2, dropout=0)))
+    assert [huge.at_once(length) for length in (1024, 128, 4096)] == [1, 10, 1]
+    whole, read = features(some_ids(9)), []
+    monkeypatch.setattr(module, "FLOATS", 3 * 4 * T * VOCAB)
+    monkeypatch.setattr(module, "said_by", lambda model, ids_BT: read.append(len(ids_BT)) or said_by(model, ids_BT))
+    torch.testing.assert_close(features(some_ids(9)), whole, atol=1e-5, rtol=0)
+    assert read == [3, 3, 3]
 
 
 def test_read_in_pieces_is_read_whole() -> None:

@@ -19,6 +19,7 @@ from troupe.models.mode import evaluating
 
 Features = Callable[[Tensor], Tensor]  # ids_BT -> features_BTF
 PER_REFERENCE = 3
+FLOATS = 2**28  # 1 GB of what is computed of all tokens of the vocabulary
 
 
 class ReferenceFeatures:
@@ -41,7 +42,15 @@ class ReferenceFeatures:
     @torch.no_grad()
     def __call__(self, ids_BT: Tensor) -> Tensor:
         """Raises ValueError if the sequences are longer than the context of a reference."""
-        return torch.cat([said_by(reference, ids_BT) for reference in self.references], dim=-1)
+        parts = torch.split(ids_BT, self.at_once(ids_BT.size(1)))
+        said = [torch.cat([said_by(reference, part_BT) for reference in self.references], dim=-1) for part_BT in parts]
+        return torch.cat(said)
+
+    def at_once(self, length: int) -> int:
+        """How many sequences of `length` tokens are read at a time: as many as find room in a gigabyte (`FLOATS`)."""
+        of_all_tokens = 4  # tensors as large as the logits, at the same time
+        largest = max(reference.config.vocab_size for reference in self.references)
+        return max(1, FLOATS // (of_all_tokens * length * largest))
 
 
 def said_by(reference: GPT, ids_BT: Tensor) -> Tensor:
@@ -71,7 +80,7 @@ class Read(NamedTuple):
 
     @classmethod
     def of(cls, ids_NT: Tensor, features: Features, at_once: int = 32) -> Self:
-        """`at_once` bounds the memory: logits of that many sequences."""
+        """Sequences are read `at_once` at a time, or fewer where the vocabulary is large (ReferenceFeatures)."""
         return cls(ids_NT, torch.cat([features(ids_BT) for ids_BT in torch.split(ids_NT, at_once)]))
 
     def rows(self, rows_B: Tensor) -> Self:
