@@ -19,7 +19,7 @@ from troupe.evaluation.plots import (
     quality_against_diversity,
     series,
 )
-from troupe.evaluation.report import TEXTS, counted, render_report, rows
+from troupe.evaluation.report import TEXTS, caveats, counted, render_report, rows
 from troupe.files import write_json
 from troupe.layout import MODEL_STAGES
 
@@ -224,7 +224,12 @@ def test_a_model_that_draws_among_candidates_is_marked(reports: Path) -> None:
     figures = metrics()
     figures["models"]["adversarial"] = figures["models"]["moe"] | {"candidates": 8}
     write_json(reports / "metrics.json", figures)
-    assert "<small>draws among 8</small>" in render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    assert "<small>draws among 8</small>" in text
+    assert caveats(metrics()) == []
+    (caveat,) = caveats(figures)
+    assert caveat.startswith("The bits per byte of adversarial are of its model without the sampler")
+    assert caveat in text
 
 
 def test_without_a_curve_there_is_no_mention_of_one(reports: Path) -> None:

@@ -99,10 +99,19 @@ def _evaluated(
         "test_sha256": test_sha256,
         "judge": {"digest": "judge"},
         "models": {
-            stage: {"weights_sha256": write_model(stage, seed, sampler), "test": {"bpb": bpb, "judge": judge}}
+            stage: {
+                "weights_sha256": write_model(stage, seed, sampler),
+                "candidates": sampler.candidates if sampler else 1,
+                "quality": {"distinct_2": 0.4},
+                "test": {"bpb": bpb, "judge": judge},
+            }
             for stage, sampler in (("pretrain", None), ("moe", None), ("adversarial", resampling))
         },
-        "controls": {"known_bad": {"accuracy": 0.99}, "real_against_real": {"accuracy": 0.5, "standard_error": 0.02}},
+        "controls": {
+            "known_bad": {"accuracy": 0.99},
+            "real_against_real": {"accuracy": 0.5, "standard_error": 0.02},
+            "real_text": {"quality": {"distinct_2": 0.4}},
+        },
         "candidate": {"stage": "adversarial", "reason": "lowest judge accuracy on validation"},
     }
     write_json(Path("reports/metrics.json"), report)

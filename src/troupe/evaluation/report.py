@@ -97,13 +97,19 @@ def _heard(control: Mapping[str, Any]) -> dict[str, Any]:
 
 def caveats(metrics: Mapping[str, Any]) -> list[str]:
     """What a reader must know before believing the figures: a sentence each."""
-    initial = metrics["initial"]
-    if not initial or initial["has_seen"] == "training text":
-        return []
-    return [
-        f"The models began as {initial['init_from']}; what these weights have seen before is unknown: "
-        "likelihoods on test text may be too good."
+    found, initial = [], metrics["initial"]
+    if initial and initial["has_seen"] != "training text":
+        found.append(
+            f"The models began as {initial['init_from']}; what these weights have seen before is unknown: "
+            "likelihoods on test text may be too good."
+        )
+    found += [
+        f"The bits per byte of {stage} are of its model without the sampler that draws one of {model['candidates']} "
+        "texts: they say nothing of what the sampler adds or loses; judges and figures of texts do."
+        for stage, model in metrics["models"].items()
+        if model["candidates"] > 1
     ]
+    return found
 
 
 def counted(metrics: Mapping[str, Any]) -> str:

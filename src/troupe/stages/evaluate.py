@@ -6,6 +6,7 @@ from itertools import count
 
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from troupe.compute import set_up
 from troupe.data.corpus import Split, read_manifest, split_beginning
@@ -99,7 +100,12 @@ def controls(judged: Figures, control: Bundle | None, bpb: Mapping[str, Mapping[
 
 
 def size(bundle: Bundle) -> int:
-    return sum(parameter.numel() for parameter in bundle.model.parameters())
+    """The parameters of all that it takes to write: the model and, of a sampler, critic and references."""
+    networks: list[nn.Module] = [bundle.model]
+    if bundle.resampling:
+        discriminator = bundle.resampling.discriminator
+        networks += [discriminator.critic, *discriminator.features.references]
+    return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
 
 def shares(measured: Mapping[str, bytes]) -> Figures:
