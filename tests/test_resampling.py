@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pytest
@@ -19,6 +19,7 @@ from troupe.errors import ParamsError
 from troupe.models.bundle import Bundle, Resampling
 from troupe.models.config import GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator
+from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.reader import Discriminator
 from troupe.resampling import effective_candidates, resample, stream, write
@@ -33,6 +34,7 @@ class Likes:
 
     score_V: Tensor
     read: list[list[int]]
+    features: ReferenceFeatures = field(default_factory=lambda: discriminator().features)  # read 16 tokens
 
     def scores(self, ids_BT: Tensor, n_given: int | None = None) -> Tensor:
         assert n_given == 0
@@ -322,6 +324,7 @@ def test_bad_requests_are_those_of_plain_generation() -> None:
         ({"candidates": 0}, "candidates must be at least 1, got 0"),
         ({"span": 0}, "span must be at least 1 and below context"),
         ({"span": 12}, r"span must be at least 1 and below context \(12\), got 12"),
+        ({"context": 17}, r"context \(17\) must not exceed the 16 tokens that the references read"),
     ],
 )
 def test_a_sampler_out_of_range_is_refused(values: dict[str, int], message: str) -> None:

@@ -45,6 +45,8 @@ class Resampling:
             raise ParamsError(f"candidates must be at least 1, got {self.candidates}; 1 is the model's own text")
         if not 1 <= self.span < self.context:
             raise ParamsError(f"span must be at least 1 and below context ({self.context}), got {self.span}")
+        if self.context > (most := self.discriminator.features.context):
+            raise ParamsError(f"context ({self.context}) must not exceed the {most} tokens that the references read")
 
 
 @dataclass(frozen=True)
