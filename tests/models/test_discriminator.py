@@ -201,6 +201,18 @@ def test_the_gradient_penalty_has_gradients() -> None:
     assert model.lstm.weight_hh_l0.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("learning", [True, False])
+def test_the_switch_of_the_whole_process_is_turned_by_those_alone_who_learn(learning: bool) -> None:
+    """Off while a critic learns, afterwards as before; where it only reads, in threads, never touched."""
+    model, seen = critic(), []
+    model.lstm.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+    assert torch.backends.cudnn.enabled
+    with torch.set_grad_enabled(learning):
+        model.score(model.embed(ids()))
+    assert seen == [not learning]
+    assert torch.backends.cudnn.enabled
+
+
 def test_gradients_agree_with_finite_differences() -> None:
     model = critic()
     embeddings = model.embed(ids()).detach().requires_grad_()

@@ -5,6 +5,7 @@ Axes: B batch, T tokens, E embedding width, F features of a token, X = E + F, H 
 """
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +62,9 @@ class LSTMDiscriminator(nn.Module):
     def prefix_scores(self, x_BTX: Tensor, n_given: int | None = None) -> Tensor:
         """score_BT: at t what `score` says of the first t + 1 tokens alone. Training on all of them makes the score of
         an unfinished text mean the same as that of a finished one. `n_given`: of these texts, if not the model's."""
-        # A gradient penalty differentiates twice, which cuDNN's LSTM cannot; PyTorch's own kernels can.
-        with torch.backends.cudnn.flags(enabled=False):
+        # A gradient penalty differentiates twice, which cuDNN's LSTM cannot; PyTorch's own kernels can. The switch is
+        # the whole process's, and threads that turn it together may leave it off: those that only read never touch it.
+        with torch.backends.cudnn.flags(enabled=False) if torch.is_grad_enabled() else nullcontext():
             hidden_BTH, _ = self.lstm(x_BTX)
         lengths_T1 = torch.arange(1, x_BTX.size(1) + 1, device=x_BTX.device).unsqueeze(-1)
         scores_BT1: Tensor = self.head(hidden_BTH.cumsum(1) / lengths_T1)
