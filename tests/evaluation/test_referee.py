@@ -206,6 +206,7 @@ def test_the_digest_names_the_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     for same in ({"top_k": 2}, {"temperatures": [0.5]}):
         assert digest == description(params.model_copy(update=same), text)["digest"]
     assert digest != description(params.model_copy(update={"judge_window": 64}), text)["digest"]
+    assert digest != description(params.model_copy(update={"stride": 2}), text)["digest"], "other bits per byte"
     assert digest != description(params, text | {"validation": "c"})["digest"]
     monkeypatch.setitem(families.TREES, "max_leaf_nodes", 9)
     assert digest != description(params, text)["digest"]

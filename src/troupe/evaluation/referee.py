@@ -31,7 +31,7 @@ from troupe.params import EvaluateParams
 from troupe.seeding import derive_seed, generator
 
 NAME = "the worst of " + ", ".join(FAMILIES)
-VERSION = 3  # raise it with any change that can change a figure: the gate compares only figures of one referee
+VERSION = 4  # raise it with any change that can change a figure: the gate compares only figures of one referee
 Write = Callable[[Places, int], list[str]]  # places, seed -> a text for every place, as `windows.continuations` does
 
 
@@ -135,7 +135,8 @@ def summed_up(opinions: Sequence[Opinion]) -> dict[str, float]:
 def description(params: EvaluateParams, learnt_from: Mapping[str, str]) -> dict[str, Any]:
     """Who judges, with a digest: figures under different digests cannot be compared.
 
-    `learnt_from` are the digests of the real text that judges learn from or take for known.
+    The digest covers `stride` too, which changes bits per byte. The text that is measured has a digest of its own in
+    metrics.json, and how far a window reaches back is the model's. `learnt_from` are the digests of the real text that judges learn from or take for known.
     """
     setting = {"seeds": params.judge_seeds, "window_bytes": params.judge_window, "texts": params.judge_texts}
     whole = {
@@ -144,6 +145,7 @@ def description(params: EvaluateParams, learnt_from: Mapping[str, str]) -> dict[
         "linear": [realism.FEATURES, realism.ORDERS, realism.KNOWN_TEXT, realism.INVERSE_PENALTY],
         "boosted": [families.TREES, families.COUNTED_TEXT, families.MAX_ORDER],
         "prompt": realism.PROMPT_BYTES,
+        "stride": params.stride,
         "learnt_from": dict(learnt_from),
         **setting,
     }
