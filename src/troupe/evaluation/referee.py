@@ -136,7 +136,8 @@ def description(params: EvaluateParams, learnt_from: Mapping[str, str]) -> dict[
     """Who judges, with a digest: figures under different digests cannot be compared.
 
     The digest covers `stride` too, which changes bits per byte. The text that is measured has a digest of its own in
-    metrics.json, and how far a window reaches back is the model's. `learnt_from` are the digests of the real text that judges learn from or take for known.
+    metrics.json, and how far a window reaches back is the model's. `learnt_from` are the digests of the real text that
+    judges learn from or take for known.
     """
     setting = {"seeds": params.judge_seeds, "window_bytes": params.judge_window, "texts": params.judge_texts}
     whole = {
