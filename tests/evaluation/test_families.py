@@ -8,7 +8,7 @@ import torch
 
 from troupe.evaluation.byte_network import ByteNetwork, batch
 from troupe.evaluation.families import families, surprises
-from troupe.evaluation.realism import paired
+from troupe.evaluation.realism import new_judge, paired
 from troupe.evaluation.referee import Trial, hear, summed_up
 
 N = 120
@@ -72,6 +72,23 @@ def test_each_can_learn_from_the_fewest_windows_there_may_be(name: str, n: int) 
     """Half of eight places: little is learned, but nothing fails."""
     found = judged(name, (sentences(0, n), garbled(sentences(1, n), 1)), (sentences(2), garbled(sentences(3), 3)))
     assert 0 <= found["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_can_learn_from_texts_that_share_no_character(name: str) -> None:
+    """A few short windows in scripts of thousands of characters: no n-gram occurs twice, not even a blank, which
+    scikit-learn reads for two."""
+    texts = ["".join(chr(0x4E00 + 5 * number + i) for i in range(5)) for number in range(16)]
+    texts[0], texts[1] = texts[0] + "\n\n", texts[1] + "\n"
+    score = JUDGES[name].fit(texts[:8], texts[8:], seed=0)
+    assert np.isfinite(score([*texts, *sentences(0, 4)])).all()
+
+
+def test_where_one_character_is_shared_the_linear_judge_is_what_it_was() -> None:
+    """One n-gram in two texts is enough for min_df = 2, and single occurrences stay unseen."""
+    texts = ["abc", "cde", "fgh", "ijk"]
+    vectorizer = new_judge({3: {"abc"}}, texts)[0].transformer_list[0][1]
+    assert list(vectorizer.fit(texts).vocabulary_) == ["c"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -52,7 +52,8 @@ class Linear:
     known: Known
 
     def fit(self, real: Sequence[str], fake: Sequence[str], seed: int) -> Scorer:
-        judge = new_judge(self.known).fit([*real, *fake], _labels(real, fake))
+        texts = [*real, *fake]
+        judge = new_judge(self.known, texts).fit(texts, _labels(real, fake))
         return lambda texts: np.asarray(judge.decision_function(texts), dtype=np.float64)
 
 

@@ -8,6 +8,7 @@ Shapes: N places in the held-out text, M windows that are judged (half of them g
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,11 +92,20 @@ def _ngrams(text: str, n: int) -> list[str]:
     return [text[i : i + n] for i in range(len(text) - n + 1)]
 
 
-def new_judge(known: Known) -> Pipeline:
-    """Untrained. scikit-learn copies the arguments of its parts, all but functions: `known` is large."""
+def new_judge(known: Known, texts: Sequence[str]) -> Pipeline:
+    """Untrained, for `texts` to learn from. scikit-learn copies the arguments of its parts, all but functions: `known`
+    is large."""
     unknown = make_pipeline(FunctionTransformer(lambda texts: unknown_share(texts, known)), StandardScaler())
-    features = make_union(TfidfVectorizer(**FEATURES), unknown)
+    least = FEATURES if _share_a_character(texts) else FEATURES | {"min_df": 1}  # else no n-gram were left: it fails
+    features = make_union(TfidfVectorizer(**least), unknown)
     return make_pipeline(features, LogisticRegression(C=INVERSE_PENALTY, max_iter=2000))
+
+
+def _share_a_character(texts: Sequence[str]) -> bool:
+    """Whether two texts have one in common, in the reading of scikit-learn, to which a run of blanks is one blank."""
+    characters = TfidfVectorizer(**FEATURES | {"ngram_range": (1, 1)}).build_analyzer()
+    seen_in = Counter(character for text in texts for character in set(characters(text)))
+    return max(seen_in.values(), default=0) > 1
 
 
 def verdict(rulings: Sequence[Ruling]) -> dict[str, float]:
