@@ -73,6 +73,11 @@ def test_overrides_leave_the_file_alone() -> None:
         ("  prompt_length: ", "  prompt_length: 1000 #", "sequence_length (64) must be more than an eighth of it and"),
         ("  sequence_length: ", "  sequence_length: 100000 #", "must not exceed model.block_size"),
         ("  span: ", "  span: 65 #", "adversarial: span (65) must not exceed sequence_length (64)"),
+        (
+            "  candidates: ",
+            "  candidates: 1025 #",
+            "adversarial.candidates: Input should be less than or equal to 1024",
+        ),
         ("  reference_embd: ", "  reference_embd: 95 #", "adversarial.reference_embd: Input should be a multiple of 2"),
         ("  bpb_margin: ", "  bpb_margin: .nan #", "promote.bpb_margin"),
         ("  temperatures: [", "  temperatures: [1.0, ", "evaluate.temperatures: each must be another than 1"),

@@ -171,6 +171,20 @@ def test_the_memory_that_there_is_does_not_change_a_text(monkeypatch: pytest.Mon
     assert asked == [3, 3, 3, 3] * 2
 
 
+def test_no_more_prompts_are_laid_out_than_are_written_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 3 texts with 4 candidates each 5 at a time: each candidate after its own text, with its own seed."""
+    asked: list[tuple[list[int], int]] = []
+
+    def noting(gpt: GPT, ids_BT: Tensor, n_new: int, way: Decoding, seeds: list[int], stop: int) -> Tensor:
+        asked.append((ids_BT[:, 0].tolist(), len(set(seeds))))
+        return token_by_token.generate(gpt, ids_BT, n_new, way, seeds, stop)
+
+    monkeypatch.setattr(resampling, "side_by_side", lambda config: 5)
+    monkeypatch.setattr(resampling, "generate", noting)
+    write(real_bundle(), torch.tensor([[1, 9], [2, 9], [3, 9]]), 5, PLAIN, [1, 2, 3])
+    assert asked == [([1, 1, 1, 1, 2], 5), ([2, 2, 2, 3, 3], 5), ([3, 3], 2)]
+
+
 def test_one_seed_gives_one_text_and_another_another() -> None:
     bundle = real_bundle()
     torch.manual_seed(1)
@@ -321,7 +335,8 @@ def test_bad_requests_are_those_of_plain_generation() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"candidates": 0}, "candidates must be at least 1, got 0"),
+        ({"candidates": 0}, "candidates must be 1 to 1024, got 0"),
+        ({"candidates": 1025}, "candidates must be 1 to 1024, got 1025"),
         ({"span": 0}, "span must be at least 1 and below context"),
         ({"span": 12}, r"span must be at least 1 and below context \(12\), got 12"),
         ({"context": 17}, r"context \(17\) must not exceed the 16 tokens that the references read"),

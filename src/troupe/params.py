@@ -175,7 +175,7 @@ class RulesParams(Section):
 
 class AdversarialParams(GameParams, RulesParams):
     learn: Literal["none", "reinforce", "distil", "ddo"]
-    candidates: Count
+    candidates: Annotated[int, Field(ge=1, le=1024)]
     span: Count
     among: Count
     threads: Annotated[int, Field(ge=1, le=256)]

@@ -87,11 +87,10 @@ def _chosen(
 ) -> Tensor:
     """new_NS: of each text's candidates one, drawn with a random number of the text's own."""
     K, at_once = sampler.candidates, side_by_side(model.config)
-    prompts_MT = ids_NT.repeat_interleave(K, 0)
-    several = [derive_seed(seed, "candidate", number) for seed in seeds for number in range(K)]
     new, scores = [], []
-    for at in (slice(i, i + at_once) for i in range(0, len(several), at_once)):
-        ids_MT = generate(model, prompts_MT[at], n_new, decoding, several[at], stop)
+    for part in torch.split(torch.arange(len(seeds) * K), at_once):  # no more prompts than are written at a time
+        own = [derive_seed(seeds[m // K], "candidate", m % K) for m in part.tolist()]
+        ids_MT = generate(model, ids_NT[part // K], n_new, decoding, own, stop)
         ids_MT = F.pad(ids_MT, (0, ids_NT.size(1) + n_new - ids_MT.size(1)), value=stop)  # where all have ended
         new.append(ids_MT[:, -n_new:])
         scores.append(_scores(sampler, ids_MT, n_new, stop))

@@ -26,6 +26,7 @@ from troupe.models.reader import Discriminator
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 CRITIC = "critic.safetensors"
+MOST_CANDIDATES = 1024
 REMEDY = "restore it with `dvc checkout`, or run the stage that writes it again"
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -41,8 +42,10 @@ class Resampling:
     context: int  # tokens that the discriminator reads: the span and what stands before it
 
     def __post_init__(self) -> None:
-        if self.candidates < 1:
-            raise ParamsError(f"candidates must be at least 1, got {self.candidates}; 1 is the model's own text")
+        if not 1 <= self.candidates <= MOST_CANDIDATES:
+            raise ParamsError(
+                f"candidates must be 1 to {MOST_CANDIDATES}, got {self.candidates}; 1: the model's own text"
+            )
         if not 1 <= self.span < self.context:
             raise ParamsError(f"span must be at least 1 and below context ({self.context}), got {self.span}")
         if self.context > (most := self.discriminator.features.context):
