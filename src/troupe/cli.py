@@ -173,6 +173,8 @@ def export(
     from troupe.models.huggingface import export_gpt2
 
     export_gpt2(folder, bundle.model, bundle.tokenizer)
+    if bundle.resampling:
+        print(f"{model}: its sampler is not exported; {folder} writes token by token", file=sys.stderr)
     print(f"{folder}: open it with transformers' AutoModelForCausalLM.from_pretrained({str(folder)!r})")
 
 
