@@ -128,6 +128,9 @@ WITHOUT_EXPERTS = {"vocab_size": 9, "block_size": 8, "n_layer": 1, "n_head": 2, 
     [
         {"model": {}},
         {"model": 3},
+        {"model": [1]},
+        {"model": WITHOUT_EXPERTS | {"n_embd": -8}},
+        {"model": WITHOUT_EXPERTS | {"n_embd": 8.5}},
         {"model": {"n_embd": "wide"}},
         {"architecture": "switchhead", "model": WITHOUT_EXPERTS},
         {"architecture": "switchhead", "model": WITHOUT_EXPERTS | OF_EXPERTS},  # they have a place of their own
@@ -248,7 +251,20 @@ def test_a_sampler_whose_digest_matches_garbage_is_refused(with_sampler: Path) -
         lambda entry: entry | {"candidates": 0},
         lambda entry: entry | {"candidates": "many"},
         lambda entry: entry | {"critic": {"n_embd": 8}},
+        lambda entry: entry | {"candidates": 8.5},
+        lambda entry: entry | {"candidates": True},
+        lambda entry: entry | {"candidates": 10**30},
+        lambda entry: entry | {"span": 2.5},
+        lambda entry: entry | {"context": 1000},
+        lambda entry: entry | {"critic": entry["critic"] | {"n_given": "a"}},
+        lambda entry: entry | {"critic": entry["critic"] | {"n_embd": -1}},
+        lambda entry: entry | {"critic": entry["critic"] | {"n_hidden": 0}},
+        lambda entry: entry | {"critic": entry["critic"] | {"vocab_size": 10**15}},
+        lambda entry: entry | {"critic": entry["critic"] | {"vocab_size": 10**30}},
+        lambda entry: entry | {"critic": [8]},
         lambda entry: entry | {"references": []},
+        lambda entry: None,
+        lambda entry: [1],
         lambda entry: entry | {"references": entry["references"] * 2},
         lambda entry: 3,
     ],
@@ -256,6 +272,25 @@ def test_a_sampler_whose_digest_matches_garbage_is_refused(with_sampler: Path) -
 def test_an_entry_that_describes_no_sampler_is_refused(change: Callable[[Any], Any], with_sampler: Path) -> None:
     edit_sampler(with_sampler, change)
     refused(with_sampler, "config.json: not the description of a sampler")
+
+
+@pytest.mark.parametrize("sizes", [{"n_embd": -8}, {"n_embd": 10**15}, {"vocab_size": 10**30}, {"n_head": 0}])
+def test_a_reference_of_sizes_that_nothing_has_is_refused(sizes: dict[str, int], with_sampler: Path) -> None:
+    def change(entry: Any) -> Any:
+        first, *others = entry["references"]
+        return entry | {"references": [first | {"model": first["model"] | sizes}, *others]}
+
+    edit_sampler(with_sampler, change)
+    refused(with_sampler, "config.json: not the description of a model")
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"resampling": null}', '{"resampling": [1]}', '{"resampling": 3}'])
+def test_a_config_that_names_no_files_has_no_identity(content: str, bundle: Path) -> None:
+    (bundle / "config.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"config\.json: not the description of a model") as caught:
+        found_identity(bundle)
+    assert "\n" not in str(caught.value)
+    refused(bundle, "config.json: not the description of a model")
 
 
 def test_a_description_cannot_name_files_of_its_own(with_sampler: Path) -> None:

@@ -28,6 +28,8 @@ WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json
 CRITIC = "critic.safetensors"
 MOST_CANDIDATES = 1024
 REMEDY = "restore it with `dvc checkout`, or run the stage that writes it again"
+# What Python and torch raise who are told of a network what is missing, of another type, negative or beyond any memory.
+NO_DESCRIPTION = (AttributeError, KeyError, TypeError, ValueError, ArithmeticError, MemoryError, RuntimeError)
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -107,7 +109,11 @@ def identity(config: dict[str, Any]) -> str:
 def found_identity(folder: Path) -> str:
     """The identity that a bundle has by the files that are there, whatever digests config.json says they have."""
     config = read_json(folder / CONFIG)
-    found = {name: sha256_file(folder / name) for name in files_of(config) if name not in (CONFIG, TOKENIZER)}
+    try:
+        names = files_of(config)
+    except NO_DESCRIPTION:
+        raise ArtifactError(f"{folder / CONFIG}: not the description of a model and its sampler; {REMEDY}") from None
+    found = {name: sha256_file(folder / name) for name in names if name not in (CONFIG, TOKENIZER)}
     config["weights_sha256"] = found.pop(WEIGHTS)
     if found:
         config["resampling"]["sha256"] = found
@@ -143,11 +149,13 @@ def _read_sampler(
     try:
         features = ReferenceFeatures(*[_build(folder / CONFIG, reference) for reference in sampler["references"]])
         files = _sampler_files(len(features.references))
-        critic = LSTMDiscriminator(**sampler["critic"], n_feature=features.width)
         digests = [sampler["sha256"][name] for name in files]
         how = [sampler[name] for name in ("candidates", "span", "context")]
+        if any(type(size) is not int for size in [*how, *sampler["critic"].values()]):
+            raise TypeError
+        critic = LSTMDiscriminator(**sampler["critic"], n_feature=features.width)
         resampling = Resampling(Discriminator(critic, features, tokenizer), *how)
-    except (KeyError, TypeError, ValueError, ParamsError):
+    except (*NO_DESCRIPTION, ParamsError):
         raise ArtifactError(f"{folder / CONFIG}: not the description of a sampler; {REMEDY}") from None
     for network, name, digest in zip((critic, *features.references), files, digests, strict=True):
         _filled(network, folder / name, digest, device)
@@ -165,7 +173,7 @@ def _build(path: Path, config: Any) -> GPT:
         if build is None:
             raise ArtifactError(f"{path}: unknown architecture {name!r}; this version knows {', '.join(ARCHITECTURES)}")
         return build(dims)
-    except (KeyError, TypeError):
+    except NO_DESCRIPTION:
         raise ArtifactError(f"{path}: not the description of a model; {REMEDY}") from None
 
 
