@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from tests.models.samplers import sampler
 from troupe.errors import ArtifactError, RegistryError
 from troupe.layout import MODEL_STAGES
 from troupe.params import PromoteParams
@@ -89,6 +90,34 @@ def test_a_lost_store_is_registered_again(evaluated: Evaluated, workspace: Path,
         version = register("pretrain", run_dir)
         assert version.number == "1"
         fetch.verify(version.uri)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "critic.safetensors"])
+def test_a_version_that_lacks_a_file_is_refused_by_name_and_registered_anew(name: str, evaluated: Evaluated) -> None:
+    run_dir = evaluated(resampling=sampler())
+    version = register("adversarial", run_dir)
+    assert register("adversarial", run_dir) == version
+    (stored,) = Path("mlartifacts").rglob(f"bundle/{name}")
+    stored.unlink()
+    with pytest.raises(RegistryError, match=f"{name} is gone from the store, or broken; run `make pipeline`"):
+        fetch.load(version.uri)
+    shutil.rmtree(stored.parent)
+    with pytest.raises(RegistryError, match="its files are gone, or their store does not answer; run `make pip"):
+        fetch.verify(version.uri)
+    again = register("adversarial", run_dir)
+    assert again.number == "2"
+    fetch.verify(again.uri)
+
+
+@pytest.mark.parametrize("content", ["{", '{"resampling": 3}'])
+def test_a_version_with_a_broken_description_does_not_count(content: str, evaluated: Evaluated) -> None:
+    run_dir = evaluated()
+    version = register("pretrain", run_dir)
+    (stored,) = Path("mlartifacts").rglob("bundle/config.json")
+    stored.write_text(content)
+    with pytest.raises(RegistryError, match=r"config.json is gone from the store, or broken"):
+        fetch.verify(version.uri)
+    assert register("pretrain", run_dir).number == "2"
 
 
 def test_promotion_follows_the_gate_and_rollback_undoes_it(evaluated: Evaluated) -> None:

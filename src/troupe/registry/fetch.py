@@ -3,15 +3,17 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mlflow.artifacts import download_artifacts
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.exceptions import MlflowException
 
-from troupe.errors import RegistryError
-from troupe.models.bundle import CONFIG, Bundle, found_identity, load_bundle
+from troupe.errors import ArtifactError, RegistryError
+from troupe.files import read_json
+from troupe.models.bundle import CONFIG, Bundle, files_of, found_identity, load_bundle
 from troupe.registry.versions import Version, resolve
 from troupe.tracking.connection import connection
 
 BUNDLE = "artifacts/bundle"  # in the folder of a registered model
+REMEDY = "run `make pipeline` where it was made, which registers it anew, or `make rollback` to the champion before"
 
 
 def load(uri: str, device: str = "cpu") -> Bundle:
@@ -32,21 +34,29 @@ def verify(uri: str) -> Version:
 
 
 def is_whole(version: Version) -> bool:
-    """Whether a version's files are still where the registry says; inside a `connection`."""
+    """Whether all of a version's files are still where the registry says; inside a `connection`."""
     with TemporaryDirectory() as folder:
         try:
-            _get(version, f"{BUNDLE}/{CONFIG}", Path(folder))
-        except (MlflowException, OSError):
+            wanted = files_of(read_json(_get(version, f"{BUNDLE}/{CONFIG}", Path(folder))))
+            found = {Path(file.path).name for file in list_artifacts(f"{version.uri}/{BUNDLE}")}
+        except (MlflowException, OSError, ArtifactError, AttributeError, TypeError):  # the last two: another JSON
             return False
-        return True
+        return found.issuperset(wanted)
 
 
 def _download(version: Version, folder: Path) -> Path:
     try:
         bundle = _get(version, BUNDLE, folder)
-    except OSError as error:
-        raise RegistryError(f"{version.uri}: its files are gone from the store: {error}") from None
-    found, registered = found_identity(bundle), version.tags.get("weights_sha256", "none")
+    except (MlflowException, OSError):
+        raise RegistryError(f"{version.uri}: its files are gone, or their store does not answer; {REMEDY}") from None
+    try:
+        found = found_identity(bundle)
+        gone = [name for name in files_of(read_json(bundle / CONFIG)) if not (bundle / name).exists()]
+    except ArtifactError as error:  # "FILE: ...", with a remedy that is one for stages
+        gone = [Path(str(error).partition(":")[0]).name]
+    if gone:
+        raise RegistryError(f"{version.uri}: {gone[0]} is gone from the store, or broken; {REMEDY}")
+    registered = version.tags.get("weights_sha256", "none")
     if found != registered:
         raise RegistryError(
             f"{version.uri}: refused: its files have sha256 {found[:12]}, registered were {registered[:12]}"
