@@ -216,7 +216,7 @@ def test_every_family_stands_beside_the_worst_which_is_marked(reports: Path) -> 
         assert f"<th>{family}</th>" in text
     assert text.count('<td><span class="model">0.700</span></td>') == len(MODEL_STAGES)
     assert text.count('<td><span class="">0.690</span></td>') == len(MODEL_STAGES)
-    assert "worst judge (boosted); 50 % is guessing" in text
+    assert "worst judge (boosted); 50 % is guessing; learned from 400 texts of either kind" in text
 
 
 def test_a_model_that_draws_among_candidates_is_marked(reports: Path) -> None:
