@@ -130,9 +130,9 @@ def versions() -> None:
 
 @app.command()
 def verify(model: Annotated[str, typer.Argument(help=f"A stage, a folder, or e.g. {CHAMPION}.")]) -> None:
-    """Check that a model's weights, and its sampler's, are the ones that were written or registered."""
+    """Check that a model's files are the ones that were written or registered."""
     bundle = _open(model)
-    print(f"{model}: whole, {'weights and sampler' if bundle.resampling else 'weights'} have sha256 {bundle.sha256}")
+    print(f"{model}: whole, sha256 {bundle.sha256}{' with its sampler' if bundle.resampling else ''}")
 
 
 @app.command("describe")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.models.samplers import discriminator, sampler
+from tests.models.samplers import BYTES, discriminator, sampler
 from troupe.conversion.attention import convert
-from troupe.data.tokenizer import ByteTokenizer
+from troupe.data.tokenizer import BytePairTokenizer, ByteTokenizer
 from troupe.decoding import Decoding
 from troupe.errors import ArtifactError
 from troupe.files import read_json, sha256_file
@@ -58,7 +58,8 @@ def test_round_trip(build: type, architecture: str, tmp_path: Path) -> None:
     assert torch.equal(loaded.model(ids), model(ids))
     assert loaded.config["architecture"] == architecture
     assert loaded.config["provenance"] == {"stage": "pretrain", "steps": 3}
-    assert loaded.sha256 == sha256 == sha256_file(tmp_path / "model.safetensors")
+    assert loaded.sha256 == sha256 == found_identity(tmp_path)
+    assert loaded.config["weights_sha256"] == sha256_file(tmp_path / "model.safetensors")
     assert loaded.tokenizer.decode(loaded.tokenizer.encode("voilà")) == "voilà"
     assert not loaded.model.training
 
@@ -177,10 +178,9 @@ def test_a_sampler_comes_back_and_writes_as_before(tmp_path: Path) -> None:
     assert sorted(files_of(loaded.config)) == sorted(path.name for path in tmp_path.iterdir())
 
 
-def test_without_a_sampler_the_identity_is_the_digest_of_the_weights(bundle: Path) -> None:
+def test_without_a_sampler_there_is_nothing_of_one(bundle: Path) -> None:
     loaded = load_bundle(bundle)
     assert loaded.resampling is None
-    assert loaded.sha256 == found_identity(bundle) == sha256_file(bundle / "model.safetensors")
     assert "resampling" not in loaded.config
     assert sorted(files_of(loaded.config)) == sorted(path.name for path in bundle.iterdir())
 
@@ -209,6 +209,26 @@ def test_any_other_sampler_is_another_model(tmp_path: Path) -> None:
     assert len({load_bundle(folder).config["weights_sha256"] for folder in folders}) == 1
     assert save_bundle(tmp_path / "again", dense(), ByteTokenizer(), {"run": 2}, sampler()) == saved[1]
     assert save_bundle(tmp_path / "seed", dense(seed=1), ByteTokenizer(), {}, sampler()) != saved[1]
+
+
+@pytest.mark.parametrize("way_it_writes", [None, sampler()])
+def test_the_same_weights_read_otherwise_are_another_model(way_it_writes: Resampling | None, tmp_path: Path) -> None:
+    """With other heads or another activation: what the weights' shapes do not tell; or with tokens exchanged.
+    When and by whom it was made changes nothing."""
+    saved = save_bundle(tmp_path, dense(), BYTES, {"run": 1}, way_it_writes)
+    config = read_json(tmp_path / "config.json")
+    for changes in ({"n_head": 4}, {"activation": "relu2"}):
+        edit_config(tmp_path, model=config["model"] | changes)
+        assert load_bundle(tmp_path).sha256 == found_identity(tmp_path) != saved
+    edit_config(tmp_path, model=config["model"], provenance={"run": 2})
+    assert load_bundle(tmp_path).sha256 == found_identity(tmp_path) == saved
+    BytePairTokenizer("bpe", [bytes([255 - byte]) for byte in range(256)]).save(tmp_path / "tokenizer.json")
+    refused(tmp_path, "tokenizer.json: sha256 is")
+    assert found_identity(tmp_path) != saved
+    edit_config(tmp_path, tokenizer_sha256=sha256_file(tmp_path / "tokenizer.json"))
+    loaded = load_bundle(tmp_path)
+    assert loaded.tokenizer.decode([255 - ord("a")]) == "a"
+    assert loaded.sha256 == found_identity(tmp_path) != saved
 
 
 @pytest.mark.parametrize("references", [1, 3])

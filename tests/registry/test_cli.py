@@ -140,7 +140,7 @@ def test_bad_input_is_one_line_and_status_2(troupe: Run, words: list[str], compl
 
 @pytest.mark.usefixtures("model")
 def test_verify_finds_changed_weights(troupe: Run) -> None:
-    assert troupe("verify", "pretrain")[1].startswith("pretrain: whole, weights have sha256 ")
+    assert troupe("verify", "pretrain")[1].startswith("pretrain: whole, sha256 ")
     weights = Path("artifacts/pretrain/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     status, _, err = troupe("verify", "pretrain")

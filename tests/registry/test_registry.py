@@ -208,7 +208,7 @@ def test_what_cannot_be_found_is_named(evaluated: Evaluated) -> None:
     with pytest.raises(RegistryError, match="not registered; run `make pipeline`"):
         promote(RULE)
     Path("artifacts/pretrain/model.safetensors").write_bytes(b"broken")
-    with pytest.raises(ArtifactError, match="not the weights"):
+    with pytest.raises(ArtifactError, match="not the files"):
         register("pretrain", run_dir)
     Path("reports/metrics.json").unlink()
     with pytest.raises(ArtifactError, match=r"metrics\.json: no such file"):

@@ -18,7 +18,7 @@ from troupe.errors import ArtifactError
 from troupe.evaluation.provenance import gather_provenance, git_commit
 from troupe.files import read_json, write_json
 from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORT, REPORTS, TOKENS, USAGE, model_dir
-from troupe.models.bundle import save_bundle
+from troupe.models.bundle import load_bundle, save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import Params
@@ -92,7 +92,7 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
     assert list(metrics["ngram"]["test"]) == [str(order) for order in range(1, 7)]
     assert metrics["models"]["moe"]["test"]["judge"]["n"] == 2 * 2 * SMALL["judge_texts"]
     for stage, model in metrics["models"].items():
-        assert model["weights_sha256"] == read_json(model_dir(stage) / "config.json")["weights_sha256"]
+        assert model["weights_sha256"] == load_bundle(model_dir(stage)).sha256
         for split in ("validation", "test"):
             assert model[split]["bpb"] > metrics["ngram"][split]["5"]  # an untrained model, against counting
             assert model[split]["judge"]["low"] <= model[split]["judge"]["accuracy"] <= model[split]["judge"]["high"]

@@ -1,4 +1,4 @@
-"""A stage's model on disk: model.safetensors, config.json (with the digest of the weights) and tokenizer.json.
+"""A stage's model on disk: model.safetensors, tokenizer.json and config.json, with the digests of both.
 
 A model that writes by resampling has files more, its sampler: critic.safetensors and reference-1.safetensors, ..., the
 discriminator that chooses among candidates. Their shapes and digests stand in config.json too.
@@ -59,7 +59,7 @@ class Bundle:
     model: GPT
     tokenizer: Tokenizer
     config: dict[str, Any]  # all of config.json
-    sha256: str  # its identity
+    sha256: str  # its `identity`
     resampling: Resampling | None = None  # None: it writes token by token
 
 
@@ -79,6 +79,7 @@ def save_bundle(
     config = {"architecture": architecture, "model": dims, "provenance": provenance}
     config["weights_sha256"] = _write_weights(folder / WEIGHTS, model)
     tokenizer.save(folder / TOKENIZER)
+    config["tokenizer_sha256"] = sha256_file(folder / TOKENIZER)
     if resampling is not None:
         config["resampling"] = _write_sampler(folder, resampling)
     write_json(folder / CONFIG, config)
@@ -88,22 +89,22 @@ def save_bundle(
 def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
     """Read a model and its sampler, if it has one, in eval mode, onto `device`.
 
-    Raises ArtifactError, naming the file, if one is missing or corrupted, if weights do not have the recorded digest
-    (checked before they are parsed), or if the architecture is unknown.
+    Raises ArtifactError, naming the file, if one is missing or corrupted, if it does not have the recorded digest
+    (checked before it is parsed), or if the architecture is unknown.
     """
     config = read_json(folder / CONFIG)
     model = _filled(_build(folder / CONFIG, config), folder / WEIGHTS, config.get("weights_sha256"), device)
+    _checked(folder / TOKENIZER, config.get("tokenizer_sha256"))
     tokenizer = load_tokenizer(folder / TOKENIZER)
     resampling = _read_sampler(folder, config["resampling"], tokenizer, device) if "resampling" in config else None
     return Bundle(model, tokenizer, config, identity(config), resampling)
 
 
 def identity(config: dict[str, Any]) -> str:
-    """Of what a bundle writes, from its config.json: the digest of the weights, or of them and the whole sampler."""
-    weights, sampler = str(config.get("weights_sha256")), config.get("resampling")
-    if sampler is None:
-        return weights
-    return hashlib.sha256(json.dumps([weights, sampler], sort_keys=True).encode()).hexdigest()
+    """Of all that decides what a bundle writes, from its config.json: the sha256 of weights, tokenizer, architecture,
+    dimensions and sampler. Provenance is no part of it."""
+    parts = [config.get(name) for name in ("weights_sha256", "tokenizer_sha256", "architecture", "model", "resampling")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def found_identity(folder: Path) -> str:
@@ -113,8 +114,8 @@ def found_identity(folder: Path) -> str:
         names = files_of(config)
     except NO_DESCRIPTION:
         raise ArtifactError(f"{folder / CONFIG}: not the description of a model and its sampler; {REMEDY}") from None
-    found = {name: sha256_file(folder / name) for name in names if name not in (CONFIG, TOKENIZER)}
-    config["weights_sha256"] = found.pop(WEIGHTS)
+    found = {name: sha256_file(folder / name) for name in names if name != CONFIG}
+    config["weights_sha256"], config["tokenizer_sha256"] = found.pop(WEIGHTS), found.pop(TOKENIZER)
     if found:
         config["resampling"]["sha256"] = found
     return identity(config)
@@ -185,15 +186,21 @@ def _write_weights(path: Path, network: nn.Module) -> str:
 
 
 def _filled(network: Network, path: Path, recorded: str | None, device: str | torch.device) -> Network:
-    """With the weights of a file, whose digest is checked before it is parsed; on `device`, in eval mode."""
-    try:
-        weights = path.read_bytes()
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; {REMEDY}") from None
-    if (found := hashlib.sha256(weights).hexdigest()) != recorded:
-        raise ArtifactError(f"{path}: sha256 is {found[:12]}, not {str(recorded)[:12]} as in {CONFIG}; {REMEDY}")
+    """With the weights of a file; on `device`, in eval mode."""
+    weights = _checked(path, recorded)
     try:
         network.load_state_dict(safetensors.torch.load(weights))
     except (SafetensorError, RuntimeError):
         raise ArtifactError(f"{path}: does not hold the model that {CONFIG} describes; {REMEDY}") from None
     return network.to(device).eval()
+
+
+def _checked(path: Path, recorded: str | None) -> bytes:
+    """The content of a file, whose digest is checked before anyone parses it."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; {REMEDY}") from None
+    if (found := hashlib.sha256(content).hexdigest()) != recorded:
+        raise ArtifactError(f"{path}: sha256 is {found[:12]}, not {str(recorded)[:12]} as in {CONFIG}; {REMEDY}")
+    return content

@@ -35,7 +35,7 @@ REQUIREMENTS = (  # what generating text imports
 class Result:
     """The identity of what a stage has made: equal results are one version."""
 
-    weights_sha256: str  # of the weights, or of them and the sampler: bundle.identity
+    weights_sha256: str  # of all that decides what it writes: bundle.identity
     data_sha256: str
     params_sha256: str  # of the parameters that shape it: its own section and those before it in params.yaml
 
@@ -61,7 +61,7 @@ def result_of(stage: str) -> Result:
     folder = layout.model_dir(stage)
     digest = found_identity(folder)
     if digest != identity(read_json(folder / CONFIG)):
-        raise ArtifactError(f"{folder}: not the weights or sampler that {CONFIG} describes; run `make pipeline`")
+        raise ArtifactError(f"{folder}: not the files that {CONFIG} describes; run `make pipeline`")
     sections = list(Params.model_fields)
     shaping = set(sections[: sections.index(stage) + 1])
     params = load_params(layout.EFFECTIVE_PARAMS).model_dump(include=shaping)
