@@ -40,7 +40,7 @@ def verdict(settings: Settings, results: Results) -> list[str]:
     return [
         f"Promoted: {name}{_kept(settings, name)}. {_why(settings, results, name)}",
         *(f"{line}: {_said(kept)}" for line, kept in lines),
-        f"**Target: {_said(all(kept for _, kept in lines))}**",
+        _target(settings, name, all(kept for _, kept in lines)),
         moonshot(settings, results),
     ]
 
@@ -121,11 +121,21 @@ def _writes_plainly(settings: Settings, name: str) -> bool:
     return arm.candidates == 1 and arm.temperature == 1.0
 
 
+def _target(settings: Settings, name: str, kept: bool) -> str:
+    if _is_refined(settings, name):
+        return f"**Target: {_said(kept)}**"
+    return f"**Target: missed**: what is promoted is a control, which {'keeps' if kept else 'misses'} the bars above"
+
+
 def _kept(settings: Settings, name: str) -> str:
+    return "" if _is_refined(settings, name) else " (the likelihood model is kept)"
+
+
+def _is_refined(settings: Settings, name: str) -> bool:
     """Likelihood training, longer or at another temperature, is no refinement by an adversary."""
     arm = settings.arms[name]
     learner = settings.arms[arm.of] if arm.of else arm
-    return "" if learner.learn in LEARNERS or arm.candidates > 1 else " (the likelihood model is kept)"
+    return learner.learn in LEARNERS or arm.candidates > 1
 
 
 def _why(settings: Settings, results: Results, name: str) -> str:

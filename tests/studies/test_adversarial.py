@@ -234,7 +234,9 @@ def test_the_likelihood_model_may_be_kept() -> None:
     read = few_arms()
     nobody = {"DDO": run(0.9), "likelihood, best temperature": run(0.9), "resampling_of_8": run(0.9)}
     assert promoted(read, results(**nobody)) == "likelihood"
-    assert verdict(read, results(**nobody))[0].startswith("Promoted: likelihood (the likelihood model is kept).")
+    lines = verdict(read, results(**nobody))
+    assert lines[0].startswith("Promoted: likelihood (the likelihood model is kept).")
+    assert lines[-2] == "**Target: missed**: what is promoted is a control, which misses the bars above"
     worse = nobody | {"DDO": run(0.6, bpb=2.021)}
     assert promoted(read, results(**worse)) == "likelihood"
     assert promoted(read, results(**(worse | {"DDO": run(0.6, bpb=2.019)}))) == "DDO"
