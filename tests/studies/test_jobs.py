@@ -76,8 +76,8 @@ def stop_in_the_long_job(work: Path, number: signal.Signals, times: int) -> int 
         time.sleep(0.01)
     children = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid or 0, number)
-    process.join(10)
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    process.join(30)
+    assert not psutil.wait_procs(children, timeout=30)[1]
     return process.exitcode
 
 
