@@ -126,7 +126,7 @@ def summary(
 def why(verdict: Verdict, outcome: Outcome, fought: Sequence[Duel]) -> str:
     if not verdict.signal:
         return str(verdict)
-    reason = "; ".join(map(str, fought)) or "there is no other"
+    reason = "; ".join(map(str, fought)) or "no other was told less at any look"
     return f"{reason}; the game stopped, for {outcome.fault}" if outcome.fault else reason
 
 
