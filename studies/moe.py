@@ -22,7 +22,7 @@ TITLE = "What attention experts are worth"
 PACKAGES = ["torch", "numpy", "scipy"]
 HERE = Path(__file__).parent
 CODE = [  # what figures depend on
-    *(SOURCE / part for part in ("compute.py", "decoding.py", "files.py", "params.py", "seeding.py")),
+    *(SOURCE / part for part in ("compute.py", "decoding.py", "files.py", "params", "seeding.py")),
     *(SOURCE / part for part in ("data", "models", "training", "conversion", "inspection", "evaluation/likelihood.py")),
     *(HERE / part for part in ("moe_arms.py", "moe_costs.py", "moe_settings.py", "text.py")),
 ]

@@ -23,10 +23,10 @@ from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
+from troupe.params import MOST_CANDIDATES
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 CRITIC = "critic.safetensors"
-MOST_CANDIDATES = 1024
 REMEDY = "restore it with `dvc checkout`, or run the stage that writes it again"
 # What Python and torch raise who are told of a network what is missing, of another type, negative or beyond any memory.
 NO_DESCRIPTION = (AttributeError, KeyError, TypeError, ValueError, ArithmeticError, MemoryError, RuntimeError)

@@ -1,0 +1,23 @@
+"""The schema of params.yaml: types, ranges and units. It holds no default: every value has its one home in the file."""
+
+from troupe.params.adversarial import MOST_CANDIDATES, AdversarialParams, GameParams, RulesParams
+from troupe.params.files import dump_params, load_params
+from troupe.params.schema import (
+    STEPS_WORTH_COMPILING,
+    DataParams,
+    EvaluateParams,
+    ModelParams,
+    Params,
+    PromoteParams,
+    RunParams,
+    TokensParams,
+)
+from troupe.params.section import Count, Rate, Section, Share, Weight
+from troupe.params.training import MoeParams, PretrainParams, TrainParams, grouped_fault
+
+__all__ = [
+    "MOST_CANDIDATES", "STEPS_WORTH_COMPILING", "AdversarialParams", "Count", "DataParams", "EvaluateParams",
+    "GameParams", "ModelParams", "MoeParams", "Params", "PretrainParams", "PromoteParams", "Rate", "RulesParams",
+    "RunParams", "Section", "Share", "TokensParams", "TrainParams", "Weight", "dump_params", "grouped_fault",
+    "load_params",
+]  # fmt: skip

@@ -1,0 +1,113 @@
+"""The section of the adversarial stage."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from troupe.params.section import Count, Rate, Section, Share, Weight
+from troupe.params.training import TrainParams
+
+MOST_CANDIDATES = 1024  # texts of which one is drawn
+
+
+class GameParams(Section):
+    """What two players over text need (adversarial/game.py)."""
+
+    objective: Literal["gan", "wgan", "wgan-gp"]
+    steps: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    sequence_length: Count
+    prompt_length: Count
+    learning_rate: Rate
+    n_critic: Count
+    warmup_critic: Annotated[int, Field(ge=0)]
+    critic_learning_rate: Rate
+    critic_embd: Count
+    critic_hidden: Count
+    clip: Annotated[float, Field(gt=0)]
+    gradient_penalty: Weight
+    grad_clip: Annotated[float, Field(gt=0)]
+    max_bpb_rise: Weight
+    min_distinct: Share
+    eval_interval: Count
+    checkpoint_interval: Count
+
+    @model_validator(mode="after")
+    def something_is_left_to_tell(self) -> Self:
+        whole = self.prompt_length + self.sequence_length
+        if self.sequence_length <= whole // 8:
+            raise ValueError(
+                f"sequence_length ({self.sequence_length}) must be more than an eighth of it and prompt_length "
+                f"together ({whole}): the last eighth is cut off (reader.canonical)"
+            )
+        return self
+
+
+class RulesParams(Section):
+    """What holds a generator near its start, and how it learns from rewards (adversarial.reinforce.Reinforce)."""
+
+    kl_cap: Annotated[float, Field(gt=0)]
+    likelihood_every: Annotated[int, Field(ge=0)]
+    freeze_routers: bool
+    per_token: bool
+    baseline: Literal["none", "batch mean", "leave one out"]
+    kl_weight: Weight
+    entropy_weight: Weight
+    replay: Annotated[int, Field(ge=0)]
+
+
+class AdversarialParams(GameParams, RulesParams):
+    learn: Literal["none", "reinforce", "distil", "ddo"]
+    candidates: Annotated[int, Field(ge=1, le=MOST_CANDIDATES)]
+    span: Count
+    among: Count
+    threads: Annotated[int, Field(ge=1, le=256)]
+    reference_layers: Count
+    reference_embd: Annotated[int, Field(ge=2, multiple_of=2)]
+    reference_steps: Count
+    reference_batch_size: Count
+    reference_learning_rate: Rate
+    min_auc: Share
+    critic_texts: Annotated[int, Field(ge=2)]
+    critic_batch_size: Count
+    critic_updates: Count
+    critic_looks: Count
+    critic_rounds: Annotated[int, Field(ge=0)]
+    judge_texts: Annotated[int, Field(ge=10)]
+    judge_seeds: Annotated[int, Field(ge=1, le=100)]
+
+    @model_validator(mode="after")
+    def spans_are_read_whole(self) -> Self:
+        if self.span > self.sequence_length:
+            raise ValueError(
+                f"span ({self.span}) must not exceed sequence_length ({self.sequence_length}), "
+                "on which the discriminator learns"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def scores_are_odds_where_odds_are_needed(self) -> Self:
+        needs = "distil needs" if self.learn == "distil" else f"candidates ({self.candidates}) need"
+        if self.objective != "gan" and (self.learn == "distil" or self.candidates > 1):
+            other = "learn=reinforce" if self.learn == "distil" else "candidates=1"
+            raise ValueError(
+                f"{needs} scores that are odds, and those of {self.objective} are none; "
+                f'SET="adversarial.objective=gan" or "adversarial.{other}"'
+            )
+        return self
+
+    def of_reference(self) -> TrainParams:
+        """What trains the discriminator's small reference: Muon, a warm-up of a tenth, the second half down to zero."""
+        return TrainParams(
+            steps=self.reference_steps,
+            batch_size=self.reference_batch_size,
+            optimizer="muon",
+            learning_rate=self.reference_learning_rate,
+            adamw_learning_rate=self.reference_learning_rate / 10,
+            warmup_steps=self.reference_steps // 10,
+            decay_fraction=0.5,
+            weight_decay=0.0,
+            grad_clip=1.0,
+            eval_interval=max(1, self.reference_steps // 4),
+            checkpoint_interval=self.reference_steps,
+        )

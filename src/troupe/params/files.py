@@ -1,0 +1,45 @@
+"""params.yaml read and written."""
+
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from troupe.errors import ParamsError
+from troupe.overlay import Layers, load_layers
+from troupe.params.schema import Params
+
+
+def load_params(path: Path, overrides: Sequence[str] = (), profile: str = "") -> Params:
+    """Read and check a parameter file, with a profile of that name and overrides such as "pretrain.steps=500" over it.
+
+    Raises ParamsError with one line per fault: file, line, field, what is wrong.
+    """
+    layers = load_layers(path, profile, overrides)
+    try:
+        return Params.model_validate(layers.values)
+    except ValidationError as error:
+        raise ParamsError("\n".join(_fault(layers, e) for e in error.errors())) from None
+
+
+def dump_params(params: Params, path: Path) -> None:
+    """Write parameters as YAML, sections and keys in the order of the schema: equal parameters give equal bytes."""
+    text = StringIO()
+    yaml = YAML()
+    yaml.dump(params.model_dump(), text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _fault(layers: Layers, error: Any) -> str:
+    field = ".".join(str(part) for part in error["loc"])
+    message = {
+        "extra_forbidden": "unknown parameter; remove it or correct its name",
+        "missing": "missing; add it",
+    }.get(error["type"], error["msg"].removeprefix("Value error, "))
+    if error["type"] not in ("extra_forbidden", "missing", "value_error"):
+        message += f", got {error['input']!r}"
+    return ": ".join(filter(None, [layers.place(error["loc"]), field, message]))

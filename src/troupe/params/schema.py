@@ -1,0 +1,147 @@
+"""All sections of params.yaml together, those that are short, and what they ask of each other."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from troupe.params.adversarial import AdversarialParams
+from troupe.params.section import Count, Section, Weight
+from troupe.params.training import MoeParams, PretrainParams, grouped_fault
+
+STEPS_WORTH_COMPILING = 300
+
+
+class RunParams(Section):
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    threads: Annotated[int, Field(ge=1, le=256)]
+    processes: Annotated[int, Field(ge=1, le=256)]
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16"]
+    compile: Literal["auto", "always", "never"]
+
+    def asks_to_compile(self, steps: int) -> bool:
+        """Whether a training of `steps` is to be compiled, where that is possible."""
+        return self.compile == "always" or (self.compile == "auto" and steps >= STEPS_WORTH_COMPILING)
+
+
+class DataParams(Section):
+    source: Annotated[str, Field(min_length=1)]
+    block_bytes: Annotated[int, Field(ge=64)]
+
+
+class TokensParams(Section):
+    kind: Literal["bytes", "chars", "bpe", "gpt2"]
+    vocab_size: Annotated[int, Field(ge=257, le=65_536)]
+
+
+class ModelParams(Section):
+    block_size: Annotated[int, Field(ge=2)]
+    n_layer: Count
+    n_head: Count
+    n_embd: Count
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    positions: Literal["learned", "rotary"]
+    norm: Literal["layer", "rms"]
+    activation: Literal["gelu", "relu2", "swiglu"]
+    qk_norm: bool
+    conv: Annotated[int, Field(ge=0, le=16)]
+    bias: bool
+
+    @model_validator(mode="after")
+    def heads_divide_width(self) -> Self:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head})")
+        width = self.n_embd // self.n_head
+        if self.positions == "rotary" and width % 2:
+            raise ValueError(f"positions: rotary turns pairs of features; n_embd / n_head ({width}) must be even")
+        return self
+
+
+class EvaluateParams(Section):
+    stride: Count
+    train_bytes: Count
+    held_out_bytes: Count
+    ngram_max_order: Annotated[int, Field(ge=1, le=16)]
+    sample_tokens: Count
+    prompt: Annotated[str, Field(min_length=1)]
+    judge_seeds: Annotated[int, Field(ge=1, le=100)]
+    judge_window: Annotated[int, Field(ge=16)]
+    judge_texts: Annotated[int, Field(ge=10)]
+    temperatures: list[Annotated[float, Field(gt=0, le=10)]]
+    temperature: Annotated[float, Field(gt=0)]
+    top_k: Count
+    top_p: Annotated[float, Field(gt=0, le=1)]
+
+    @field_validator("temperatures")
+    @classmethod
+    def each_another_than_1(cls, temperatures: list[float]) -> list[float]:
+        if len({1.0, *temperatures}) <= len(temperatures):
+            raise ValueError(f"each must be another than 1 (always measured) and than the others, got {temperatures}")
+        return temperatures
+
+
+class PromoteParams(Section):
+    bpb_margin: Weight
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+
+
+class Params(Section):
+    run: RunParams
+    data: DataParams
+    tokens: TokensParams
+    model: ModelParams
+    pretrain: PretrainParams
+    moe: MoeParams
+    adversarial: AdversarialParams
+    evaluate: EvaluateParams
+    promote: PromoteParams
+
+    @model_validator(mode="after")
+    def lengths_fit_the_context(self) -> Self:
+        wanted = self.adversarial.prompt_length + self.adversarial.sequence_length
+        if wanted > self.model.block_size:
+            raise ValueError(
+                f"adversarial.prompt_length + adversarial.sequence_length ({wanted}) must not exceed "
+                f"model.block_size ({self.model.block_size})"
+            )
+        if self.evaluate.stride > self.model.block_size:
+            raise ValueError(
+                f"evaluate.stride ({self.evaluate.stride}) must not exceed model.block_size ({self.model.block_size})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def heads_of_experts_fit(self) -> Self:
+        moe = self.moe
+        if moe.conversion == "exact" and (moe.n_head or moe.head_width):
+            raise ValueError(
+                "moe.conversion: exact keeps the dense model's heads; set moe.n_head and moe.head_width to null"
+            )
+        if self.model.positions == "rotary" and moe.head_width and moe.head_width % 2:
+            raise ValueError(
+                f"model.positions: rotary turns pairs of features; moe.head_width ({moe.head_width}) must be even"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def grouped_experts_can_be_computed(self) -> Self:
+        """As far as it shows here: what `auto` comes to on this machine the stage knows, and asks again."""
+        if self.moe.compute == "grouped":
+            head_width = self.moe.head_width or self.model.n_embd // self.model.n_head
+            compiled = self.run.precision == "float32" and self.run.asks_to_compile(self.moe.steps)
+            if fault := grouped_fault(self.model.n_embd, head_width, self.run.precision, compiled):
+                raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def processes_share_a_batch(self) -> Self:
+        sizes = {"pretrain.batch_size": self.pretrain.batch_size, "moe.batch_size": self.moe.batch_size}
+        if self.moe.conversion == "distilled":
+            sizes["moe.distil_batch_size"] = self.moe.distil_batch_size
+        for name, size in sizes.items():
+            if size % self.run.processes:
+                raise ValueError(
+                    f"{name} ({size}) must be divisible by run.processes "
+                    f"({self.run.processes}): each takes an equal share of every batch"
+                )
+        return self
