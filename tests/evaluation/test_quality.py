@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from troupe.evaluation.bleu import References, bleu
-from troupe.evaluation.ngram import kneser_ney
+from troupe.models.kneser_ney import kneser_ney
 from troupe.evaluation.quality import ORDER, make_yardstick, measure
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "old", "dogs", "ran", "by", "that", "open", "door", "now"]

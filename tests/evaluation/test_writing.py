@@ -8,9 +8,9 @@ import torch
 from tests.evaluation.scene import REPETITIONS, TEXTS, scene
 from troupe import resampling
 from troupe.decoding import Decoding, generate
-from troupe.evaluation import writing
 from troupe.evaluation.realism import Windows
-from troupe.evaluation.writing import KNOWN_BAD, REAL, SPLITS, Task, Writing, as_it_writes, written
+from troupe.evaluation.windows import as_it_writes, candidates
+from troupe.evaluation.writing import KNOWN_BAD, REAL, SPLITS, Task, Writing, written
 
 
 def everything(scene: Writing, threads: int = 2) -> dict[Task, Windows]:
@@ -69,4 +69,4 @@ def test_texts_do_not_hang_on_who_else_writes_nor_on_how_many_do_at_a_time() -> 
 
 def test_what_takes_longest_is_begun_first() -> None:
     assert [task.writer for task in scene().tasks()[:2]] == ["resampled", "plain"]
-    assert writing.candidates(scene().bundles["resampled"]) == 4
+    assert candidates(scene().bundles["resampled"]) == 4

@@ -117,7 +117,7 @@ def test_dimensions_that_do_not_fit_the_weights_are_refused(bundle: Path) -> Non
 
 def test_an_unknown_architecture_is_refused(bundle: Path) -> None:
     edit_config(bundle, architecture="mamba")
-    refused(bundle, "config.json: unknown architecture 'mamba'; this version knows gpt2, switchhead")
+    refused(bundle, "config.json: unknown architecture 'mamba'; this version knows gpt2, switchhead, tilted")
 
 
 OF_EXPERTS = {"n_head": 2, "head_width": 4, "n_expert": 3, "top_k": 2, "router": "sigmoid"}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from troupe.evaluation.byte_network import ByteNetwork, trained
-from troupe.evaluation.ngram import KneserNey, kneser_ney
+from troupe.models.kneser_ney import KneserNey, kneser_ney
 from troupe.evaluation.realism import Known, known_ngrams, new_judge, unknown_share
 from troupe.seeding import derive_seed, generator
 

@@ -14,7 +14,7 @@ from statistics import fmean
 from troupe.evaluation import diversity
 from troupe.evaluation.bleu import References, bleu, self_bleu
 from troupe.evaluation.copying import Copies
-from troupe.evaluation.ngram import KneserNey, kneser_ney
+from troupe.models.kneser_ney import KneserNey, kneser_ney
 
 ORDER = 5  # of the Kneser-Ney models: the text that they are counted in is small
 

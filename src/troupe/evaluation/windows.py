@@ -13,10 +13,13 @@ from torch import Tensor
 from troupe.data.tokenizer import Tokenizer, whole_characters
 from troupe.decoding import Decoding, generate
 from troupe.errors import CorpusError
+from troupe.models.bundle import Bundle
 from troupe.models.gpt2 import GPT
+from troupe.resampling import write
 from troupe.seeding import derive_seed, generator
 
 CACHE_FLOATS = 2**28  # 1 GB of keys and values: bounds how many texts are generated at a time
+AT_ONCE = 256  # sequences that a worker writes at a time: small, so that no worker is left with a long one at the end
 FEWEST = 8  # windows; with fewer no judge can be trained on one half and tested on the other
 
 
@@ -29,6 +32,17 @@ def sampler(decoding: Decoding) -> Sample:
 
 
 OWN_DISTRIBUTION = sampler(Decoding())  # temperature 1, no filter
+
+
+def as_it_writes(bundle: Bundle, temperature: float = 1.0) -> Sample:
+    """Draw the way the bundle writes: token by token or, with a sampler, among candidates."""
+    decoding = Decoding(temperature=temperature)
+    return lambda _, ids_BT, n_new, seeds: write(bundle, ids_BT, n_new, decoding, seeds)
+
+
+def candidates(bundle: Bundle) -> int:
+    """How many texts it takes to write one."""
+    return bundle.resampling.candidates if bundle.resampling else 1
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,11 @@ class Places:
     def take(self, chosen: np.ndarray) -> "Places":
         """Some of the places."""
         return replace(self, starts=self.starts[chosen])
+
+    def parts(self, candidates: int = 1) -> list["Places"]:
+        """Places that are written at together, each with so many candidates: the same however many workers there are."""
+        rows, each = np.arange(len(self.starts)), max(1, AT_ONCE // candidates)
+        return [self.take(piece) for piece in np.split(rows, range(each, len(rows), each))]
 
     def prompts(self) -> Tensor:
         """ids_NP: the real tokens before every window."""

@@ -10,21 +10,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from troupe.decoding import Decoding
 from troupe.evaluation.comparison import HeldOut
 from troupe.evaluation.realism import Windows, paired, real_against_real
-from troupe.evaluation.windows import Places, Sample, continuations, markov
+from troupe.evaluation.windows import Places, as_it_writes, candidates, continuations, markov
 from troupe.models.bundle import Bundle
 from troupe.params import EvaluateParams
-from troupe.resampling import write
 from troupe.seeding import derive_seed, generator
 
 KNOWN_BAD, REAL = CONTROLS = "known_bad", "real_against_real"
 SPLITS = ("validation", "test")
-AT_ONCE = 256  # sequences that a worker writes at a time: small, so that no worker is left with a long one at the end
 Write = Callable[[Places, int], list[str]]  # places, seed -> a text for every place
 
 
@@ -85,12 +81,9 @@ class Writing:
 
     def _parts(self, task: Task) -> list[tuple[Places, int]]:
         """Places that are written at together, and their seed."""
-        places = self.places(task.split, task.repetition)
-        rows = AT_ONCE // candidates(self.bundles[task.writer]) if task.writer in self.bundles else AT_ONCE
-        cuts = range(max(1, rows), len(places.starts), max(1, rows))
-        pieces = np.split(np.arange(len(places.starts)), cuts)
-        seeds = [derive_seed(self.seed, "evaluate", *task[:3], number) for number in range(len(pieces))]
-        return [(places.take(piece), seed) for piece, seed in zip(pieces, seeds, strict=True)]
+        each = candidates(self.bundles[task.writer]) if task.writer in self.bundles else 1
+        parts = self.places(task.split, task.repetition).parts(each)
+        return [(part, derive_seed(self.seed, "evaluate", *task[:3], number)) for number, part in enumerate(parts)]
 
     def _writer(self, task: Task) -> Write:
         if task.writer == KNOWN_BAD:
@@ -106,17 +99,6 @@ class Writing:
         places = self.places(task.split, task.repetition)
         rng = generator(self.seed, "evaluate", *task[:3])
         return real_against_real(places.real(), places.starts, rng)
-
-
-def as_it_writes(bundle: Bundle, temperature: float) -> Sample:
-    """Draw the way the bundle writes: token by token or, with a sampler, among candidates."""
-    decoding = Decoding(temperature=temperature)
-    return lambda _, ids_BT, n_new, seeds: write(bundle, ids_BT, n_new, decoding, seeds)
-
-
-def candidates(bundle: Bundle) -> int:
-    """How many texts it takes to write one."""
-    return bundle.resampling.candidates if bundle.resampling else 1
 
 
 def written(windows: Windows) -> Sequence[str]:

@@ -5,9 +5,13 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from troupe.models.config import GPTConfig
-from troupe.models.gpt2 import GPT
+from troupe.models.gpt2 import GPT, CausalSelfAttention
+from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
+from troupe.models.tilted import Tilted
 
 
 def _build_gpt2(dims: Mapping[str, Any]) -> GPT:
@@ -15,21 +19,37 @@ def _build_gpt2(dims: Mapping[str, Any]) -> GPT:
 
 
 def _build_switchhead(dims: Mapping[str, Any]) -> GPT:
-    of_all = {name: value for name, value in dims.items() if name != "experts"}
-    experts = SwitchHeadConfig(**dims["experts"])
-    return GPT(GPTConfig(**of_all), attention=partial(SwitchHead, experts=experts))
+    return GPT(_of_all(dims), _experts(dims["experts"]))
+
+
+def _build_tilted(dims: Mapping[str, Any]) -> GPT:
+    config, experts = _of_all(dims), dims.get("experts")
+    attention = CausalSelfAttention if experts is None else _experts(experts)
+    return Tilted(config, attention, NGrams(config.vocab_size, dims["ngrams"]))
+
+
+def _of_all(dims: Mapping[str, Any]) -> GPTConfig:
+    return GPTConfig(**{name: value for name, value in dims.items() if name not in ("experts", "ngrams")})
+
+
+def _experts(dims: Mapping[str, Any]) -> Callable[[GPTConfig], nn.Module]:
+    return partial(SwitchHead, experts=SwitchHeadConfig(**dims))
 
 
 ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], GPT]] = {
     "gpt2": _build_gpt2,
     "switchhead": _build_switchhead,
+    "tilted": _build_tilted,
 }
 
 
 def dimensions_of(model: GPT) -> tuple[str, dict[str, Any]]:
     """The name and dimensions from which `ARCHITECTURES[name](dims)` builds a model of the same shape."""
-    dims = asdict(model.config)
+    name, dims = "gpt2", asdict(model.config)
     for module in model.modules():
         if isinstance(module, SwitchHead):
-            return "switchhead", dims | {"experts": asdict(module.experts)}
-    return "gpt2", dims
+            name, dims["experts"] = "switchhead", asdict(module.experts)
+            break
+    if isinstance(model, Tilted):
+        name, dims["ngrams"] = "tilted", model.ngrams.sizes()
+    return name, dims

@@ -47,11 +47,18 @@ class KVCache:
 
     def __init__(self, n_layer: int, capacity: int) -> None:
         self.layers = [LayerCache(capacity) for _ in range(n_layer)]
+        self._recent_BT: Tensor | None = None
 
     @property
     def length(self) -> int:
         """How many tokens the cache holds."""
         return self.layers[0].length
+
+    def recall(self, ids_BT: Tensor, before: int) -> Tensor:
+        """`ids_BT` after up to `before` tokens of earlier calls: for a model that counts tokens beside its layers."""
+        known_BS = ids_BT if self._recent_BT is None else torch.cat([self._recent_BT, ids_BT], dim=1)
+        self._recent_BT = known_BS[:, max(0, known_BS.size(1) - before) :]
+        return known_BS
 
 
 class RMSNorm(nn.RMSNorm):

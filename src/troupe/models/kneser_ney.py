@@ -1,40 +1,42 @@
-"""Interpolated Kneser-Ney over bytes: the count-based model that a language model of this size has to beat.
+"""Interpolated Kneser-Ney over bytes or tokens: of bytes, the model that a language model of this size has to beat.
 
 Sources: R. Kneser and H. Ney 1995, "Improved backing-off for m-gram language modeling" (continuation counts);
 S. F. Chen and J. Goodman 1999, "An empirical study of smoothing techniques for language modeling", sections 2.7 and 3
 (interpolation, three discounts by count).
 
-The model of order n predicts byte w after the n - 1 bytes h, where h' is h without its first byte:
+The model of order n predicts symbol w after the n - 1 symbols h, where h' is h without its first symbol:
 
     P_n(w | h) = max(c(hw) - D(c(hw)), 0) / c(h•)  +  b(h) P_{n-1}(w | h')       b(h) = sum_w D(c(hw)) / c(h•)
 
-with c the number of occurrences at the highest order, and below it the number of distinct bytes that precede hw
-(a byte sequence is worth as much as the number of contexts it completes). P_0 = 1/256. Where h was never seen, or
+with c the number of occurrences at the highest order, and below it the number of distinct symbols that precede hw
+(a sequence is worth as much as the number of contexts it completes). P_0 = 1/V. Where h was never seen, or
 reaches back over the start of the text, P_n = P_{n-1}. The discounts D(1), D(2), D(3 and more) of each order come
-from n_r, the number of byte sequences with count r:
+from n_r, the number of sequences with count r:
 
     Y = n_1 / (n_1 + 2 n_2)     D(r) = r - (r + 1) Y n_{r+1} / n_r
 
 All orders share their lower orders, so that one pass gives every model up to the highest.
-Axes: I position in a text, G distinct n-grams, C distinct contexts ((n-1)-grams), N order.
+V is the number of symbols: 256, or the size of a tokenizer's vocabulary. Axes: I position in a text, G distinct
+n-grams, C distinct contexts ((n-1)-grams), N order.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Text = bytes | NDArray[np.integer[Any]]
 FALLBACK_DISCOUNTS = np.array([0.0, 0.5, 1.0, 1.5])  # KenLM's, for counts too sparse or too odd to estimate from
 UNSEEN = -1  # indexes the last place of an array, where Smoothed keeps what an unseen n-gram or context is worth
 
 
 class Grams(NamedTuple):
-    """The distinct n-grams of a text. One is known by the number of its context, an (n-1)-gram, and its last byte."""
+    """The distinct n-grams of a text. One is known by the number of its context, an (n-1)-gram, and its last symbol."""
 
-    key: Ints  # G: context * 256 + byte, ascending
+    key: Ints  # G: context * V + symbol, ascending
     first: Ints  # G: where it occurs first
     at: Ints  # I: the number of the n-gram that starts there
     occurrences: Ints  # G
@@ -60,18 +62,19 @@ class KneserNey:
     """Models of order 1 to len(orders), made by `kneser_ney`."""
 
     orders: list[Order]
+    vocab_size: int
 
-    def probabilities(self, text: bytes) -> Floats:
-        """p_NI: the probability of each byte of `text` given those before it, one row per order."""
-        byte_I = _bytes(text)
-        context_I = np.zeros_like(byte_I)  # order 1 has one context, the empty one
-        lower_I = np.full(len(byte_I), 1 / 256)
-        p_NI = np.empty((len(self.orders), len(byte_I)))
+    def probabilities(self, text: Text) -> Floats:
+        """p_NI: the probability of each symbol of `text` given those before it, one row per order."""
+        symbol_I = _symbols(text)
+        context_I = np.zeros_like(symbol_I)  # order 1 has one context, the empty one
+        lower_I = np.full(len(symbol_I), 1 / self.vocab_size)
+        p_NI = np.empty((len(self.orders), len(symbol_I)))
         for n, order in enumerate(self.orders):
-            gram_I = _find(order.key, context_I, byte_I)
+            gram_I = _find(order.key, context_I, symbol_I, self.vocab_size)
             p_NI[n] = _interpolate(order.highest, gram_I, context_I, lower_I)
             lower_I = _interpolate(order.lower, gram_I, context_I, lower_I)
-            context_I = np.append(UNSEEN, gram_I)[: len(byte_I)]  # the n-gram that ends one byte before
+            context_I = np.append(UNSEEN, gram_I)[: len(symbol_I)]  # the n-gram that ends one symbol before
         return p_NI
 
     def bits_per_byte(self, text: bytes) -> list[float]:
@@ -79,28 +82,29 @@ class KneserNey:
         return [float(bits) for bits in -np.log2(self.probabilities(text)).mean(axis=1)]
 
 
-def kneser_ney(train: bytes, max_order: int) -> KneserNey:
-    """Count `train` and smooth the models of order 1 to `max_order`."""
-    byte_I = _bytes(train)
+def kneser_ney(train: Text, max_order: int, vocab_size: int = 256) -> KneserNey:
+    """Count `train`, bytes or ids below `vocab_size`, and smooth the models of order 1 to `max_order`."""
+    symbol_I = _symbols(train)
     orders: list[Order] = []
-    n_contexts, grams = 1, _count(np.zeros_like(byte_I), byte_I)
+    n_contexts, grams = 1, _count(np.zeros_like(symbol_I), symbol_I, vocab_size)
     for n in range(1, max_order + 1):
-        longer = _count(grams.at[:-1], byte_I[n:])
+        longer = _count(grams.at[:-1], symbol_I[n:], vocab_size)
         continuations_G = np.bincount(grams.at[longer.first + 1], minlength=len(grams.key))
-        context_G = grams.key // 256
+        context_G = grams.key // vocab_size
         highest = _smooth(grams.occurrences, context_G, n_contexts)
         orders.append(Order(grams.key, highest, _smooth(continuations_G, context_G, n_contexts)))
         n_contexts, grams = len(grams.key), longer
-    return KneserNey(orders)
+    return KneserNey(orders, vocab_size)
 
 
-def _bytes(text: bytes) -> Ints:
-    return np.frombuffer(text, np.uint8).astype(np.int64)
+def _symbols(text: Text) -> Ints:
+    return (np.frombuffer(text, np.uint8) if isinstance(text, bytes) else text).astype(np.int64)
 
 
-def _count(context_I: Ints, byte_I: Ints) -> Grams:
-    """Count n-grams, given the number of the (n-1)-gram at each position and the byte after it."""
-    return Grams(*np.unique(context_I * 256 + byte_I, return_index=True, return_inverse=True, return_counts=True))
+def _count(context_I: Ints, symbol_I: Ints, vocab_size: int) -> Grams:
+    """Count n-grams, given the number of the (n-1)-gram at each position and the symbol after it."""
+    key_I = context_I * vocab_size + symbol_I
+    return Grams(*np.unique(key_I, return_index=True, return_inverse=True, return_counts=True))
 
 
 def _smooth(count_G: Ints, context_G: Ints, n_contexts: int) -> Smoothed:
@@ -122,9 +126,9 @@ def _discounts(count_G: Ints) -> Floats:
     return discounts if (discounts[1:] > 0).all() else FALLBACK_DISCOUNTS
 
 
-def _find(key_G: Ints, context_I: Ints, byte_I: Ints) -> Ints:
+def _find(key_G: Ints, context_I: Ints, symbol_I: Ints, vocab_size: int) -> Ints:
     """The number of the n-gram at each position, or UNSEEN."""
-    wanted_I = np.where(context_I == UNSEEN, UNSEEN, context_I * 256 + byte_I)
+    wanted_I = np.where(context_I == UNSEEN, UNSEEN, context_I * vocab_size + symbol_I)
     place_I = np.searchsorted(key_G, wanted_I)
     return np.where(np.append(key_G, -2)[place_I] == wanted_I, place_I, UNSEEN)  # -2 is no key and is never wanted
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.evaluation.ngram import kneser_ney
+from troupe.models.kneser_ney import kneser_ney
 
 MORSELS = [b"the ", b"cat ", b"sat ", b"on ", b"a ", b"mat", b". ", b"hat", b"that ", b"\n", "né ".encode()]
 

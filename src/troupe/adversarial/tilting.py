@@ -1,0 +1,145 @@
+"""How a tilted model (models/tilted.py) finds its nine numbers: by likelihood, or against its own text.
+
+Adversarially by Direct Discriminative Optimization (adversarial/ddo.py): ln p_new(x) / p_now(x) is the score of a
+discriminator of real text against what the model writes now. Both densities are exact, so that no network learns and no
+reward is estimated; few numbers are moved at a time, so that some hundred texts are enough and L-BFGS (Liu & Nocedal
+1989) finds the minimum. The next round starts from what the model writes then. Unlike likelihood, which compares after
+real text only, the texts that count were continued from the model's own words.
+
+Shapes: N texts, B of them at a time, T tokens, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from troupe.adversarial.discrimination import Interval, auc_interval
+from troupe.models.mode import evaluating
+from troupe.models.tilted import Tilted, tilt_logits
+
+KEPT = 2**28  # floats, 1 GB: log-probabilities of more texts than that are computed anew whenever they are read
+AT_ONCE = 16  # texts
+STEPS = 20  # of L-BFGS: later ones move nothing that shows
+PULL = 1e-3  # towards where a fit starts, of the squared distance: what texts do not tell stays as it is
+CONFIDENCE = 0.95
+
+
+class Texts(NamedTuple):
+    """Real sequences, each a prompt and its continuation, and what the model wrote after the same prompts."""
+
+    real_NT: Tensor
+    written_NT: Tensor
+
+
+@dataclass(frozen=True)
+class Round:
+    """What the discriminator of one round found in texts held out: its AUC, and its cross-entropy in nats."""
+
+    interval: Interval
+    cross_entropy: float  # ln 2 = 0.693 where there is nothing to tell
+
+    @property
+    def signal(self) -> bool:
+        """Whether it can tell at all."""
+        return self.interval.low > 0.5
+
+
+class Part(NamedTuple):
+    """Log-probabilities of network and n-grams after each token but the last, and the tokens that followed."""
+
+    network_BTV: Tensor
+    counted_BTV: Tensor
+    next_BT: Tensor
+
+    def log_prob(self, tilt: Tensor) -> Tensor:
+        """log p_B of the continuations, in nats."""
+        logp_BTV = tilt_logits(self.network_BTV, self.counted_BTV, tilt).log_softmax(-1)
+        return logp_BTV.gather(-1, self.next_BT.unsqueeze(-1)).squeeze(-1).sum(-1)
+
+
+def by_likelihood(model: Tilted, real_NT: Tensor, n_given: int) -> None:
+    """Move the tilt to where the continuations of the first `n_given` tokens are likeliest."""
+    continued, start = read(model, real_NT, n_given), model.tilt.detach().clone()
+    n_tokens = real_NT[:, n_given:].numel()
+
+    def loss(tilt: Tensor) -> float:
+        return backward(continued(), lambda part: -part.log_prob(tilt).sum() / n_tokens)
+
+    model.tilt.data.copy_(minimised(loss, start))
+
+
+def ddo_round(model: Tilted, train: Texts, held_out: Texts, n_given: int) -> Round:
+    """Move the tilt by one round, in place. `written_NT` of both is what the model writes as it is now.
+
+    Deterministic. Costs one forward pass of every text, and about 2 * `STEPS` passes over its log-probabilities.
+    """
+    real, written = (read(model, ids_NT, n_given) for ids_NT in train)
+    start, n = model.tilt.detach().clone(), 2 * len(train.real_NT)
+
+    def loss(tilt: Tensor) -> float:
+        def score(part: Part) -> Tensor:
+            with torch.no_grad():
+                now_B = part.log_prob(start)
+            return part.log_prob(tilt) - now_B
+
+        of_real = backward(real(), lambda part: F.softplus(-score(part)).sum() / n)
+        return of_real + backward(written(), lambda part: F.softplus(score(part)).sum() / n)
+
+    model.tilt.data.copy_(minimised(loss, start))
+    return heard(model, held_out, start, n_given)
+
+
+@torch.no_grad()
+def heard(model: Tilted, texts: Texts, before: Tensor, n_given: int) -> Round:
+    """How well ln p(x) / p_before(x) tells real text from what was written with the tilt `before`."""
+    real_N, written_N = (
+        torch.cat([part.log_prob(model.tilt) - part.log_prob(before) for part in read(model, ids_NT, n_given)()])
+        for ids_NT in texts
+    )
+    cost = (F.softplus(-real_N).mean() + F.softplus(written_N).mean()) / 2
+    return Round(auc_interval(real_N, written_N, CONFIDENCE), cost.item())
+
+
+def read(model: Tilted, ids_NT: Tensor, n_given: int) -> Callable[[], Iterator[Part]]:
+    """The continuations in parts, as often as one likes: kept if there is room, else computed anew each time."""
+
+    @torch.no_grad()
+    def parts() -> Iterator[Part]:
+        for ids_BT in torch.split(ids_NT, AT_ONCE):
+            with evaluating(model):
+                network_BTV, counted_BTV = (said[:, n_given - 1 : -1] for said in model.said(ids_BT))
+            yield Part(network_BTV.clone(), counted_BTV.clone(), ids_BT[:, n_given:])
+
+    if 2 * ids_NT.numel() * model.config.vocab_size > KEPT:
+        return parts
+    kept: Sequence[Part] = list(parts())
+    return lambda: iter(kept)
+
+
+def backward(parts: Iterator[Part], loss: Callable[[Part], Tensor]) -> float:
+    """Add the gradient of the sum over all parts, one after the other; return the sum."""
+    total = 0.0
+    for part in parts:
+        cost = loss(part)
+        cost.backward()  # type: ignore[no-untyped-call]
+        total += cost.item()
+    return total
+
+
+def minimised(loss: Callable[[Tensor], float], start: Tensor) -> Tensor:
+    """Where a loss, which adds its own gradient, is least near `start`."""
+    tilt = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([tilt], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        pull = PULL * (tilt - start).square().sum()
+        pull.backward()  # type: ignore[no-untyped-call]
+        return pull.item() + loss(tilt)
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return tilt.detach()

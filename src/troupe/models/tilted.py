@@ -1,0 +1,75 @@
+"""A language model whose next token is drawn tilted by what it, and an n-gram model of tokens, say of each token.
+
+    p(t | h)  proportional to  p_network(t | h) exp(theta . phi(t, h))
+
+the exponential tilt, normalised token by token. phi holds what gives generated text away to a discriminator (features
+of models.discriminator's evidence), of all tokens that might come next instead of the one that did. With u the
+surprisal -ln p(t | h) of network and n-grams, each cut at 2 ln V, and H its mean (near the entropy), both divided by
+ln V, an even guess:
+
+    z = H - u        how much likelier a token is than that model's typical one
+    phi = (z_1, z_2, z_1^2, z_1 z_2, z_2^2, H_1 z_1, H_2 z_1, H_1 z_2, H_2 z_2)
+
+The linear part is a log-linear interpolation of both models (Klakow 1998, "Log-linear interpolation of language
+models"), with exponents that depend on how sure each of them is; the squares treat likely and unlikely tokens
+differently, as truncation does. Nine numbers in all: what a few hundred texts can teach. adversarial/tilting.py does.
+
+Shapes: B batch, T tokens, V vocabulary.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT
+from troupe.models.layers import KVCache
+from troupe.models.ngrams import NGrams
+
+NUMBERS = 9  # of the tilt; all 0 leave the network as it is
+
+
+class Tilted(GPT):
+    """A GPT with `ngrams` and a `tilt`; `tilted` makes one. Its logits are normalised before the tilt."""
+
+    def __init__(self, config: GPTConfig, attention: Callable[[GPTConfig], nn.Module], ngrams: NGrams) -> None:
+        super().__init__(config, attention)
+        self.ngrams = ngrams
+        self.tilt = nn.Parameter(torch.zeros(NUMBERS))
+
+    def forward(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        return tilt_logits(*self.said(ids_BT, cache), self.tilt)
+
+    def said(self, ids_BT: Tensor, cache: KVCache | None = None) -> tuple[Tensor, Tensor]:
+        """logp_BTV of the network and of the n-grams: all that the tilt depends on."""
+        network_BTV = super().forward(ids_BT, cache).float().log_softmax(-1)
+        read_BS = cache.recall(ids_BT, self.ngrams.reach - 1) if cache is not None else ids_BT
+        return network_BTV, self.ngrams(read_BS)[:, -ids_BT.size(1) :]
+
+
+def tilted(model: GPT, ngrams: NGrams) -> Tilted:
+    """A copy of `model` beside `ngrams`, on its device; its tilt is 0: it says what `model` says."""
+    attentions = iter([copy.deepcopy(block.get_submodule("attention")) for block in model.blocks])
+    found = Tilted(model.config, lambda _: next(attentions), ngrams)
+    found.load_state_dict({**found.state_dict(), **model.state_dict()})
+    return found.to(next(model.parameters()).device).train(model.training)
+
+
+def tilt_logits(network_BTV: Tensor, counted_BTV: Tensor, tilt: Tensor) -> Tensor:
+    """Logits, (B, T, V), of two models' log-probabilities; differentiable in `tilt`."""
+    z_1, H_1 = _likelier(network_BTV)
+    z_2, H_2 = _likelier(counted_BTV)
+    a_1 = tilt[0] + tilt[5] * H_1 + tilt[6] * H_2
+    a_2 = tilt[1] + tilt[7] * H_1 + tilt[8] * H_2
+    return network_BTV + z_1 * (a_1 + tilt[2] * z_1 + tilt[3] * z_2) + z_2 * (a_2 + tilt[4] * z_2)
+
+
+def _likelier(logp_BTV: Tensor) -> tuple[Tensor, Tensor]:
+    """z_BTV and H_BT1, in even guesses."""
+    even = math.log(logp_BTV.size(-1))
+    surprisal_BTV = (-logp_BTV / even).clamp_max(2)
+    mean_BT1 = (logp_BTV.exp() * surprisal_BTV).sum(-1, keepdim=True)
+    return mean_BT1 - surprisal_BTV, mean_BT1
