@@ -60,7 +60,7 @@ class Places:
         return replace(self, starts=self.starts[chosen])
 
     def parts(self, candidates: int = 1) -> list["Places"]:
-        """Places that are written at together, each with so many candidates: the same however many workers there are."""
+        """Places written at together, each with so many candidates: the same ones however many workers there are."""
         rows, each = np.arange(len(self.starts)), max(1, AT_ONCE // candidates)
         return [self.take(piece) for piece in np.split(rows, range(each, len(rows), each))]
 

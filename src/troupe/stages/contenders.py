@@ -21,11 +21,10 @@ from troupe.compute import torch_threads
 from troupe.data.batches import load_ids
 from troupe.data.corpus import split_beginning
 from troupe.data.tokenizer import Tokenizer
-from troupe.decoding import Decoding
 from troupe.evaluation.families import Judge, families
 from troupe.evaluation.realism import Ruling, Windows, clustered, paired
 from troupe.evaluation.referee import cross_hear, worst_of
-from troupe.evaluation.windows import Places, Sample, continuations, find_places
+from troupe.evaluation.windows import Places, as_it_writes, candidates, continuations, find_places
 from troupe.evaluation.workers import workers
 from troupe.files import read_json
 from troupe.layout import CORPUS, TOKENS
@@ -33,14 +32,12 @@ from troupe.models.bundle import Bundle, Resampling
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
 from troupe.params import AdversarialParams, Params
-from troupe.resampling import write
 from troupe.seeding import derive_seed
 
 JUDGES = ("linear", "boosted")  # the quick families: they are asked at every look
 ERRORS = 2  # standard errors of the difference by which a more complex contender must lead
 KNOWN_BYTES = 2**22  # of training text: what judges take for known
 ROOM = 1.2  # `windows.continuations` writes so many times the tokens that a window typically has
-AT_ONCE = 256  # sequences that a worker writes together
 Figures = dict[str, Any]
 
 
@@ -93,8 +90,8 @@ class ValidationJudges:
         with torch_threads(self.threads), workers() as pool:
             texts = [
                 [
-                    pool.submit(self._written, bundle, rows_n, seed, number)
-                    for number, rows_n in enumerate(self._cut(bundle))
+                    pool.submit(_texts, bundle, part, derive_seed(seed, "places", number))
+                    for number, part in enumerate(self.places.parts(candidates(bundle)))
                 ]
                 for seed in seeds
             ]
@@ -112,20 +109,9 @@ class ValidationJudges:
     def _windows(self, texts: list[str]) -> Windows:
         return paired(self.places.real(), texts, self.places.starts)
 
-    def _cut(self, bundle: Bundle) -> list[np.ndarray]:
-        """Places that are written at together: however many workers there are, the same."""
-        candidates = bundle.resampling.candidates if bundle.resampling else 1
-        rows_N, at_once = np.arange(len(self.places.starts)), max(1, AT_ONCE // candidates)
-        return np.split(rows_N, range(at_once, len(rows_N), at_once))
 
-    def _written(self, bundle: Bundle, rows_n: np.ndarray, seed: int, number: int) -> list[str]:
-        places = self.places.take(rows_n)
-        return continuations(bundle.model, places, derive_seed(seed, "places", number), as_it_writes(bundle))
-
-
-def as_it_writes(bundle: Bundle) -> Sample:
-    """At temperature 1; token by token or, with a sampler, among candidates."""
-    return lambda _, ids_BT, n_new, seeds: write(bundle, ids_BT, n_new, Decoding(), seeds)
+def _texts(bundle: Bundle, places: Places, seed: int) -> list[str]:
+    return continuations(bundle.model, places, seed, as_it_writes(bundle))
 
 
 def validation_judges(tokenizer: Tokenizer, params: Params) -> ValidationJudges:

@@ -20,8 +20,8 @@ from troupe.evaluation.realism import prompt_length
 from troupe.evaluation.referee import description
 from troupe.evaluation.report import caveats, render_report, rows
 from troupe.evaluation.samples import write_samples
-from troupe.evaluation.windows import find_places
-from troupe.evaluation.writing import CONTROLS, REAL, Writing, candidates
+from troupe.evaluation.windows import candidates, find_places
+from troupe.evaluation.writing import CONTROLS, REAL, Writing
 from troupe.files import read_json, write_json
 from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, TOKENS, USAGE, model_dir
 from troupe.models.bundle import TOKENIZER, Bundle, load_bundle
