@@ -1,0 +1,94 @@
+"""Both ways to a tilt: the one that wrote the text is found again; where there is nothing to tell nothing moves."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.models.test_tilted import ids, model
+from troupe.adversarial import tilting
+from troupe.adversarial.tilting import Round, Texts, by_likelihood, ddo_round
+from troupe.decoding import Decoding, generate
+from troupe.models.tilted import Tilted
+
+GIVEN = 4
+TRUE = (-1.2, 1.5, 0.5, -0.3)
+
+
+@cache
+def prompts(n: int) -> Tensor:
+    return ids(n, GIVEN)
+
+
+def write(by: Tilted, n: int, seed: int) -> Tensor:
+    """ids_NT: continuations of the same prompts."""
+    return generate(by, prompts(n), 12, Decoding(), [seed * 10_000 + row for row in range(n)])
+
+
+def nats(of: Tilted, ids_NT: Tensor) -> float:
+    """Nats per token of the continuations."""
+    with torch.no_grad():
+        logp_NTV = of(ids_NT)[:, GIVEN - 1 : -1].log_softmax(-1)
+    cost: float = -logp_NTV.gather(-1, ids_NT[:, GIVEN:, None]).mean().item()
+    return cost
+
+
+def rounds(found: Tilted, real: Tilted, n: int, count: int) -> list[Round]:
+    told = []
+    for number in range(count):
+        train, held_out = (
+            Texts(write(real, size, 1 + part), write(found, size, 10 + 2 * number + part))
+            for part, size in enumerate((n, n // 2))
+        )
+        told.append(ddo_round(found, train, held_out, GIVEN))
+    return told
+
+
+def test_likelihood_finds_the_tilt_that_wrote_the_text() -> None:
+    real, found = model(*TRUE), model()
+    by_likelihood(found, write(real, 400, 1), GIVEN)
+    unseen_NT = write(real, 400, 2)
+    assert nats(found, unseen_NT) == pytest.approx(nats(real, unseen_NT), abs=0.01)
+    assert nats(found, unseen_NT) < nats(model(), unseen_NT) - 0.02
+
+
+def test_rounds_against_its_own_text_find_it_too_and_end_where_nothing_can_be_told() -> None:
+    real, found = model(*TRUE), model()
+    told = rounds(found, real, 200, 3)
+    unseen_NT = write(real, 400, 2)
+    assert nats(found, unseen_NT) == pytest.approx(nats(real, unseen_NT), abs=0.02)
+    assert told[0].signal
+    assert told[0].interval.auc > told[-1].interval.auc
+    assert told[-1].cross_entropy == pytest.approx(0.693, abs=0.02)
+
+
+def test_text_of_its_own_moves_little_and_gives_no_signal() -> None:
+    found = model(*TRUE)
+    told = rounds(found, model(*TRUE), 300, 1)
+    unseen_NT = write(model(*TRUE), 400, 2)
+    assert told[0].interval.low < 0.5
+    assert nats(found, unseen_NT) == pytest.approx(nats(model(*TRUE), unseen_NT), abs=0.02)
+
+
+def test_equal_texts_give_equal_numbers_kept_or_computed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, anew = model(), model()
+    rounds(kept, model(*TRUE), 40, 1)
+    monkeypatch.setattr(tilting, "KEPT", 0)
+    rounds(anew, model(*TRUE), 40, 1)
+    assert torch.equal(kept.tilt, anew.tilt)
+
+
+def test_the_first_score_is_the_one_that_the_paper_derives() -> None:
+    """At its optimum the loss is ln 2 less the Jensen-Shannon divergence: not above ln 2, where the tilt starts."""
+    found = model()
+    real_NT, written_NT = write(model(*TRUE), 200, 1), write(model(), 200, 2)
+    told = ddo_round(found, Texts(real_NT, written_NT), Texts(real_NT, written_NT), GIVEN)
+    assert told.cross_entropy < 0.6932
+
+
+def test_only_the_tilt_moves() -> None:
+    found, before = model(), model().state_dict()
+    rounds(found, model(*TRUE), 20, 1)
+    changed = [name for name, tensor in found.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert changed == ["tilt"]
