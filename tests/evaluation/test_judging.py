@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.evaluation.scene import REPETITIONS, scene
-from troupe.evaluation.families import Floats, Scorer
-from troupe.evaluation.judging import FEW, Figures, Judging, make_judging, ruling
+from troupe.evaluation.families import QUICK, Floats, Scorer
+from troupe.evaluation.judging import Figures, Judging, make_judging, ruling
 from troupe.evaluation.quality import measure
 from troupe.evaluation.realism import Windows, paired
 from troupe.evaluation.referee import Opinion, Trial, cross_hear, hear, worst_of
@@ -104,7 +104,7 @@ def test_points_of_the_curve_equal_what_is_computed_alone(figures: Figures) -> N
         assert [point["temperature"] for point in points] == [0.5, 1.0]
         for point in points:
             of_point = windows[Task(name, "test", 0, point["temperature"])]
-            told = [np.mean(_right(cross_hear(whole.judges[family], of_point, seed=0))) for family in FEW]
+            told = [np.mean(_right(cross_hear(whole.judges[family], of_point, seed=0))) for family in QUICK]
             assert point == {
                 "temperature": point["temperature"],
                 "accuracy": max(told),
@@ -112,7 +112,7 @@ def test_points_of_the_curve_equal_what_is_computed_alone(figures: Figures) -> N
             }
     real = figures["curve"]["real_text"]
     assert real["bits"] == measure(whole.writing.places("test", 0).real(), whole.yardstick)["bits"]
-    assert figures["curve"]["judges"] == list(FEW)
+    assert figures["curve"]["judges"] == list(QUICK)
 
 
 def test_quality_is_of_the_texts_that_are_judged_a_mean_over_repetitions(figures: Figures) -> None:

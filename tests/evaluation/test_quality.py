@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from troupe.evaluation.bleu import References, bleu
-from troupe.models.kneser_ney import kneser_ney
 from troupe.evaluation.quality import ORDER, make_yardstick, measure
+from troupe.models.kneser_ney import kneser_ney
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "old", "dogs", "ran", "by", "that", "open", "door", "now"]
 TRAIN = " ".join(np.random.default_rng(0).choice(WORDS, 2000))

@@ -8,10 +8,10 @@ from typing import Any
 from troupe.data.batches import Ids
 from troupe.errors import ArtifactError
 from troupe.evaluation.likelihood import bits_per_byte, nats
-from troupe.models.kneser_ney import kneser_ney
 from troupe.evaluation.windows import Places
 from troupe.evaluation.workers import workers
 from troupe.models.gpt2 import GPT
+from troupe.models.kneser_ney import kneser_ney
 from troupe.params import EvaluateParams
 
 Figures = dict[str, Any]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from troupe.evaluation.byte_network import ByteNetwork, trained
-from troupe.models.kneser_ney import KneserNey, kneser_ney
 from troupe.evaluation.realism import Known, known_ngrams, new_judge, unknown_share
+from troupe.models.kneser_ney import KneserNey, kneser_ney
 from troupe.seeding import derive_seed, generator
 
 Floats = NDArray[np.float64]
@@ -30,6 +30,7 @@ FAMILIES = {
     "boosted": "boosted trees on bytes, their surprise under Kneser-Ney models, and the same share",
     "neural": "a convolutional network on bytes and their surprise",
 }
+QUICK = ("linear", "boosted")  # those that are asked often: at every look of a game, at every point of a curve
 TREES = {"learning_rate": 0.05, "max_leaf_nodes": 8}
 FEWEST_TO_STOP = 12  # windows: a tenth of fewer, which says when trees have learned enough, lacks one kind
 

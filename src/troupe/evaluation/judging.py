@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from troupe.evaluation.families import Judge, families
+from troupe.evaluation.families import QUICK, Judge, families
 from troupe.evaluation.quality import Yardstick, make_yardstick, measure
 from troupe.evaluation.realism import Windows
 from troupe.evaluation.referee import Opinion, Trial, cross_hear, hear, worst_of
@@ -21,7 +21,6 @@ from troupe.evaluation.workers import workers
 from troupe.evaluation.writing import CONTROLS, REAL, SPLITS, Task, Writing, written
 from troupe.seeding import derive_seed
 
-FEW = ("linear", "boosted")  # the quick families, heard about every point of the curve
 Figures = dict[str, Any]
 Opinions = Mapping[str, Opinion]  # of every family, in one repetition
 Written = Mapping[Task, Windows]
@@ -97,8 +96,8 @@ class Judging:
         }
 
     def _point(self, windows: Windows, texts: Sequence[str], temperature: float | None = None) -> Figures:
-        """The worst of the few judges, and every figure of the texts."""
-        few = {name: [cross_hear(self.judges[name], windows, self._seed(0))] for name in FEW}
+        """The worst of the quick judges, and every figure of the texts."""
+        few = {name: [cross_hear(self.judges[name], windows, self._seed(0))] for name in QUICK}
         worst = worst_of(few)
         named = {} if temperature is None else {"temperature": temperature}
         return {**named, "accuracy": worst["judges"][worst["worst"]]["accuracy"], **measure(texts, self.yardstick)}
@@ -129,4 +128,4 @@ def mean(repetitions: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _settled(curve: Figures) -> Figures:
     points = {name: [point.result() for point in pending] for name, pending in curve["models"].items()}
-    return {"judges": list(FEW), "models": points, "real_text": curve["real_text"].result()}
+    return {"judges": list(QUICK), "models": points, "real_text": curve["real_text"].result()}

@@ -21,7 +21,7 @@ from troupe.compute import torch_threads
 from troupe.data.batches import load_ids
 from troupe.data.corpus import split_beginning
 from troupe.data.tokenizer import Tokenizer
-from troupe.evaluation.families import Judge, families
+from troupe.evaluation.families import QUICK, Judge, families
 from troupe.evaluation.realism import Ruling, Windows, clustered, paired
 from troupe.evaluation.referee import cross_hear, worst_of
 from troupe.evaluation.windows import Places, as_it_writes, candidates, continuations, find_places
@@ -34,7 +34,6 @@ from troupe.models.reader import Discriminator
 from troupe.params import AdversarialParams, Params
 from troupe.seeding import derive_seed
 
-JUDGES = ("linear", "boosted")  # the quick families: they are asked at every look
 ERRORS = 2  # standard errors of the difference by which a more complex contender must lead
 KNOWN_BYTES = 2**22  # of training text: what judges take for known
 ROOM = 1.2  # `windows.continuations` writes so many times the tokens that a window typically has
@@ -123,7 +122,7 @@ def validation_judges(tokenizer: Tokenizer, params: Params) -> ValidationJudges:
     spread = np.linspace(0, len(places.starts) - 1, min(len(places.starts), 2 * settings.judge_texts)).round()
     known = families(split_beginning(CORPUS, "train", KNOWN_BYTES))
     seed = derive_seed(params.run.seed, "adversarial", "judges")
-    few = {name: known[name] for name in JUDGES}
+    few = {name: known[name] for name in QUICK}
     return ValidationJudges(places.take(spread.astype(int)), few, seed, params.run.threads)
 
 
