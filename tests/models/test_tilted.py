@@ -17,7 +17,7 @@ from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.layers import KVCache
 from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
-from troupe.models.tilted import NUMBERS, Tilted, tilt_logits, tilted
+from troupe.models.tilted import NUMBERS, Evidence, Tilted, tilted
 from troupe.seeding import generator
 
 V = 11
@@ -56,7 +56,7 @@ def test_equals_its_formula() -> None:
     rng = generator(3, "formula")
     p_V, q_V = torch.randn(2, V, generator=rng, dtype=torch.float64).mul(2).softmax(-1)
     tilt = torch.randn(NUMBERS, generator=rng, dtype=torch.float64)
-    found_V = tilt_logits(p_V.log()[None, None], q_V.log()[None, None], tilt).softmax(-1)[0, 0]
+    found_V = Evidence.of(p_V.log()[None, None], q_V.log()[None, None]).logits(tilt).softmax(-1)[0, 0]
     assert found_V.tolist() == pytest.approx(by_formula(p_V.tolist(), q_V.tolist(), tilt.tolist()), rel=1e-12)
 
 
@@ -70,7 +70,7 @@ def test_the_linear_part_is_a_product_of_powers() -> None:
     p_BTV, q_BTV = torch.randn(2, 3, 4, V, generator=generator(5, "product")).mul(0.5).log_softmax(-1)
     tilt = torch.tensor([-0.4, 0.3, *[0.0] * 7]) * math.log(V)
     product_BTV = (0.6 * p_BTV + 0.3 * q_BTV).softmax(-1)
-    assert torch.allclose(tilt_logits(p_BTV, q_BTV, tilt).softmax(-1), product_BTV, atol=1e-6)
+    assert torch.allclose(Evidence.of(p_BTV, q_BTV).logits(tilt).softmax(-1), product_BTV, atol=1e-6)
 
 
 def test_no_tilt_makes_a_token_impossible() -> None:

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from troupe.adversarial.discrimination import Interval, auc_interval
 from troupe.models.mode import evaluating
-from troupe.models.tilted import Tilted, tilt_logits
+from troupe.models.tilted import Evidence, Tilted
 
-KEPT = 2**28  # floats, 1 GB: log-probabilities of more texts than that are computed anew whenever they are read
+KEPT = 2**28  # floats, 1 GB: what is said of more texts than that is computed anew whenever it is read
 AT_ONCE = 16  # texts
 STEPS = 20  # of L-BFGS: later ones move nothing that shows
 PULL = 1e-3  # towards where a fit starts, of the squared distance: what texts do not tell stays as it is
@@ -49,16 +49,16 @@ class Round:
 
 
 class Part(NamedTuple):
-    """Log-probabilities of network and n-grams after each token but the last, and the tokens that followed."""
+    """Continuations: what both models say of each of their tokens, and the tokens."""
 
-    network_BTV: Tensor
-    counted_BTV: Tensor
-    next_BT: Tensor
+    evidence: Evidence
+    ids_BT: Tensor
 
     def log_prob(self, tilt: Tensor) -> Tensor:
-        """log p_B of the continuations, in nats."""
-        logp_BTV = tilt_logits(self.network_BTV, self.counted_BTV, tilt).log_softmax(-1)
-        return logp_BTV.gather(-1, self.next_BT.unsqueeze(-1)).squeeze(-1).sum(-1)
+        """log p_B, in nats."""
+        logits_BTV = self.evidence.logits(tilt)
+        drawn_BT = logits_BTV.gather(-1, self.ids_BT.unsqueeze(-1)).squeeze(-1)
+        return (drawn_BT - logits_BTV.logsumexp(-1)).sum(-1)
 
 
 def by_likelihood(model: Tilted, real_NT: Tensor, n_given: int) -> None:
@@ -79,15 +79,12 @@ def ddo_round(model: Tilted, train: Texts, held_out: Texts, n_given: int) -> Rou
     """
     real, written = (read(model, ids_NT, n_given) for ids_NT in train)
     start, n = model.tilt.detach().clone(), 2 * len(train.real_NT)
+    now = [[part.log_prob(start) for part in parts()] for parts in (real, written)]
 
     def loss(tilt: Tensor) -> float:
-        def score(part: Part) -> Tensor:
-            with torch.no_grad():
-                now_B = part.log_prob(start)
-            return part.log_prob(tilt) - now_B
-
-        of_real = backward(real(), lambda part: F.softplus(-score(part)).sum() / n)
-        return of_real + backward(written(), lambda part: F.softplus(score(part)).sum() / n)
+        of_real, of_written = map(iter, now)
+        cost = backward(real(), lambda part: F.softplus(next(of_real) - part.log_prob(tilt)).sum() / n)
+        return cost + backward(written(), lambda part: F.softplus(part.log_prob(tilt) - next(of_written)).sum() / n)
 
     model.tilt.data.copy_(minimised(loss, start))
     return heard(model, held_out, start, n_given)
@@ -111,10 +108,10 @@ def read(model: Tilted, ids_NT: Tensor, n_given: int) -> Callable[[], Iterator[P
     def parts() -> Iterator[Part]:
         for ids_BT in torch.split(ids_NT, AT_ONCE):
             with evaluating(model):
-                network_BTV, counted_BTV = (said[:, n_given - 1 : -1] for said in model.said(ids_BT))
-            yield Part(network_BTV.clone(), counted_BTV.clone(), ids_BT[:, n_given:])
+                evidence = model.evidence(ids_BT)
+            yield Part(Evidence(*(whole[:, n_given - 1 : -1].clone() for whole in evidence)), ids_BT[:, n_given:])
 
-    if 2 * ids_NT.numel() * model.config.vocab_size > KEPT:
+    if 3 * ids_NT.numel() * model.config.vocab_size > KEPT:
         return parts
     kept: Sequence[Part] = list(parts())
     return lambda: iter(kept)

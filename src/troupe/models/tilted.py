@@ -20,6 +20,7 @@ Shapes: B batch, T tokens, V vocabulary.
 import copy
 import math
 from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,36 @@ from troupe.models.ngrams import NGrams
 NUMBERS = 9  # of the tilt; all 0 leave the network as it is
 
 
+class Evidence(NamedTuple):
+    """What the network says of each next token, ln p, and of it and the n-grams z_BTV and H_BT1, in even guesses."""
+
+    network_BTV: Tensor
+    z_1: Tensor
+    z_2: Tensor
+    H_1: Tensor
+    H_2: Tensor
+
+    @classmethod
+    def of(cls, network_BTV: Tensor, counted_BTV: Tensor) -> Self:
+        """From the log-probabilities of both models."""
+        (z_1, H_1), (z_2, H_2) = _likelier(network_BTV), _likelier(counted_BTV)
+        return cls(network_BTV, z_1, z_2, H_1, H_2)
+
+    def logits(self, tilt: Tensor) -> Tensor:
+        """(B, T, V); differentiable in `tilt`."""
+        a_1 = tilt[0] + tilt[5] * self.H_1 + tilt[6] * self.H_2
+        a_2 = tilt[1] + tilt[7] * self.H_1 + tilt[8] * self.H_2
+        of_network_BTV = self.z_1 * (a_1 + tilt[2] * self.z_1 + tilt[3] * self.z_2)
+        return self.network_BTV + of_network_BTV + self.z_2 * (a_2 + tilt[4] * self.z_2)
+
+
+def _likelier(logp_BTV: Tensor) -> tuple[Tensor, Tensor]:
+    even = math.log(logp_BTV.size(-1))
+    surprisal_BTV = (-logp_BTV / even).clamp_max(2)
+    mean_BT1 = (logp_BTV.exp() * surprisal_BTV).sum(-1, keepdim=True)
+    return mean_BT1 - surprisal_BTV, mean_BT1
+
+
 class Tilted(GPT):
     """A GPT with `ngrams` and a `tilt`; `tilted` makes one. Its logits are normalised before the tilt."""
 
@@ -41,13 +72,13 @@ class Tilted(GPT):
         self.tilt = nn.Parameter(torch.zeros(NUMBERS))
 
     def forward(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
-        return tilt_logits(*self.said(ids_BT, cache), self.tilt)
+        return self.evidence(ids_BT, cache).logits(self.tilt)
 
-    def said(self, ids_BT: Tensor, cache: KVCache | None = None) -> tuple[Tensor, Tensor]:
-        """logp_BTV of the network and of the n-grams: all that the tilt depends on."""
+    def evidence(self, ids_BT: Tensor, cache: KVCache | None = None) -> Evidence:
+        """What the network and the n-grams say of each next token."""
         network_BTV = super().forward(ids_BT, cache).float().log_softmax(-1)
         read_BS = cache.recall(ids_BT, self.ngrams.reach - 1) if cache is not None else ids_BT
-        return network_BTV, self.ngrams(read_BS)[:, -ids_BT.size(1) :]
+        return Evidence.of(network_BTV, self.ngrams(read_BS)[:, -ids_BT.size(1) :])
 
 
 def tilted(model: GPT, ngrams: NGrams) -> Tilted:
@@ -56,20 +87,3 @@ def tilted(model: GPT, ngrams: NGrams) -> Tilted:
     found = Tilted(model.config, lambda _: next(attentions), ngrams)
     found.load_state_dict({**found.state_dict(), **model.state_dict()})
     return found.to(next(model.parameters()).device).train(model.training)
-
-
-def tilt_logits(network_BTV: Tensor, counted_BTV: Tensor, tilt: Tensor) -> Tensor:
-    """Logits, (B, T, V), of two models' log-probabilities; differentiable in `tilt`."""
-    z_1, H_1 = _likelier(network_BTV)
-    z_2, H_2 = _likelier(counted_BTV)
-    a_1 = tilt[0] + tilt[5] * H_1 + tilt[6] * H_2
-    a_2 = tilt[1] + tilt[7] * H_1 + tilt[8] * H_2
-    return network_BTV + z_1 * (a_1 + tilt[2] * z_1 + tilt[3] * z_2) + z_2 * (a_2 + tilt[4] * z_2)
-
-
-def _likelier(logp_BTV: Tensor) -> tuple[Tensor, Tensor]:
-    """z_BTV and H_BT1, in even guesses."""
-    even = math.log(logp_BTV.size(-1))
-    surprisal_BTV = (-logp_BTV / even).clamp_max(2)
-    mean_BT1 = (logp_BTV.exp() * surprisal_BTV).sum(-1, keepdim=True)
-    return mean_BT1 - surprisal_BTV, mean_BT1
