@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from studies.adversarial_arms import CONTROLS, run_arm
-from studies.adversarial_costs import LEARNERS, Costs, continued_steps
+from studies.adversarial_costs import Costs, continued_steps
 from studies.adversarial_page import sections
 from studies.adversarial_plots import draw
-from studies.adversarial_settings import Beginning, Common, Settings, shared
+from studies.adversarial_settings import TILTS, Beginning, Common, Settings, shared
 from studies.common import faults_told, physical_cores, publish, start
 from studies.configuration import read_configuration
 from studies.jobs import SOURCE, Job, run_jobs
@@ -29,7 +29,7 @@ CODE = [  # what figures depend on
         for part in ("decoding.py", "resampling.py", "seeding.py", "data", "models", "training", "adversarial")
     ),
     SOURCE / "evaluation",
-    *(HERE / f"adversarial_{part}.py" for part in ("arms", "measures", "settings", "text", "world")),
+    *(HERE / f"adversarial_{part}.py" for part in ("arms", "measures", "settings", "text", "tilt", "world")),
 ]
 
 
@@ -67,12 +67,13 @@ def plan(settings: Settings, seeds: Iterable[int]) -> dict[str, list[Job]]:
 
 
 def in_order(settings: Settings, planned: Mapping[str, Sequence[Job]]) -> list[Job]:
-    """What others need first, then the dearest: cores that have run out of work wait for a short one."""
-    costs = Costs(settings)
+    """What others need first, then what writes most, then the dearest: cores without work wait for a short one."""
+    costs, needed = Costs(settings), {arm.of for arm in settings.arms.values()}
 
-    def price(name: str) -> float:
-        arm = settings.arms.get(name)
-        return (costs.game(arm) if arm.learn in LEARNERS else 0) + arm.candidates if arm else -1
+    def price(name: str) -> tuple[float, ...]:
+        if (arm := settings.arms.get(name)) is None:
+            return (-1,)
+        return (name in needed, arm.candidates, arm.learn in TILTS, costs.whole(arm))
 
     names = [START, *sorted((name for name in planned if name != START), key=price, reverse=True)]
     return [job for name in names for job in planned[name]]

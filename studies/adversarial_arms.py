@@ -16,8 +16,9 @@ import numpy as np
 import safetensors.torch
 
 from studies.adversarial_measures import Bench, Writer, bits, distance_from, effective
-from studies.adversarial_settings import Arm, Beginning, Common
-from studies.adversarial_world import VERDICT, World, begin, fit
+from studies.adversarial_settings import TILTS, Arm, Beginning, Common
+from studies.adversarial_tilt import tilt_by_ddo, tilt_by_likelihood, untilted
+from studies.adversarial_world import VERDICT, World, begin, first_weights, fit
 from studies.jobs import Figures, Job
 from troupe.adversarial.ddo import ddo_step
 from troupe.adversarial.game import Game
@@ -29,6 +30,7 @@ from troupe.errors import TroupeError
 from troupe.files import read_json, write_atomic, write_json
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
+from troupe.models.tilted import Tilted
 from troupe.params import TrainParams
 from troupe.seeding import derive_seed
 
@@ -58,9 +60,10 @@ def run_arm(job: Job, folder: Path, needed: Path | None) -> Figures:
         return bench.controls()
     arm, verdict, began = Arm.model_validate(job.settings["arm"]), read_json(first / VERDICT), process_time()
     if needs_signal(arm, settings) and not verdict["signal"]:
-        arm, learned = Arm(), Learned(world.likelihood, world.discriminator, {"stopped": verdict["told"]})
+        arm, learned = Arm(), replace(begun(world), facts={"stopped": verdict["told"]})
     else:
-        learned = load(needed, world) if arm.of else learn(arm, bench, job.settings["continued_steps"])
+        start = load(needed, world, settings.tilt.order) if arm.of else begun(world)
+        learned = learn(arm, start, bench, job.settings["continued_steps"])
     save(learned, folder, first)
     learning = process_time() - began
     figures = measured(arm, bench, learned) | learned.facts
@@ -78,29 +81,41 @@ def first_folder(needed: Path) -> Path:
     return needed.parent / read_json(taken)["first"] if taken.exists() else needed
 
 
+def begun(world: World) -> Learned:
+    """What arms start from that take over no other's."""
+    return Learned(world.likelihood, world.discriminator, {})
+
+
 def save(learned: Learned, folder: Path, first: Path) -> None:
     """For arms that take it over."""
     for name, network in (("generator", learned.model), ("critic", learned.discriminator.critic)):
         write_atomic(folder / f"{name}.safetensors", safetensors.torch.save(network.state_dict()))
-    write_json(folder / TAKEN, {"first": first.name})
+    write_json(folder / TAKEN, {"first": first.name, "tilted": isinstance(learned.model, Tilted)})
 
 
-def load(folder: Path, world: World) -> Learned:
+def load(folder: Path, world: World, order: int) -> Learned:
     """What `save` wrote."""
     model, critic = copy.deepcopy(world.likelihood), copy.deepcopy(world.discriminator.critic)
+    if read_json(folder / TAKEN)["tilted"]:
+        model = untilted(model, world, order)
     model.load_state_dict(safetensors.torch.load_file(folder / "generator.safetensors"))
     critic.load_state_dict(safetensors.torch.load_file(folder / "critic.safetensors"))
     return Learned(model, replace(world.discriminator, critic=critic), {})
 
 
-def learn(arm: Arm, bench: Bench, continued_steps: int) -> Learned:
-    world = bench.world
+def learn(arm: Arm, start: Learned, bench: Bench, continued_steps: int) -> Learned:
     if arm.learn == "nothing":
-        return Learned(world.likelihood, world.discriminator, {})
+        return start
     if arm.learn == "likelihood":
-        return Learned(continued(bench, continued_steps), world.discriminator, {"steps": continued_steps})
+        return replace(start, model=continued(bench, continued_steps), facts={"steps": continued_steps})
+    if arm.learn == "longer":
+        return replace(start, model=longer(bench), facts={"steps": bench.settings.longer.steps})
+    if arm.learn in TILTS:
+        model = untilted(start.model, bench.world, bench.settings.tilt.order)
+        tilt = tilt_by_ddo if arm.learn == "tilt by ddo" else tilt_by_likelihood
+        return replace(start, model=model, facts=tilt(model, bench))
     game = new_game(arm, bench)
-    discriminator = world.discriminator if arm.literal else replace(world.discriminator, critic=game.critic)
+    discriminator = start.discriminator if arm.literal else replace(start.discriminator, critic=game.critic)
     return Learned(game.generator, discriminator, played(game, arm, bench))
 
 
@@ -176,6 +191,17 @@ def continued(bench: Bench, steps: int) -> GPT:
     return model
 
 
+def longer(bench: Bench) -> GPT:
+    """As the likelihood model, from the same weights on the same text, but to the end: for more steps."""
+    world, params = bench.world, bench.settings.longer
+    changes = {"steps": params.steps, "eval_interval": max(1, params.steps // params.looks)}
+    as_before = bench.settings.likelihood.model_copy(update=changes)
+    model, seed = GPT(world.likelihood.config), derive_seed(world.seed, "study", "likelihood")
+    first_weights(model, world.seed, "likelihood")
+    fit(model, world.text.ids["generator"], world.text, "validation", as_before, seed)
+    return model
+
+
 def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
     """Everything that the page says of an arm; at the other temperatures too, where it has none of its own."""
     world, settings = bench.world, bench.settings
@@ -185,7 +211,7 @@ def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
     told_of, texts = bench.heard(writer.write, settings.judging.seeds)
     n = settings.judging.kl_texts
     bpb = {role: bits(learned.model, world.text, role) for role in ("validation", "test")}
-    others = [one for one in settings.temperatures if one != writer.temperature] if arm.temperature == 1.0 else []
+    others = [one for one in settings.curve if one != writer.temperature] if arm.temperature == 1.0 else []
     return {
         **chosen,
         "referee": told_of,

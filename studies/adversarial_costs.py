@@ -1,7 +1,8 @@
 """What an arm costs, in MACs (multiplications with their additions), so that likelihood training can be given as much.
 
 Counted by hand from shapes: sampling, discriminator, reference, updates; a backward pass as two forward passes. Not
-counted: looks and judges, which no arm learns from. B sequences, T tokens of each.
+counted: looks and judges, which no arm learns from; of a tilt, n-grams and the fit of nine numbers to its texts'
+log-probabilities, less than forward passes. B sequences, T tokens of each.
 """
 
 import math
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
-from studies.adversarial_settings import Arm, Settings
+from studies.adversarial_settings import GAMES, Arm, Settings
 from troupe.inspection.attention import attention_costs
 from troupe.inspection.structure import parts, without_weights
 from troupe.models.config import GPTConfig
@@ -18,7 +19,6 @@ from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
 
 TRAINING = 3  # forward passes that a forward and a backward pass are worth
-LEARNERS = ("reinforce", "distil", "ddo")  # how an arm changes its generator other than by likelihood
 
 
 class Costs:
@@ -34,10 +34,16 @@ class Costs:
         self.reading = self.generator + self.reference  # of the two references
         self.token_of_likelihood = TRAINING * self.generator
 
-    def arm(self, arm: Arm) -> int:
-        """All that it takes beside the likelihood model; of an arm that continues likelihood training, nothing."""
+    def whole(self, arm: Arm) -> int:
+        """All that an arm takes beside the likelihood model."""
         learner = self.settings.arms[arm.of] if arm.of else arm
-        game = learner.learn in LEARNERS
+        tilts = self.tilt(arm) + (self.tilt(learner) if arm.of else 0)
+        return self.arm(arm) + self.likelihood(learner) + tilts
+
+    def arm(self, arm: Arm) -> int:
+        """What its game and its resampling take; more training by likelihood, and a tilt, are not among it."""
+        learner = self.settings.arms[arm.of] if arm.of else arm
+        game = learner.learn in GAMES
         asks = arm.candidates > 1 or (game and self.begins_taught(learner))
         reads = asks or (game and not learner.literal)
         return reads * self._reference() + asks * self._discriminator() + (self.game(learner) if game else 0)
@@ -58,6 +64,16 @@ class Costs:
         tokens = params.batch_size * (params.prompt_length + params.sequence_length)
         return tokens * (params.steps * (learns + params.n_critic * critic) + params.warmup_critic * critic)
 
+    def likelihood(self, arm: Arm) -> int:
+        steps = {"likelihood": continued_steps(self.settings), "longer": self.settings.longer.steps}.get(arm.learn, 0)
+        return self.token_of_likelihood * steps * self.settings.likelihood.batch_size * self.settings.model.block_size
+
+    def tilt(self, arm: Arm) -> int:
+        """A forward pass of every real text; by DDO one more of what is written, which costs as much to write."""
+        params = self.settings.tilt
+        passes = {"tilt by likelihood": 1, "tilt by ddo": 3 * params.rounds}.get(arm.learn, 0)
+        return passes * params.texts * (self.settings.game.prompt_length + params.n_new) * self.generator
+
     def begins_taught(self, arm: Arm) -> bool:
         return arm.learn != "ddo" and not arm.literal and self.settings.game_of(arm).objective == "gan"
 
@@ -73,12 +89,12 @@ class Costs:
 
 
 def dearest(settings: Settings, arms: Iterable[Arm]) -> int:
-    """MACs of the arm that costs most."""
+    """MACs of the arm whose game or resampling costs most."""
     return max(map(Costs(settings).arm, arms))
 
 
 def continued_steps(settings: Settings) -> int:
-    """Steps of likelihood training that cost as much as the dearest arm."""
+    """Steps of likelihood training that cost as much as the dearest game or resampling."""
     per_step = Costs(settings).token_of_likelihood * settings.likelihood.batch_size * settings.model.block_size
     return math.ceil(dearest(settings, settings.arms.values()) / per_step)
 

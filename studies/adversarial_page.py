@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from studies.adversarial_arms import CONTROLS
-from studies.adversarial_costs import LEARNERS, Costs, continued_steps
-from studies.adversarial_settings import Settings
+from studies.adversarial_costs import Costs, continued_steps
+from studies.adversarial_settings import GAMES, TILTS, Settings
 from studies.adversarial_verdict import (
     Results,
     accuracy,
+    choice,
     less,
     over,
+    start_of,
     test_bpb,
     verdict,
     worst,
@@ -55,6 +57,12 @@ NOTES = [
     "Discriminator's AUC: of the one in the game, on validation text, at the start and where the generator was kept. "
     "First AUC: of the discriminator trained against the likelihood model, about what the arm writes: its own opinion, "
     "no evidence. KL: of the generator (not of a resampled writer) from the likelihood model, nats per token.",
+    "Tilted: p(token) exp(theta . phi), where phi holds what the generator and a Kneser-Ney model of its training "
+    "tokens say of the token. Nine numbers theta learn: by likelihood of the discriminators' real class (a control), "
+    "or in rounds of DDO, from what the tilted generator writes; judges of validation text keep one, 0 being the "
+    "untilted. AUC in the table of games: the first round's, and that of the round that was kept.",
+    "Likelihood, longer: the likelihood model's own training, from the same weights, with more steps to its end: what "
+    "others gain should be held against it, too.",
     "Over temperatures only the few judges that the table names are heard, at temperature 1 as at the others. "
     "Gap: mean over the diversities (self-BLEU-3) that both curves reach of an arm's bits less the likelihood model's; "
     "below 0 the arm is better at equal diversity.",
@@ -65,6 +73,7 @@ def sections(name: str, settings: Settings, results: Results) -> Iterator[str]:
     """The page below its head; its picture is <name>.svg."""
     parts = {
         "Arms": arms(settings, results),
+        "Tilts against their own start": tilts(settings, results),
         "Judges": judges(settings, results),
         "Quality and diversity": quality(settings, results),
         "Curves over temperature": curves(settings, results),
@@ -92,6 +101,22 @@ def arms(settings: Settings, results: Results) -> str:
     controls = {"real against real": "floor", "Markov chain of bytes": "bad"}
     others = {name: [*_told([run[key] for run in results[CONTROLS]], ""), "", ""] for name, key in controls.items()}
     return table("arm", columns, {name: row(name) for name in settings.arms} | others)
+
+
+def tilts(settings: Settings, results: Results) -> str:
+    """A row per tilted arm: less the arm whose generator it tilts."""
+
+    def row(name: str) -> list[str]:
+        start = start_of(settings, name)
+        return [
+            start,
+            *(f"{less(results, name, start, one):+.3f}" for one in (accuracy, choice)),
+            f"{less(results, name, start, test_bpb):+.4f}",
+        ]
+
+    tilted = [name for name, arm in settings.arms.items() if arm.learn in TILTS]
+    columns = ["its start", "worst judge, less its start", "on validation text", "bits per byte, less its start"]
+    return table("arm", columns, {name: row(name) for name in tilted})
 
 
 def judges(settings: Settings, results: Results) -> str:
@@ -127,13 +152,13 @@ def over_figures(runs: Sequence[Figures], key: str) -> list[str]:
 def curves(settings: Settings, results: Results) -> str:
     """A row per arm with a curve: the worst of few judges at each temperature, and the gap to the likelihood model."""
     base = results[settings.likelihood_arm]
-    columns = [*(f"{temperature:g}" for temperature in settings.temperatures), "gap, bits"]
+    columns = [*(f"{temperature:g}" for temperature in settings.curve), "gap, bits"]
 
     def row(name: str) -> list[str]:
         runs = results[name]
         found = [gap(points(ours), points(theirs)) for ours, theirs in zip(runs, base, strict=True)]
         at = [dict(accuracies(settings, run)) for run in runs]
-        told = [f"{fmean(one[temperature] for one in at):.3f}" for temperature in settings.temperatures]
+        told = [f"{fmean(one[temperature] for one in at):.3f}" for temperature in settings.curve]
         return [*told, "" if name == settings.likelihood_arm else _gap(found)]
 
     few = " or ".join(settings.judging.few)
@@ -157,7 +182,7 @@ def games(settings: Settings, results: Results) -> str:
     """A row per arm: what happened to its generator, and what it cost."""
     costs = Costs(settings)
     columns = [
-        "kept at step",
+        "kept at step or round",
         "discriminator's AUC, first",
         "kept",
         "first AUC",
@@ -172,9 +197,8 @@ def games(settings: Settings, results: Results) -> str:
 
     def row(name: str) -> list[str]:
         runs, arm = results[name], settings.arms[name]
-        looks = [run["game"] for run in runs if "game" in run]
+        looks = [run["game"] for run in runs if "game" in run] + [_rounds(run) for run in runs if "rounds" in run]
         said = [f"seed {seed}: {run['stopped']}" for seed, run in enumerate(runs, 1) if "stopped" in run]
-        total = costs.token_of_likelihood * _continued_tokens(settings) if arm.learn == "likelihood" else costs.arm(arm)
         return [
             ", ".join(str(look["kept"]["step"]) for look in looks),
             *(_mean([look[which]["auc"] for look in looks]) for which in ("start", "kept")),
@@ -182,7 +206,7 @@ def games(settings: Settings, results: Results) -> str:
             f"{over(runs, 'kl'):.4f}",
             _mean([run["effective"] for run in runs]),
             ", ".join(f"{run['temperature']:g}" for run in runs),
-            f"{total / 1e12:.2f}",
+            f"{costs.whole(arm) / 1e12:.2f}",
             *(f"{over(runs, 'seconds', part).mean:.0f}" for part in ("learning", "measuring")),
             "; ".join(said),
         ]
@@ -218,18 +242,22 @@ def _mean(values: Sequence[float | None]) -> str:
     return f"{fmean(there):.3f}" if there else ""
 
 
-def _continued_tokens(settings: Settings) -> int:
-    return continued_steps(settings) * settings.likelihood.batch_size * settings.model.block_size
+def _rounds(run: Figures) -> Figures:
+    """Of a tilt by DDO, as of a game: what its first round could tell, and the one that was kept."""
+    kept = run["kept"]
+    at = run["rounds"][kept - 1]["auc"] if kept else None
+    return {"start": {"auc": run["rounds"][0]["auc"]}, "kept": {"step": kept, "auc": at}}
 
 
 def _compute(settings: Settings) -> str:
     costs = Costs(settings)
     dear = max(settings.arms, key=lambda name: costs.arm(settings.arms[name]))
-    learners = [name for name, arm in settings.arms.items() if arm.learn in LEARNERS]
+    learners = [name for name, arm in settings.arms.items() if arm.learn in GAMES]
     return (
-        f"Equal compute is counted in MACs: {dear} is the dearest arm, and likelihood training continues for "
+        f"Equal compute is counted in MACs: {dear} is the dearest game, and likelihood training continues for "
         f"{continued_steps(settings)} steps, which cost as much. Counted of an arm ({', '.join(learners)}): its "
         "reference, its discriminator, sampling and updates; a backward pass as two forward passes; not looks, judges, "
-        "or what writing costs. Processor seconds are of one thread with other jobs beside it, looks and judges among "
-        "them."
+        "or what writing costs. Of a tilt: sampling, and a forward pass of every text. What was taken over from "
+        "another arm is counted, too. Processor seconds are of one thread with other jobs beside it, looks and judges "
+        "among them."
     )

@@ -15,7 +15,7 @@ from studies.adversarial_verdict import Results, accuracy, over, worst
 from studies.common import estimate, styled
 from studies.jobs import Figures
 
-SIZE = (9.4, 8.0)  # inches
+SIZE = (9.4, 9.2)  # inches
 GREY = "#8b919c"
 Pairs = Sequence[tuple[float, float]]
 

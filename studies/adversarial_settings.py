@@ -11,18 +11,24 @@ from troupe.adversarial.reinforce import LITERAL, Reinforce
 from troupe.params import Count, GameParams, ModelParams, Rate, Section, Share, TrainParams, Weight
 
 Temperature = Annotated[float, Field(gt=0)]
+GAMES = ("reinforce", "distil", "ddo")  # how an arm may change its generator step by step
+TILTS = ("tilt by likelihood", "tilt by ddo")  # how it may tilt one
+ADVERSARIAL = (*GAMES, "tilt by ddo")  # all other learning is by likelihood: such an arm is a control
 Family = Literal["linear", "boosted", "neural"]
 
 
 class Arm(Section):
     """How the generator changes, and how it then writes.
 
-    `game` and `rules` are laid over those that all arms share; `literal`: the rules are those of the plain policy
-    gradient, the discriminator reads tokens alone, nobody asks whether it has a signal, and the last generator is kept.
+    With `of` it writes otherwise, or tilts, what another arm has learned. `game` and `rules` are laid over those that
+    all arms share; `literal`: the rules are those of the plain policy gradient, the discriminator reads tokens alone,
+    nobody asks whether it has a signal, and the last generator is kept.
     """
 
     of: str | None = None  # the arm whose generator and discriminator it takes; null: the ones that all start from
-    learn: Literal["nothing", "likelihood", "reinforce", "distil", "ddo"] = "nothing"
+    learn: Literal[
+        "nothing", "likelihood", "longer", "reinforce", "distil", "ddo", "tilt by likelihood", "tilt by ddo"
+    ] = "nothing"
     literal: bool = False
     game: dict[str, Any] = Field(default_factory=dict)
     rules: dict[str, Any] = Field(default_factory=dict)
@@ -33,8 +39,8 @@ class Arm(Section):
 
     @model_validator(mode="after")
     def learns_in_one_arm(self) -> Self:
-        if self.of and self.learn != "nothing":
-            raise ValueError("learn: an arm with `of` writes otherwise, it learns nothing more")
+        if self.of and self.learn not in ("nothing", *TILTS):
+            raise ValueError("learn: an arm with `of` writes otherwise or tilts, it learns nothing else")
         return self
 
 
@@ -95,14 +101,34 @@ class Continued(Section):
     looks: Count
 
 
+class Longer(Section):
+    """Likelihood training from the same first weights, on the same text, as the start's but for so many steps."""
+
+    steps: Count
+    looks: Count
+
+
+class TiltParams(Section):
+    """`order`: of the n-grams of the generator's text; sequences are `game.prompt_length` tokens given and `n_new`."""
+
+    order: Annotated[int, Field(ge=1)]
+    texts: Count  # of the real class; by DDO, for each one of the model's
+    held_out: Count  # as many of validation text, for what a round is worth
+    n_new: Count
+    rounds: Count  # of DDO, at most
+
+
 class Common(Beginning):
     """What all arms have in common."""
 
     continued: Continued
+    longer: Longer
+    tilt: TiltParams
     rules: dict[str, Any]
     min_auc: Share  # a game's discriminator must have it at the start, by the lower limit of its interval
     judging: Judging
-    temperatures: Annotated[list[Temperature], Field(min_length=2)]
+    temperatures: Annotated[list[Temperature], Field(min_length=2)]  # best of them, for the control
+    curve: Annotated[list[Temperature], Field(min_length=2)]  # at which every arm is judged
 
     def game_of(self, arm: Arm) -> GameParams:
         return GameParams.model_validate(self.game.model_dump() | arm.game)
@@ -139,6 +165,8 @@ class Settings(Common):
             other = self.arms.get(arm.of) if arm.of else None
             if arm.of and (other is None or other.of):
                 raise ValueError(f"arms.{name}.of: there is no arm {arm.of!r} that learns by itself")
+            if arm.learn in TILTS and other and other.learn in TILTS:
+                raise ValueError(f"arms.{name}.of: {arm.of!r} is tilted already")
             if arm.candidates > 1 and other and self.game_of(other).objective != "gan":
                 raise ValueError(f"arms.{name}.of: the scores of {arm.of!r} are not odds; resampling needs a gan's")
         return self
@@ -146,6 +174,7 @@ class Settings(Common):
     @model_validator(mode="after")
     def sequences_fit(self) -> Self:
         longest = max(game.prompt_length + game.sequence_length for game in map(self.game_of, self.arms.values()))
+        longest = max(longest, self.game.prompt_length + self.tilt.n_new)
         if longest > self.model.block_size:
             raise ValueError(f"a sequence of {longest} tokens is longer than model.block_size, {self.model.block_size}")
         for name, arm in self.arms.items():

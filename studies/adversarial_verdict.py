@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from studies.adversarial_arms import CONTROLS
-from studies.adversarial_costs import LEARNERS
-from studies.adversarial_settings import Settings
+from studies.adversarial_settings import ADVERSARIAL, Settings
 from studies.common import Estimate, estimate
 from studies.jobs import Figures
 
@@ -18,7 +17,8 @@ Results = Mapping[str, Sequence[Figures]]
 
 
 def verdict(settings: Settings, results: Results) -> list[str]:
-    """A line for each bar of the promoted arm, one for the target, and one for the moonshot."""
+    """A line for each bar of the promoted arm, one for the target, one for the moonshot, and those of the best arm with
+    an adversary."""
     bars, name = settings.bars, promoted(settings, results)
     likelihood, best = settings.likelihood_arm, settings.best_temperature_arm
     cuts = cut(settings, results, name)
@@ -42,6 +42,7 @@ def verdict(settings: Settings, results: Results) -> list[str]:
         *(f"{line}: {_said(kept)}" for line, kept in lines),
         _target(settings, name, all(kept for _, kept in lines)),
         moonshot(settings, results),
+        *best_adversarial(settings, results),
     ]
 
 
@@ -53,7 +54,7 @@ def promoted(settings: Settings, results: Results) -> str:
 
 def moonshot(settings: Settings, results: Results) -> str:
     """Of the generators that learned otherwise and write as they are, the one that validation text's judges choose."""
-    plain = [name for name, arm in settings.arms.items() if _writes_plainly(settings, name) and arm.learn in LEARNERS]
+    plain = [name for name in settings.arms if _writes_plainly(settings, name) and is_adversarial(settings, name)]
     if not plain:
         return "**Moonshot: missed** (no arm changes the generator itself)"
     name = _least_told(settings, results, plain)
@@ -65,6 +66,35 @@ def moonshot(settings: Settings, results: Results) -> str:
     )
 
 
+def best_adversarial(settings: Settings, results: Results) -> list[str]:
+    """Chosen as what is promoted, but among the arms that are no control: held against the likelihood model, and
+    against its own start where that is another."""
+    names = [name for name in settings.arms if is_adversarial(settings, name)]
+    if not names:
+        return []
+    name, likelihood = _least_told(settings, results, names), settings.likelihood_arm
+    others = dict.fromkeys([likelihood, start_of(settings, name)])
+    against = "; ".join(
+        f"against {other}: accuracy {less(results, name, other, accuracy):+.3f}, "
+        f"bits per byte {less(results, name, other, test_bpb):+.4f}"
+        for other in others
+    )
+    return [f"Best arm with an adversary: {name}, {against}"]
+
+
+def start_of(settings: Settings, name: str) -> str:
+    """The arm whose generator an arm changes, or writes with."""
+    return settings.arms[name].of or settings.likelihood_arm
+
+
+def is_adversarial(settings: Settings, name: str) -> bool:
+    """Likelihood training, of a network or of a tilt, longer or at another temperature, is no refinement by an
+    adversary: it is a control."""
+    arm = settings.arms[name]
+    learners = [arm, settings.arms[arm.of]] if arm.of else [arm]
+    return arm.candidates > 1 or any(learner.learn in ADVERSARIAL for learner in learners)
+
+
 def cut(settings: Settings, results: Results, name: str) -> Estimate:
     """By what share of the likelihood model's accuracy above one half an arm's lies below it."""
     of_seeds = pairs(results, name, settings.likelihood_arm, accuracy)
@@ -74,6 +104,12 @@ def cut(settings: Settings, results: Results, name: str) -> Estimate:
 def accuracy(run: Figures) -> float:
     """Of the worst judge of test text."""
     return worst(run["referee"])["accuracy"]
+
+
+def choice(run: Figures) -> float:
+    """Of the judges of validation text, by whom arms are chosen."""
+    found: float = run["selection"]
+    return found
 
 
 def worst(told: Figures) -> dict[str, float]:
@@ -122,20 +158,13 @@ def _writes_plainly(settings: Settings, name: str) -> bool:
 
 
 def _target(settings: Settings, name: str, kept: bool) -> str:
-    if _is_refined(settings, name):
+    if is_adversarial(settings, name):
         return f"**Target: {_said(kept)}**"
     return f"**Target: missed**: what is promoted is a control, which {'keeps' if kept else 'misses'} the bars above"
 
 
 def _kept(settings: Settings, name: str) -> str:
-    return "" if _is_refined(settings, name) else " (the likelihood model is kept)"
-
-
-def _is_refined(settings: Settings, name: str) -> bool:
-    """Likelihood training, longer or at another temperature, is no refinement by an adversary."""
-    arm = settings.arms[name]
-    learner = settings.arms[arm.of] if arm.of else arm
-    return learner.learn in LEARNERS or arm.candidates > 1
+    return "" if is_adversarial(settings, name) else " (the likelihood model is kept)"
 
 
 def _why(settings: Settings, results: Results, name: str) -> str:

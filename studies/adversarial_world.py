@@ -60,16 +60,17 @@ class World:
             network.load_state_dict(safetensors.torch.load_file(folder / f"{name}.safetensors"))
             network.eval()
 
-    def sequences(self, role: Role, n: int, *purpose: str) -> Tensor:
-        """ids_NT: `n` sequences of a part of the text, prompt and continuation, each once as long as there are."""
+    def sequences(self, role: Role, n: int, *purpose: str, n_new: int | None = None) -> Tensor:
+        """ids_NT: `n` sequences of a part of the text, prompt and continuation (of `n_new` tokens, or as many as in a
+        game), each once as long as there are."""
         game = self.settings.game
-        length = game.prompt_length + game.sequence_length
+        length = game.prompt_length + (n_new or game.sequence_length)
         return Batches(self.text.ids[role], length, n, derive_seed(self.seed, "study", *purpose)).batches(0)[0]
 
-    def continued(self, real_NT: Tensor, *purpose: str) -> Tensor:
-        """ids_NT: the same prompts, continued by the likelihood model."""
+    def continued(self, real_NT: Tensor, *purpose: str, model: GPT | None = None) -> Tensor:
+        """ids_NT: the same prompts, continued by a model, or by the likelihood model."""
         seeds = [derive_seed(self.seed, "study", *purpose, row) for row in range(len(real_NT))]
-        return continued(self.likelihood, real_NT, self.settings.game.prompt_length, seeds)
+        return continued(model or self.likelihood, real_NT, self.settings.game.prompt_length, seeds)
 
 
 def begin(settings: Beginning, seed: int, folder: Path) -> Figures:
@@ -83,7 +84,7 @@ def begin(settings: Beginning, seed: int, folder: Path) -> Figures:
         ("independent", world.independent, "validation", "reference", others),
     ]
     for name, model, role, held_out, params in trained:
-        init_gpt2(model, generator(seed, "study", name, "init"))
+        first_weights(model, seed, name)
         fit(model, text.ids[role], text, held_out, params, derive_seed(seed, "study", name))
         seconds[name], began = process_time() - began, process_time()
     verdict = taught(world)
@@ -93,6 +94,10 @@ def begin(settings: Beginning, seed: int, folder: Path) -> Figures:
     write_json(folder / VERDICT, facts)
     bytes_of = {role: text.n_bytes(role) for role in text.part}
     return {"bytes": bytes_of, "tokens": {role: len(ids) for role, ids in text.ids.items()}, "seconds": seconds} | facts
+
+
+def first_weights(model: GPT, seed: int, name: str) -> None:
+    init_gpt2(model, generator(seed, "study", name, "init"))
 
 
 def fit(model: GPT, ids: Ids, text: Text, held_out: Role, params: TrainParams, seed: int) -> None:

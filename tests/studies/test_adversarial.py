@@ -13,23 +13,27 @@ from ruamel.yaml import YAML
 from torch import Tensor
 
 from studies.adversarial import in_order, main, plan
-from studies.adversarial_arms import run_arm
+from studies.adversarial_arms import Learned, first_folder, load, run_arm, save
 from studies.adversarial_costs import Costs, continued_steps
-from studies.adversarial_measures import Writer
-from studies.adversarial_page import accuracies, points
-from studies.adversarial_settings import Arm, Settings
+from studies.adversarial_measures import Bench, Writer
+from studies.adversarial_page import accuracies, points, tilts
+from studies.adversarial_settings import GAMES, TILTS, Arm, Settings
 from studies.adversarial_text import ROLES, TextParams, load_text
+from studies.adversarial_tilt import tilt_by_ddo, untilted
 from studies.adversarial_verdict import moonshot, promoted, verdict
 from studies.adversarial_world import VERDICT, World
 from studies.common import CONFIGS
 from studies.configuration import read_configuration
 from studies.jobs import Job
 from tests.studies.whole import run_study, shipped, write_text
+from troupe.adversarial.discrimination import Interval
+from troupe.adversarial.tilting import Round, Texts
 from troupe.decoding import Decoding, generate
 from troupe.errors import ParamsError
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.reader import Discriminator
+from troupe.models.tilted import Tilted
 from troupe.seeding import derive_seed, generator
 
 PATHS = sorted(CONFIGS.glob("adversarial*.yaml"))
@@ -54,10 +58,14 @@ def test_a_configuration_has_every_arm_and_control(path: Path, quick: bool) -> N
     read = read_configuration(path, Settings, quick)
     games = {name: read.game_of(arm) for name, arm in read.arms.items() if arm.learn == "reinforce"}
     assert {game.objective for game in games.values()} == {"gan", "wgan", "wgan-gp"}
-    assert {arm.learn for arm in read.arms.values()} == {"nothing", "likelihood", "reinforce", "distil", "ddo"}
+    others = {"nothing", "likelihood", "longer"}
+    assert {arm.learn for arm in read.arms.values()} == others | {*GAMES, *TILTS}
+    tilted = {(arm.of, arm.learn) for arm in read.arms.values() if arm.learn in TILTS}
+    assert tilted == {(of, learn) for of in (None, "likelihood, longer") for learn in TILTS}
     assert sum(arm.literal for arm in read.arms.values()) == 1
     assert all(read.rules_of(arm).per_token != arm.literal for arm in read.arms.values())
     assert 1.0 in read.temperatures
+    assert 1.0 in read.curve
 
 
 @pytest.mark.parametrize(
@@ -66,6 +74,8 @@ def test_a_configuration_has_every_arm_and_control(path: Path, quick: bool) -> N
         (("arms", "DDO", "rules"), {"bonus": 1}, r"arms\.DDO: .*bonus"),
         (("arms", "DDO", "game"), {"steps": 0}, r"arms\.DDO: .*\n?.*steps"),
         (("arms", "DDO", "of"), "likelihood", r"arms\.DDO: .*`of` writes otherwise"),
+        (("arms", "longer, tilted by DDO", "of"), "tilted, DDO", "'tilted, DDO' is tilted already"),
+        (("tilt", "n_new"), 105, "a sequence of 129 tokens is longer than model.block_size, 128"),
         (("arms", "resampling of 8", "of"), "nobody", "there is no arm 'nobody' that learns by itself"),
         (("arms", "resampling of 8", "of"), "REINFORCE, wgan", "are not odds"),
         (("game", "sequence_length"), 128, "a sequence of 152 tokens is longer than model.block_size, 128"),
@@ -122,7 +132,21 @@ def test_likelihood_training_gets_as_much_as_the_dearest_arm() -> None:
     tokens = read.game.batch_size * (read.game.prompt_length + read.game.sequence_length) * read.game.steps
     one_more = costs.arm(once(update={"among": 9})) - costs.arm(distilled)
     assert one_more == tokens * (costs.generator + costs.reading + costs.critic)
-    assert costs.arm(read.arms["likelihood"]) == 0
+    assert costs.whole(read.arms["likelihood"]) == 0
+
+
+def test_longer_training_and_tilts_are_no_games() -> None:
+    """They cost what they take, and likelihood training continues for as long without them."""
+    read = settings()
+    games = {name: arm for name, arm in read.arms.items() if arm.learn in GAMES or arm.candidates > 1}
+    assert continued_steps(read) == continued_steps(read.model_copy(update={"arms": games}))
+    costs = Costs(read)
+    longer, tilted = read.arms["likelihood, longer"], read.arms["longer, tilted by likelihood"]
+    assert costs.whole(longer) == 2000 * 16 * 128 * 3 * costs.generator
+    assert costs.whole(tilted) == costs.whole(longer) + 400 * 120 * costs.generator
+    assert costs.whole(read.arms["tilted, DDO"]) == 3 * 3 * 400 * 120 * costs.generator  # to write, to read both
+    of_tilted = Arm.model_validate({"of": "tilted, DDO", "candidates": 8})
+    assert costs.whole(of_tilted) == costs.whole(read.arms["tilted, DDO"]) + costs.whole(read.arms["resampling of 8"])
 
 
 def test_jobs_wait_for_what_they_take_over() -> None:
@@ -131,10 +155,51 @@ def test_jobs_wait_for_what_they_take_over() -> None:
     jobs = in_order(read, planned)
     assert len(jobs) == len({job.key("code") for job in jobs}) == 2 * (2 + len(read.arms))
     assert [job.needs for job in jobs[:2]] == [None, None]
+    assert {job.arm for job in jobs[2:6]} == {"likelihood, longer", "resampling, distilled"}  # others need them
     for taken, taking in zip(planned["resampling, distilled"], planned[TAKEN], strict=True):
         assert taking.needs is taken
         assert taken.needs in planned["start"]
         assert taking.seed == taken.seed
+
+
+def test_a_tilted_generator_is_taken_over(tmp_path: Path) -> None:
+    """With its n-grams: they are counted again, and what it says is the same."""
+    world = World(settings(quick=True), seed=1)
+    world.likelihood.eval()
+    model = untilted(world.likelihood, world, order=3)
+    model.tilt.data.copy_(torch.linspace(-1, 1, 9))
+    save(Learned(model, world.discriminator, {}), tmp_path, tmp_path / "first")
+    taken = load(tmp_path, world, order=3)
+    ids_BT = world.sequences("test", 2, "some")
+    assert torch.equal(taken.model(ids_BT), model(ids_BT))
+    assert not torch.allclose(model(ids_BT).log_softmax(-1), world.likelihood(ids_BT).log_softmax(-1), atol=1e-2)
+    assert first_folder(tmp_path) == tmp_path.parent / "first"
+
+
+def test_ddo_keeps_the_round_that_is_told_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 is the start; the round after which nothing is told ends it, and is not chosen."""
+    read = settings(quick=True)
+    longer = read.model_copy(update={"tilt": read.tilt.model_copy(update={"rounds": 5})})
+    world = World(longer, seed=1)
+    bench = cast("Bench", SimpleNamespace(world=world, settings=longer))
+    heard = iter([0.8, 0.7, 0.75, 0.6])
+    monkeypatch.setattr(bench, "selection", lambda writer: next(heard), raising=False)
+    seen: list[Texts] = []
+
+    def move(model: Tilted, train: Texts, held_out: Texts, n_given: int) -> Round:
+        assert torch.equal(train.real_NT[:, :n_given], train.written_NT[:, :n_given])
+        seen.append(train)
+        model.tilt.data += 1.0
+        return Round(Interval(0.7, 0.6 if len(seen) < 3 else 0.5, 0.8), 0.6)
+
+    monkeypatch.setattr("studies.adversarial_tilt.ddo_round", move)
+    model = untilted(world.likelihood, world, order=3)
+    facts = tilt_by_ddo(model, bench)
+    assert model.tilt.tolist() == facts["tilt"] == [1.0] * 9
+    assert (facts["kept"], len(facts["rounds"])) == (1, 3)
+    assert [one.get("selection") for one in facts["rounds"]] == [0.7, 0.75, None]
+    assert torch.equal(seen[0].real_NT, seen[1].real_NT)
+    assert not torch.equal(seen[0].written_NT, seen[1].written_NT)
 
 
 def test_bars_that_move_train_nothing_again() -> None:
@@ -210,6 +275,8 @@ def test_bars_that_are_kept() -> None:
         "unigram_entropy off real text's: +0.0% ± 0.0%; within 5%: kept",
         "**Target: kept**",
         "**Moonshot: missed**: DDO, without resampling, cuts the accuracy above one half by 10.0% ± 0.0%; at least 50%",
+        "Best arm with an adversary: resampling of 8, against likelihood: accuracy -0.100 ± 0.000, bits per byte "
+        "+0.0000 ± 0.0000",
     ]
 
 
@@ -236,7 +303,7 @@ def test_the_likelihood_model_may_be_kept() -> None:
     assert promoted(read, results(**nobody)) == "likelihood"
     lines = verdict(read, results(**nobody))
     assert lines[0].startswith("Promoted: likelihood (the likelihood model is kept).")
-    assert lines[-2] == "**Target: missed**: what is promoted is a control, which misses the bars above"
+    assert lines[-3] == "**Target: missed**: what is promoted is a control, which misses the bars above"
     worse = nobody | {"DDO": run(0.6, bpb=2.021)}
     assert promoted(read, results(**worse)) == "likelihood"
     assert promoted(read, results(**(worse | {"DDO": run(0.6, bpb=2.019)}))) == "DDO"
@@ -251,6 +318,24 @@ def test_arms_are_chosen_by_validation_text_alone() -> None:
 def test_the_moonshot_is_the_generators_own() -> None:
     assert moonshot(few_arms(), results(DDO=run(0.65), resampling_of_8=run(0.5))).startswith("**Moonshot: kept**: DDO")
     assert moonshot(few_arms(), results(resampling_of_8=run(0.5))).startswith("**Moonshot: missed**: DDO")
+
+
+def test_a_tilt_is_an_adversary_s_by_ddo_alone() -> None:
+    """By likelihood it may be promoted, as a control; by DDO it is held against the arm whose generator it tilts."""
+    read = settings()
+    told = {name: run(0.8) for name in read.arms}
+    longer = {"likelihood, longer": run(0.7, bpb=1.9), "longer, tilted by likelihood": run(0.6, bpb=1.85)}
+    found = results(**told | longer | {"longer, tilted by DDO": run(0.65, bpb=1.875)})
+    assert promoted(read, found) == "longer, tilted by likelihood"
+    lines = verdict(read, found)
+    assert lines[-3].startswith("**Target: missed**: what is promoted is a control, which keeps")
+    assert lines[-2].startswith("**Moonshot: kept**: longer, tilted by DDO, without resampling, cuts")
+    assert lines[-1] == (
+        "Best arm with an adversary: longer, tilted by DDO, against likelihood: accuracy -0.150 ± 0.000, bits per byte "
+        "-0.1250 ± 0.0000; against likelihood, longer: accuracy -0.050 ± 0.000, bits per byte -0.0250 ± 0.0000"
+    )
+    start, accuracy, _, bits = tilts(read, found).splitlines()[-1].split("|")[2:-1]
+    assert (start, accuracy, bits) == (" likelihood, longer ", " -0.050 ± 0.000 ", " -0.0250 ± 0.0000 ")
 
 
 def test_a_curve_holds_the_figures_of_temperature_1() -> None:
@@ -272,12 +357,22 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "REINFORCE, wgan",
         "DDO",
         "resampling of 8",
+        "tilted, DDO",
+        "longer, tilted by likelihood",
     }
     tree["arms"] = {name: tree["arms"][name] for name in tree["arms"] if name in names}
     tree["arms"][TAKEN] = TAKING
     tree["quick"]["arms"] = {name: arm for name, arm in tree["quick"]["arms"].items() if name in names}
 
-    titles = ["Arms", "Judges", "Quality and diversity", "Curves over temperature", "Games", "Text"]
+    titles = [
+        "Arms",
+        "Tilts against their own start",
+        "Judges",
+        "Quality and diversity",
+        "Curves over temperature",
+        "Games",
+        "Text",
+    ]
     found = run_study("adversarial", main, tree, titles, tmp_path, monkeypatch, seeds=1)
     assert len(found) == 2 + len(tree["arms"])
     likelihood, chosen = found["likelihood", 1], found["likelihood, best temperature", 1]
@@ -287,6 +382,12 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert tried[chosen["temperature"]] == min(tried.values())
     assert found["likelihood continued", 1]["kl"] > 0.0
     assert found["REINFORCE, literal", 1]["game"]["kept"]["step"] == 2
+    longer, tilted = found["likelihood, longer", 1], found["longer, tilted by DDO", 1]
+    assert longer["steps"] == 6
+    assert len(found["tilted, by likelihood", 1]["tilt"]) == 9
+    assert any(found["tilted, by likelihood", 1]["tilt"])
+    assert tilted["kl"] > 0.0  # it took over what was trained for longer
+    assert len(tilted["rounds"]) >= tilted["kept"]
     distilled, taken = found["resampling, distilled", 1], found[TAKEN, 1]
     assert taken["bpb"] == distilled["bpb"]
     assert 1 <= taken["effective"] <= 8
