@@ -203,7 +203,8 @@ def longer(bench: Bench) -> GPT:
 
 
 def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
-    """Everything that the page says of an arm; at the other temperatures too, where it has none of its own."""
+    """Everything that the page says of an arm; at other temperatures too, where it has none of its own and
+    writes token by token: to draw among candidates takes as many times as long."""
     world, settings = bench.world, bench.settings
     writer = Writer(learned.model, learned.discriminator, arm.candidates, 1.0, arm.span)
     chosen = best_temperature(writer, bench) if arm.temperature == "best" else {"temperature": arm.temperature}
@@ -211,7 +212,8 @@ def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
     told_of, texts = bench.heard(writer.write, settings.judging.seeds)
     n = settings.judging.kl_texts
     bpb = {role: bits(learned.model, world.text, role) for role in ("validation", "test")}
-    others = [one for one in settings.curve if one != writer.temperature] if arm.temperature == 1.0 else []
+    has_curve = arm.temperature == 1.0 and arm.candidates == 1
+    others = [one for one in settings.curve if one != writer.temperature] if has_curve else []
     return {
         **chosen,
         "referee": told_of,

@@ -128,7 +128,7 @@ class Common(Beginning):
     min_auc: Share  # a game's discriminator must have it at the start, by the lower limit of its interval
     judging: Judging
     temperatures: Annotated[list[Temperature], Field(min_length=2)]  # best of them, for the control
-    curve: Annotated[list[Temperature], Field(min_length=2)]  # at which every arm is judged
+    curve: Annotated[list[Temperature], Field(min_length=2)]  # at which arms are judged that write token by token
 
     def game_of(self, arm: Arm) -> GameParams:
         return GameParams.model_validate(self.game.model_dump() | arm.game)

@@ -164,7 +164,7 @@ def _target(settings: Settings, name: str, kept: bool) -> str:
 
 
 def _kept(settings: Settings, name: str) -> str:
-    return "" if is_adversarial(settings, name) else " (the likelihood model is kept)"
+    return "" if is_adversarial(settings, name) else " (a control)"
 
 
 def _why(settings: Settings, results: Results, name: str) -> str:

@@ -302,7 +302,7 @@ def test_the_likelihood_model_may_be_kept() -> None:
     nobody = {"DDO": run(0.9), "likelihood, best temperature": run(0.9), "resampling_of_8": run(0.9)}
     assert promoted(read, results(**nobody)) == "likelihood"
     lines = verdict(read, results(**nobody))
-    assert lines[0].startswith("Promoted: likelihood (the likelihood model is kept).")
+    assert lines[0].startswith("Promoted: likelihood (a control).")
     assert lines[-3] == "**Target: missed**: what is promoted is a control, which misses the bars above"
     worse = nobody | {"DDO": run(0.6, bpb=2.021)}
     assert promoted(read, results(**worse)) == "likelihood"
