@@ -53,7 +53,7 @@ TINY = (
     "adversarial.prompt_length=4 adversarial.sequence_length=8 adversarial.candidates=2 adversarial.critic_texts=64 "
     "adversarial.span=4 adversarial.reference_layers=1 adversarial.reference_embd=8 adversarial.reference_steps=4 "
     "adversarial.critic_updates=4 adversarial.critic_looks=2 adversarial.critic_rounds=1 adversarial.critic_hidden=16 "
-    "adversarial.judge_texts=30 evaluate.stride=16"
+    "adversarial.judge_texts=30 adversarial.tilt_texts=24 evaluate.stride=16"
 )
 
 GPT2 = " ".join(

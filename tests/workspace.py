@@ -19,7 +19,8 @@ TINY = (
     "adversarial.sequence_length=12 adversarial.prompt_length=8 adversarial.candidates=2 "
     "adversarial.span=6 adversarial.reference_layers=1 adversarial.reference_embd=16 adversarial.reference_steps=4 "
     "adversarial.critic_embd=16 adversarial.critic_hidden=16 adversarial.critic_texts=64 adversarial.critic_updates=4 "
-    "adversarial.critic_looks=2 adversarial.critic_rounds=1 adversarial.judge_texts=50 evaluate.stride=16 "
+    "adversarial.critic_looks=2 adversarial.critic_rounds=1 adversarial.judge_texts=50 adversarial.tilt_texts=24 "
+    "evaluate.stride=16 "
     "evaluate.ngram_max_order=5 evaluate.sample_tokens=20 "
     "evaluate.judge_seeds=1 evaluate.judge_texts=50 evaluate.temperatures=[]"
 )

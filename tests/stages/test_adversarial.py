@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,19 +27,23 @@ from troupe.models.bundle import WEIGHTS, load_bundle, save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHeadConfig
-from troupe.params import Params, dump_params
+from troupe.models.tilted import Tilted
+from troupe.params import Params, dump_params, load_params
 from troupe.seeding import generator
 from troupe.stages import adversarial as stage
-from troupe.stages import critic
+from troupe.stages import critic, following, tilt
 from troupe.stages.adversarial import adversarial
-from troupe.stages.contenders import Hearing, ValidationJudges, duel, duels, kept, validation_judges
+from troupe.stages.duels import duel, duels, kept
+from troupe.stages.hearing import Hearing, ValidationJudges, validation_judges
 from troupe.stages.log import read_metrics
-from troupe.stages.reference import small, small_reference
+from troupe.stages.reference import digest, small, small_reference
 
+ROOT = Path(__file__).parents[2]
 FOLDER = model_dir("adversarial")
 LOG = FOLDER / "metrics.jsonl"
 COMMAND = [sys.executable, "-m", "troupe.stages.adversarial", "--params", str(EFFECTIVE_PARAMS)]
 SMALL = {
+    "tilt_rounds": 0,
     "learn": "reinforce",
     "candidates": 2,
     "steps": 12,
@@ -90,6 +95,8 @@ def test_it_writes_a_model_its_log_and_a_summary(experts: Params, capsys: pytest
     assert bundle.config["architecture"] == "switchhead"
     assert provenance["parent_weights_sha256"] == parent.sha256
     assert provenance["reference_weights_sha256"] == reference.sha256
+    anew = small_reference(reference.model, experts)
+    assert provenance["small_reference_weights_sha256"] == summary["small_reference_weights_sha256"] == digest(anew)
     assert summary["weights_sha256"] == bundle.sha256
     assert [record["step"] for record in log] == list(range(14))
     assert summary["start/val/bpb"] == log[0]["val/bpb"]
@@ -152,6 +159,7 @@ def test_the_model_carries_the_sampler_that_was_chosen(experts: Params, monkeypa
             assert bundle.resampling is not None
             assert (bundle.resampling.candidates, bundle.resampling.span, bundle.resampling.context) == (2, 4, 12)
             references = bundle.resampling.discriminator.features.references
+            assert sha256_file(FOLDER / "reference-2.safetensors") == summary["small_reference_weights_sha256"]
             assert [reference.config.n_embd for reference in references] == [experts.model.n_embd, 8]
             assert same(references[0], load_bundle(model_dir("pretrain")).model)
             assert not same(references[1], small_reference(references[0], changed(experts, reference_steps=1)))
@@ -219,7 +227,7 @@ def test_without_a_game_there_is_the_start_to_resample(experts: Params) -> None:
     summary = read_json(FOLDER / "summary.json")
     assert summary["contenders"].keys() == {"start", "start_resampled"}
     assert (summary["steps"], summary["kept_step"]) == (0, 0)
-    assert [record["step"] for record in read_metrics(LOG)] == [0, 1]
+    assert [record["step"] for record in read_metrics(LOG)] == [1]
 
 
 @pytest.mark.slow
@@ -237,7 +245,101 @@ def test_every_way_to_learn_is_played(experts: Params, values: dict[str, object]
     adversarial(changed(experts, steps=2, eval_interval=1, **values))
     summary = read_json(FOLDER / "summary.json")
     assert (summary["signal"], summary["steps"], summary["stopped"]) == (True, 2, None)
-    assert len(read_metrics(LOG)) == 4
+    assert [record["step"] for record in read_metrics(LOG)] == [0, 1, 2, 3][: 3 + (len(summary["contenders"]) > 0)]
+
+
+ONLY_TILTED = {"learn": "none", "candidates": 1, "tilt_texts": 24}
+
+
+def never(*_: object) -> None:
+    raise AssertionError("nobody asked for this")
+
+
+def test_by_default_it_is_tilted_and_nobody_teaches_a_discriminator(
+    experts: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that knows nothing, beside n-grams of a text of eight words: the tilt learns to heed them."""
+    shipped = load_params(ROOT / "params.yaml").adversarial
+    assert (shipped.learn, shipped.candidates, shipped.tilt_rounds) == ("none", 1, 3)
+    monkeypatch.setattr(following, "taught", never)
+    adversarial(changed(experts, **ONLY_TILTED, tilt_rounds=2, max_bpb_rise=0.01))
+    bundle, summary, log = load_bundle(FOLDER), read_json(FOLDER / "summary.json"), read_metrics(LOG)
+    parent = load_bundle(model_dir("moe"))
+    assert bundle.config["architecture"] == "tilted"
+    assert isinstance(bundle.model, Tilted)
+    assert bundle.model.tilt.abs().min() > 0
+    state = bundle.model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in parent.model.state_dict().items())
+    assert summary["contenders"].keys() == {"start", "tilted"}
+    assert summary["kept"].startswith("tilted: tilted is told less than start by ")
+    assert "% fewer bits: " in summary["kept"]
+    assert "discriminator" not in summary
+    assert "reference_weights_sha256" not in bundle.config["provenance"]
+    assert [record["step"] for record in log] == [0, 1, 2, 3]
+    assert log[0]["tilt/val_bpb"] == log[3]["contender_bpb/start"] == summary["start/val/bpb"]
+    assert log[2]["tilt/val_bpb"] == log[3]["contender_bpb/tilted"] == summary["kept/val/bpb"]
+    assert log[1]["tilt/val_bpb"] < 0.9 * log[0]["tilt/val_bpb"]
+    assert log[1]["tilt/auc"] == pytest.approx(1, abs=0.01), "an untrained network is told always"
+    assert summary["tilt/rounds"] == bundle.config["provenance"]["tilt_rounds"] == 2
+    assert summary["weights_sha256"] == bundle.sha256
+    shutil.rmtree(FOLDER)
+    adversarial(changed(experts, **ONLY_TILTED, tilt_rounds=2, max_bpb_rise=0.01))
+    assert load_bundle(FOLDER).sha256 == bundle.sha256, "the same, to the byte, every time"
+
+
+def test_a_tilt_learns_from_sequences_of_the_critics_split_each_once(experts: Params) -> None:
+    model, ids = load_bundle(model_dir("moe")).model, np.load(TOKENS / "critic.npy").tolist()
+    real_NT = tilt.real_text("critic", 10_000, model, experts)
+    assert real_NT.size(1) == model.config.block_size
+    assert len(real_NT) == len(ids) // model.config.block_size - 1
+    found = {tuple(ids[i : i + real_NT.size(1)]): i for i in range(len(ids))}
+    starts = [found[tuple(row)] for row in real_NT.tolist()]
+    assert np.diff(sorted(starts)).min() == model.config.block_size
+    assert len(tilt.real_text("critic", 5, model, experts)) == 5
+
+
+def test_a_round_that_can_tell_nothing_is_not_followed(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the model "writes" is other real text: no signal, whatever the fit has found. Nobody needs to be heard."""
+
+    def shuffled(model: GPT, real_NT: torch.Tensor, prompt_length: int, seeds: list[int]) -> torch.Tensor:
+        return real_NT.roll(1, dims=0)
+
+    monkeypatch.setattr(tilt, "continued", shuffled)
+    monkeypatch.setattr(stage, "validation_judges", never)
+    adversarial(changed(experts, **ONLY_TILTED, tilt_rounds=3))
+    summary, log = read_json(FOLDER / "summary.json"), read_metrics(LOG)
+    assert load_bundle(FOLDER).sha256 == load_bundle(model_dir("moe")).sha256
+    assert re.fullmatch(
+        r"start: tilt: 0 of 1 rounds followed; no signal: AUC 0\.\d+ \(0\.\d+ to 0\.\d+\)", summary["kept"]
+    )
+    assert (summary["contenders"], summary["duels"], summary["tilt/rounds"]) == ({}, [], 0)
+    assert [record["step"] for record in log] == [0, 1]
+    assert log[0]["tilt/val_bpb"] == log[1]["tilt/val_bpb"] == summary["kept/val/bpb"]
+
+
+def test_with_nothing_asked_for_nothing_is_done(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((following, "taught"), (stage, "validation_judges"), (stage, "tilt")):
+        monkeypatch.setattr(module, name, never)
+    adversarial(changed(experts, learn="none", candidates=1))
+    summary = read_json(FOLDER / "summary.json")
+    assert summary["kept"] == "start: nothing else was asked for"
+    assert load_bundle(FOLDER).sha256 == load_bundle(model_dir("moe")).sha256
+
+
+def test_tilted_refined_and_resampled_are_heard_from_the_simplest_on(experts: Params) -> None:
+    adversarial(changed(experts, tilt_rounds=1, tilt_texts=24, steps=4, learning_rate=0.01, kl_weight=0.0))
+    summary, log = read_json(FOLDER / "summary.json"), read_metrics(LOG)
+    heard = summary["contenders"]
+    order = [name for name in ("tilted", "refined", "start_resampled", "refined_resampled") if name in heard]
+    assert [duel["contender"] for duel in summary["duels"]] == order
+    assert ("refined" in heard) == ("refined_resampled" in heard)
+    assert {name for name, figures in heard.items() if "bpb" in figures} == heard.keys() & {
+        "start",
+        "tilted",
+        "refined",
+    }
+    assert [record["step"] for record in log] == [0, 1, 2, 3, 4, 5, 6]
+    assert "tilt/auc" in log[5]
 
 
 def heard(told: Sequence[Sequence[bool] | np.ndarray] | np.ndarray, places: int = 40) -> Hearing:
@@ -255,7 +357,7 @@ def test_a_duel_is_the_paired_difference_with_its_clustered_error() -> None:
     variance = 8/7 (2 * 7.5^2 + 6 * 2.5^2) / 80^2 = 3/112.
     """
     errs = np.tile(np.arange(40) < 10, 2)
-    found = duel("start", "refined", {"start": heard([[True] * 80]), "refined": heard([~errs])})
+    found = duel("start", "refined", {"start": heard([[True] * 80]), "refined": heard([~errs])}, 0.01)
     assert (found.contender, found.against) == ("refined", "start")
     assert found.lead == pytest.approx(1 / 4)
     assert found.standard_error == pytest.approx(math.sqrt(3 / 112))
@@ -270,7 +372,7 @@ def test_what_both_find_hard_cancels() -> None:
     also = hard | (np.arange(80) % 10 == 0)
     told = {"start": heard([~hard]), "refined": heard([~also])}
     alone = verdict(told["start"].rulings)["standard_error"]
-    found = duel("start", "refined", told)
+    found = duel("start", "refined", told, 0.01)
     assert found.standard_error < alone / 2
     assert found.won
     assert 0 < found.lead < 2 * alone
@@ -285,7 +387,7 @@ def test_of_equals_the_simplest_is_kept_and_every_challenger_meets_who_is_kept_s
     told = dict(
         zip(("start", "refined", "start_resampled", "refined_resampled"), map(right, (60, 60, 40, 39)), strict=True)
     )
-    fought = duels(told)
+    fought = duels(told, 0.01)
     assert [(one.contender, one.against, one.won) for one in fought] == [
         ("refined", "start", False),
         ("start_resampled", "start", True),
@@ -298,6 +400,38 @@ def test_of_equals_the_simplest_is_kept_and_every_challenger_meets_who_is_kept_s
     assert "it is better" in str(fought[1])
 
 
+@pytest.mark.parametrize(
+    ("lead", "bpb", "won", "said"),
+    [
+        (0.025, 0.99, True, "costs 1.0% fewer bits: told as often, it predicts better"),
+        (-0.025, 0.99, True, "costs 1.0% fewer bits: told as often, it predicts better"),
+        (0.025, 0.995, False, "costs 0.5% fewer bits: not enough"),
+        (0.025, 1.02, False, "costs 2.0% more bits: not enough"),
+        (-0.25, 0.5, False, "costs 50.0% fewer bits: not enough"),
+        (0.25, 1.5, True, "costs 50.0% more bits: it is better"),
+        (0.025, None, False, ": not enough"),
+        (0.25, None, True, "it is better"),
+    ],
+)
+def test_bits_decide_where_judges_do_not(lead: float, bpb: float | None, won: bool, said: str) -> None:
+    """Of 40 windows each at 40 places; the differing ones evenly over the text. The bar is 1 % of the bits."""
+    n = round(abs(lead) * 80)
+    differs = np.isin(np.arange(80), np.linspace(0, 79, n).round().astype(int))
+    told = [heard([np.ones(80, dtype=bool)]), heard([~differs])]
+    simpler, other = told if lead > 0 else reversed(told)
+    of = {"start": replace(simpler, bpb=1.0), "tilted": replace(other, bpb=bpb)}
+    found = duel("start", "tilted", of, 0.0099)
+    assert found.lead == pytest.approx(lead)
+    assert found.won == won
+    assert said in str(found)
+    assert kept(of, duels(of, 0.0099)) == ("tilted" if won else "start")
+
+
+def test_no_fewer_bits_are_no_gain_whatever_the_bar() -> None:
+    of = {name: replace(heard([[True] * 80]), bpb=2.0) for name in ("start", "tilted")}
+    assert not duel("start", "tilted", of, 0.0).won
+
+
 def test_equal_contenders_are_exchanged_by_chance_in_few_cases() -> None:
     """Of 600 pairs of equal contenders. A normal deviate passes 2 with probability 0.023; the error, from eight
     stretches and two repetitions, is itself uncertain and on average too large."""
@@ -306,7 +440,7 @@ def test_equal_contenders_are_exchanged_by_chance_in_few_cases() -> None:
     def by_chance() -> Hearing:
         return heard(rng.random((2, 160)) < 0.7, places=80)
 
-    won = sum(duel("a", "b", {"a": by_chance(), "b": by_chance()}).won for _ in range(600))
+    won = sum(duel("a", "b", {"a": by_chance(), "b": by_chance()}, 0.01).won for _ in range(600))
     assert won / 600 < 0.04
 
 
@@ -322,6 +456,7 @@ def curves() -> list[dict[str, float]]:
 
 @pytest.mark.slow
 def test_killed_without_warning_it_ends_with_the_same_bytes(experts: Params) -> None:
+    experts = changed(experts, tilt_rounds=1)
     adversarial(experts)
     undisturbed, logged = load_bundle(FOLDER).sha256, curves()
     shutil.rmtree(FOLDER)
@@ -337,7 +472,7 @@ def test_killed_without_warning_it_ends_with_the_same_bytes(experts: Params) -> 
     assert read_json(FOLDER / "summary.json")["resumed_at_step"] >= 4
     assert load_bundle(FOLDER).sha256 == undisturbed
     assert curves() == logged
-    assert [record["step"] for record in logged] == list(range(14))
+    assert [record["step"] for record in logged] == list(range(15))
 
 
 @pytest.mark.slow

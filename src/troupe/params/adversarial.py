@@ -57,6 +57,9 @@ class RulesParams(Section):
 
 
 class AdversarialParams(GameParams, RulesParams):
+    tilt_rounds: Annotated[int, Field(ge=0)]
+    tilt_order: Annotated[int, Field(ge=2, le=16)]
+    tilt_texts: Annotated[int, Field(ge=2)]
     learn: Literal["none", "reinforce", "distil", "ddo"]
     candidates: Annotated[int, Field(ge=1, le=MOST_CANDIDATES)]
     span: Count
@@ -75,6 +78,11 @@ class AdversarialParams(GameParams, RulesParams):
     critic_rounds: Annotated[int, Field(ge=0)]
     judge_texts: Annotated[int, Field(ge=10)]
     judge_seeds: Annotated[int, Field(ge=1, le=100)]
+
+    @property
+    def needs_discriminator(self) -> bool:
+        """Whether there is anybody to follow one: a generator that learns, or a writer that draws among candidates."""
+        return self.learn != "none" or self.candidates > 1
 
     @model_validator(mode="after")
     def spans_are_read_whole(self) -> Self:

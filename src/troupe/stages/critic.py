@@ -5,27 +5,25 @@ prompts. It reads what two references say of each token: the frozen dense model 
 it can tell is found on validation text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from troupe.adversarial.discrimination import Examples, Verdict
 from troupe.adversarial.game import HELD_OUT, critic_of
 from troupe.adversarial.teaching import Course, continued, teach
 from troupe.compute import torch_threads
-from troupe.data.batches import Batches, open_ids
 from troupe.data.corpus import Split
-from troupe.evaluation.workers import workers
-from troupe.layout import TOKENS
 from troupe.models.bundle import Bundle
 from troupe.models.features import ReferenceFeatures
 from troupe.models.reader import Discriminator
 from troupe.params import AdversarialParams, Params
-from troupe.seeding import derive_seed, generator
+from troupe.seeding import generator
 from troupe.stages.progress import track
 from troupe.stages.reference import small_reference
+from troupe.stages.texts import sequences, side_by_side
 
-AT_ONCE = 128  # sequences that a worker writes together
 SHOWN = "adversarial: discriminator"  # in progress lines
 
 
@@ -50,21 +48,13 @@ def examples(discriminator: Discriminator, start: Bundle, split: Split, n: int, 
     """`n` sequences of a split, each once as long as there are, and the start's continuations of their prompts."""
     settings, purpose = params.adversarial, ("adversarial", "discriminator", split)
     length = settings.prompt_length + settings.sequence_length
-    text = Batches(open_ids(TOKENS, split), length, n, derive_seed(params.run.seed, *purpose))
-    real_NT = text.batches(0)[0].to(_device(start))
-    seeds = [derive_seed(params.run.seed, *purpose, "fake", row) for row in range(n)]
+    real_NT = sequences(split, length, n, params, purpose).batches(0)[0].to(_device(start))
 
-    def part(first: int) -> Examples:
-        real_BT, own = real_NT[first : first + AT_ONCE], seeds[first : first + AT_ONCE]
-        fake_BT = continued(start.model, real_BT, settings.prompt_length, own)
+    def part(real_BT: Tensor, seeds: Sequence[int]) -> Examples:
+        fake_BT = continued(start.model, real_BT, settings.prompt_length, seeds)
         return Examples(discriminator.read(real_BT), discriminator.read(fake_BT))
 
-    with torch_threads(params.run.threads), workers() as pool, track(f"{SHOWN}, {split} texts", n) as show:
-        parts = []
-        for found in pool.map(part, range(0, n, AT_ONCE)):
-            parts.append(found)
-            show(min(n, len(parts) * AT_ONCE), {})
-    return Examples.joined(parts)
+    return Examples.joined(side_by_side(part, real_NT, f"{SHOWN}, {split} texts", params, purpose))
 
 
 def course(params: AdversarialParams) -> Course:

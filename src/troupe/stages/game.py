@@ -32,19 +32,18 @@ NAME = "adversarial"
 SHOWN = ("critic/loss", "reward/mean", "generator/kl", "val/bpb", "critic/auc", "val/judge")  # in the progress line
 
 
-def new_game(start: Bundle, discriminator: Discriminator, signal: bool, params: Params) -> Game:
-    """A game of no steps where there is nothing to follow, or nobody to. A gan's discriminator goes on with what it has
-    learned, and so does one that is only looked at; another objective's scores are of another unit: it begins anew."""
+def new_game(start: Bundle, discriminator: Discriminator, params: Params) -> Game:
+    """A gan's discriminator goes on with what it has learned; another objective's scores are of another unit: it begins
+    anew."""
     settings = params.adversarial
-    steps = settings.steps if signal and settings.learn != "none" else 0
-    goes_on = settings.objective == "gan" or not steps
+    goes_on = settings.objective == "gan"
     warmup = {"warmup_critic": 0} if goes_on else {}
     unproved = settings.learn == "reinforce" and not goes_on
     game = Game(
         start.model,
         open_ids(TOKENS, "critic"),
         load_ids(TOKENS, "validation"),
-        settings.model_copy(update={"steps": steps, **warmup}),
+        settings.model_copy(update=warmup),
         params.run.seed,
         Reinforce(**settings.model_dump(include={*RulesParams.model_fields})),
         discriminator.features.references,
@@ -59,7 +58,6 @@ def new_game(start: Bundle, discriminator: Discriminator, signal: bool, params: 
 def learning(start: GPT, params: AdversarialParams) -> Learn:
     """An update of the generator, as `learn` says."""
     steps: Mapping[str, Learn] = {
-        "none": update_generator,  # of a game without steps
         "reinforce": update_generator,
         "distil": partial(distil_step, candidates=params.among),
         "ddo": partial(ddo_step, start=start),
@@ -77,7 +75,7 @@ class Table:
         self.done = self.resume.step if self.resume else 0
         self.log = MetricsLog(journal, self.done)
 
-    def play(self, game: Game, validate: Validate, learn: Learn, judge: Judge | None) -> Outcome:
+    def play(self, game: Game, validate: Validate, learn: Learn, judge: Judge) -> Outcome:
         """Play, or the rest of it. Raises Interrupted after the step in progress and a last checkpoint."""
         with track(NAME, game.params.steps, self.done) as show, signals_noted() as interrupted:
 

@@ -4,10 +4,12 @@ What it finds surprising that the dense model does not is what that model has le
 that descends from the dense one holds less of that than real text does. models/features.py says more.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+import safetensors.torch
 import torch
 
 from troupe.compute import autocast
@@ -47,6 +49,12 @@ def small_reference(dense: GPT, params: Params) -> GPT:
 
         train(model, batches, look, lessons, precision, tell, save=lambda checkpoint: None)
     return model.eval()
+
+
+def digest(model: GPT) -> str:
+    """The sha256 of its weights as a bundle writes them."""
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    return hashlib.sha256(safetensors.torch.save(weights)).hexdigest()
 
 
 def small(config: GPTConfig, params: AdversarialParams) -> GPTConfig:

@@ -38,10 +38,7 @@ TRAINING_CODE = (  # a path below the package each
     "training",
     "conversion",
     "adversarial",
-    *(
-        f"evaluation/{name}.py"
-        for name in ("byte_network", "families", "ngram", "realism", "referee", "windows", "workers")
-    ),
+    *(f"evaluation/{name}.py" for name in ("byte_network", "families", "realism", "referee", "windows", "workers")),
     "stages",
 )
 
