@@ -258,6 +258,6 @@ def _compute(settings: Settings) -> str:
         f"{continued_steps(settings)} steps, which cost as much. Counted of an arm ({', '.join(learners)}): its "
         "reference, its discriminator, sampling and updates; a backward pass as two forward passes; not looks, judges, "
         "or what writing costs. Of a tilt: sampling, and a forward pass of every text, not the fit of nine numbers "
-        "to that. What was taken over from another arm is counted, too. Processor seconds are of one thread with other jobs beside it, looks and judges "
-        "among them."
+        "to that. What was taken over from another arm is counted, too. Processor seconds are of one thread with other "
+        "jobs beside it, looks and judges among them."
     )
