@@ -22,7 +22,7 @@ from troupe.models.mode import evaluating
 from troupe.models.tilted import Evidence, Tilted
 
 KEPT = 2**28  # floats, 1 GB: what is said of more texts than that is computed anew whenever it is read
-AT_ONCE = 16  # texts
+AT_ONCE = 2**20  # floats that one such tensor holds of the texts that are read at a time; one text at the least
 STEPS = 20  # of L-BFGS: later ones move nothing that shows
 PULL = 1e-3  # towards where a fit starts, of the squared distance: what texts do not tell stays as it is
 CONFIDENCE = 0.95
@@ -103,15 +103,16 @@ def heard(model: Tilted, texts: Texts, before: Tensor, n_given: int) -> Round:
 
 def read(model: Tilted, ids_NT: Tensor, n_given: int) -> Callable[[], Iterator[Part]]:
     """The continuations in parts, as often as one likes: kept if there is room, else computed anew each time."""
+    vocab_size = model.config.vocab_size
 
     @torch.no_grad()
     def parts() -> Iterator[Part]:
-        for ids_BT in torch.split(ids_NT, AT_ONCE):
+        for ids_BT in torch.split(ids_NT, max(1, AT_ONCE // (ids_NT.size(1) * vocab_size))):
             with evaluating(model):
                 evidence = model.evidence(ids_BT)
             yield Part(Evidence(*(whole[:, n_given - 1 : -1].clone() for whole in evidence)), ids_BT[:, n_given:])
 
-    if 3 * ids_NT.numel() * model.config.vocab_size > KEPT:
+    if 3 * ids_NT.numel() * vocab_size > KEPT:
         return parts
     kept: Sequence[Part] = list(parts())
     return lambda: iter(kept)
