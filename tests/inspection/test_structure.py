@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -12,7 +13,9 @@ from troupe.inspection.attention import attention_costs
 from troupe.inspection.structure import parts, without_weights
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
+from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
+from troupe.models.tilted import NUMBERS, tilted
 
 SMALL = GPTConfig(vocab_size=31, block_size=20, n_layer=2, n_head=3, n_embd=12, dropout=0.1)
 ALTERED = replace(SMALL, positions="rotary", norm="rms", activation="swiglu", qk_norm=True, conv=3, bias=False)
@@ -49,6 +52,14 @@ def test_every_parameter_is_in_one_part(kind: str) -> None:
     model = MODELS[kind]()
     assert sum(part.parameters for part in parts(model)) == sum(p.numel() for p in model.parameters())
     assert {part.modules for part in parts(model) if part.name.startswith("blocks.")} == {2}
+
+
+def test_a_tilt_is_a_part_by_its_name() -> None:
+    """It multiplies no matrix, and the n-grams beside it are looked up."""
+    model = GPT(SMALL)
+    tilt, *others = parts(tilted(model, NGrams.counted(np.arange(60) % 31, 3, 31)))
+    assert (tilt.name, tilt.modules, tilt.parameters, tilt.executed) == ("tilt", 1, NUMBERS, 0)
+    assert others == parts(model)
 
 
 @pytest.mark.parametrize(

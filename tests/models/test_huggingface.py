@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,9 @@ from troupe.errors import ArtifactError
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.huggingface import export_gpt2, import_gpt2
+from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
+from troupe.models.tilted import tilted
 from troupe.params import load_params
 
 CONFIG = GPTConfig(vocab_size=256, block_size=16, n_layer=2, n_head=3, n_embd=12, dropout=0.2)
@@ -128,6 +131,14 @@ def test_experts_cannot_be_exported(tmp_path: Path) -> None:
     experts = GPT(CONFIG, attention=partial(SwitchHead, experts=SwitchHeadConfig(3, 4, 2, 1, "sigmoid")))
     with pytest.raises(ArtifactError, match=r"experts cannot be exported.*give --model pretrain"):
         export_gpt2(tmp_path / "new", experts, ByteTokenizer())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_tilt_cannot_be_exported(tmp_path: Path) -> None:
+    """Though the network in it is GPT-2's: without its tilt it would write other text."""
+    model = tilted(GPT(CONFIG), NGrams.counted(np.arange(50) % CONFIG.vocab_size, 2, CONFIG.vocab_size))
+    with pytest.raises(ArtifactError, match=r"a tilt and its n-grams cannot be exported.*give --model pretrain"):
+        export_gpt2(tmp_path / "new", model, ByteTokenizer())
     assert not (tmp_path / "new").exists()
 
 

@@ -49,8 +49,13 @@ def parts(model: GPT) -> list[Part]:
         parameters = sum(parameter.numel() for parameter in module.parameters(recurse=False))
         if parameters:
             costs = (parameters, *_macs(model, module, experts.get(module)))
-            found.setdefault(LAYER.sub("blocks.", name), []).append(costs)
+            found.setdefault(LAYER.sub("blocks.", name) or _own(module), []).append(costs)
     return [Part(name, len(of), *map(sum, zip(*of, strict=True))) for name, of in found.items()]
+
+
+def _own(model: nn.Module) -> str:
+    """The names of parameters that are in no module of the model: a tilt."""
+    return ", ".join(name for name, _ in model.named_parameters(recurse=False))
 
 
 def _experts(model: GPT) -> dict[nn.Module, AttentionShape]:

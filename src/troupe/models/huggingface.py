@@ -154,7 +154,8 @@ def _is_transposed(theirs: str) -> bool:
 def _require_gpt2(model: GPT) -> None:
     architecture, _ = dimensions_of(model)
     if architecture != "gpt2":
-        raise ArtifactError("experts cannot be exported, transformers has no place for them; give --model pretrain")
+        what = "a tilt and its n-grams" if architecture == "tilted" else "experts"
+        raise ArtifactError(f"{what} cannot be exported, transformers has no place for them; give --model pretrain")
     gpt2 = {field.name: field.default for field in fields(GPTConfig) if field.default is not MISSING}
     departures = {name: getattr(model.config, name) for name in gpt2 if getattr(model.config, name) != gpt2[name]}
     if departures:
