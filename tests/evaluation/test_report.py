@@ -277,6 +277,18 @@ def test_figures_that_are_not_numbers_are_left_out() -> None:
     assert "train/loss" in PANELS
 
 
+def test_it_says_what_the_tilt_found(reports: Path) -> None:
+    """Of a stage that had no other discriminator."""
+    told = {"accuracy": 0.514, "low": 0.49, "high": 0.54, "judge": "linear", "bpb": 1.5234}
+    facts = provenance()
+    facts["stages"]["adversarial"] = {"tilt": "3 of 3", "contenders": {"tilted": told}, "kept": "tilted: " + NASTY}
+    text = render_report(reports, None, facts).read_text(encoding="utf-8")
+    assert "<dt>Tilt</dt><dd>3 of 3</dd>" in text
+    assert "<dt>Discriminator</dt>" not in text
+    assert "tilted 0.514 (0.490 to 0.540; linear) at 1.523 bits per byte: told from real" in text
+    assert "<dt>Kept</dt><dd>tilted: &lt;script&gt;alert" in text
+
+
 def test_it_says_what_the_discriminator_found_and_why_who_is_kept_is(reports: Path) -> None:
     """Of a stage that has a discriminator; without a signal nobody is compared."""
     told = {"accuracy": 0.714, "low": 0.69, "high": 0.74, "judge": "boosted"}

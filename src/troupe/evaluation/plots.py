@@ -30,6 +30,7 @@ SMOOTHED_OVER = 50  # a curve is drawn over this many stretches of its steps, ea
 PANELS = {  # what is drawn of a stage's log, where it has it, in this order
     "train/loss": "training loss, nats per token",
     "val/bpb": "validation, bits per byte",
+    "tilt/val_bpb": "tilted, validation, bits per byte",
     "critic/loss": "critic loss",
     "critic/auc": "critic, area under the ROC curve",
     "reward/mean": "mean reward",
