@@ -78,6 +78,7 @@ def test_overrides_leave_the_file_alone() -> None:
             "  candidates: 1025 #",
             "adversarial.candidates: Input should be less than or equal to 1024",
         ),
+        ("  tilt_order: ", "  tilt_order: 1 #", "adversarial.tilt_order: Input should be greater than or equal to 2"),
         ("  reference_embd: ", "  reference_embd: 95 #", "adversarial.reference_embd: Input should be a multiple of 2"),
         ("  bpb_margin: ", "  bpb_margin: .nan #", "promote.bpb_margin"),
         ("  temperatures: [", "  temperatures: [1.0, ", "evaluate.temperatures: each must be another than 1"),
