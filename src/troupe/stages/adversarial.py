@@ -109,7 +109,7 @@ def summary(
         **{name: getattr(settings, name) for name in ("learn", "objective", "candidates", "tilt_rounds")},
         **NO_GAME,
         **(tilting.facts() if tilting else {}),
-        **(followed.facts(chosen.startswith("refined")) if followed else {}),
+        **(followed.facts(chosen) if followed else {}),
         "contenders": {name: hearing.facts() for name, hearing in heard.items()},
         "duels": [duel.facts() for duel in fought],
         "kept": f"{chosen}: {why(tried, fought)}",

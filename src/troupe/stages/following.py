@@ -30,17 +30,18 @@ class Played:
     game: Game
     outcome: Outcome
 
-    def facts(self, kept: bool) -> Figures:
-        """How it went, and the looks at its first generator and at the one that is `kept`, or else at the first."""
-        start, last = self.outcome.start, self.outcome.kept if kept else self.outcome.start
+    def facts(self, chosen: str) -> Figures:
+        """How it went, and the looks at the start and at the contender that is chosen, if the game has looked at it."""
+        start, writer = self.outcome.start, chosen.removesuffix("_resampled")
+        look = {"start": start, "refined": self.outcome.kept}.get(writer)
         continued_BS = self.game.held_out_BT[:, self.game.params.prompt_length :]
         return {
             "steps": self.game.params.steps,
             "stopped": self.outcome.fault,
             "collapsed": self.outcome.fault is not None and no_signal(start, self.game.bounds) is None,
-            "kept_step": last.step,
+            "kept_step": look.step if look else 0,
             **{f"start/{name}": value for name, value in start.figures().items()},
-            **{f"kept/{name}": value for name, value in last.figures().items()},
+            **({f"kept/{name}": value for name, value in look.figures().items()} if look else {}),
             "real/val/distinct_2": distinct_2(continued_BS),
         }
 
@@ -63,8 +64,8 @@ class Followed:
         """The one that knows the refined generator."""
         return replace(self.first, critic=self.played.game.critic) if self.played else self.first
 
-    def facts(self, refined_kept: bool) -> Figures:
-        """As they are stored."""
+    def facts(self, chosen: str) -> Figures:
+        """As they are stored; `chosen`: the name of the contender."""
         return {
             "signal": self.verdict.signal,
             "discriminator": str(self.verdict),
@@ -72,7 +73,7 @@ class Followed:
             "discriminator/auc_low": self.verdict.interval.low,
             "discriminator/auc_high": self.verdict.interval.high,
             **self.references(),
-            **(self.played.facts(refined_kept) if self.played else {}),
+            **(self.played.facts(chosen) if self.played else {}),
         }
 
     def references(self) -> dict[str, str]:
