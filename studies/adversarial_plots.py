@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from studies.adversarial_arms import CONTROLS
-from studies.adversarial_page import DIVERSITY, QUALITY, accuracies, points
+from studies.adversarial_page import DIVERSITY, QUALITY, accuracies, has_curve, points
 from studies.adversarial_settings import Settings
 from studies.adversarial_verdict import Results, accuracy, over, worst
 from studies.common import estimate, styled
@@ -64,7 +64,7 @@ def judged(axes: Axes, results: Results, colours: dict[str, object]) -> None:
 def lines(axes: Axes, results: Results, colours: dict[str, object], of_run: Callable[[Figures], Pairs]) -> None:
     """A curve per arm that has one: both coordinates are means over seeds, temperature by temperature."""
     for name, colour in colours.items():
-        if results[name][0]["curve"]:
+        if has_curve(results[name]):
             by_temperature = zip(*map(of_run, results[name]), strict=True)
             means = [tuple(map(fmean, zip(*of_seeds, strict=True))) for of_seeds in by_temperature]
             axes.plot(*zip(*means, strict=True), marker="o", markersize=3, color=colour, label=name)

@@ -2,7 +2,8 @@
 
 `results` hold of every arm, of the controls and of the start the figures that run_arm returns, one per seed in the same
 order, so that differences between arms are taken within a seed. Arms are chosen by figures of validation text; the bars
-are held against those of test text.
+are held against those of test text. Arms whose start learned the same text for longer stand beside the contest: what
+they cut is not an adversary's.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,12 +50,18 @@ def verdict(settings: Settings, results: Results) -> list[str]:
 def promoted(settings: Settings, results: Results) -> str:
     """Of the arms whose validation text costs at most `bars.bpb` more than the likelihood model's, the one that the
     judges of validation text tell least, mean over seeds; of equals the first."""
-    return _least_told(settings, results, settings.arms)
+    return _least_told(settings, results, contest(settings))
+
+
+def contest(settings: Settings) -> list[str]:
+    """The arms that begin with the likelihood model, not with one that was trained for longer."""
+    learns = {name: settings.arms[arm.of or name].learn for name, arm in settings.arms.items()}
+    return [name for name, learn in learns.items() if learn != "longer"]
 
 
 def moonshot(settings: Settings, results: Results) -> str:
     """Of the generators that learned otherwise and write as they are, the one that validation text's judges choose."""
-    plain = [name for name in settings.arms if _writes_plainly(settings, name) and is_adversarial(settings, name)]
+    plain = [name for name in contest(settings) if _writes_plainly(settings, name) and is_adversarial(settings, name)]
     if not plain:
         return "**Moonshot: missed** (no arm changes the generator itself)"
     name = _least_told(settings, results, plain)
@@ -67,19 +74,31 @@ def moonshot(settings: Settings, results: Results) -> str:
 
 
 def best_adversarial(settings: Settings, results: Results) -> list[str]:
-    """Chosen as what is promoted, but among the arms that are no control: held against the likelihood model, and
-    against its own start where that is another."""
-    names = [name for name in settings.arms if is_adversarial(settings, name)]
-    if not names:
-        return []
-    name, likelihood = _least_told(settings, results, names), settings.likelihood_arm
-    others = dict.fromkeys([likelihood, start_of(settings, name)])
-    against = "; ".join(
-        f"against {other}: accuracy {less(results, name, other, accuracy):+.3f}, "
-        f"bits per byte {less(results, name, other, test_bpb):+.4f}"
-        for other in others
-    )
-    return [f"Best arm with an adversary: {name}, {against}"]
+    """Chosen as what is promoted, but among the arms that are no control; and what the same does to a start that was
+    trained for longer. Both beside what likelihood does in the adversary's place, if there is such an arm."""
+    found = []
+    beside = [name for name in settings.arms if name not in contest(settings)]
+    for title, of in (("Best arm with an adversary", contest(settings)), ("With a start trained for longer", beside)):
+        if names := [name for name in of if is_adversarial(settings, name)]:
+            name = _least_told(settings, results, names)
+            others = [start_of(settings, name), *by_likelihood(settings, name)]
+            found.append(f"{title}: {name}, {'; '.join(_against(results, name, other) for other in others)}")
+    return found
+
+
+def by_likelihood(settings: Settings, name: str) -> list[str]:
+    """Of a tilt by an adversary the control: the same start's tilt by likelihood."""
+    arm, arms = settings.arms[name], settings.arms.items()
+    return [
+        twin
+        for twin, other in arms
+        if (arm.learn, other.learn) == ("tilt by ddo", "tilt by likelihood") and arm.of == other.of
+    ]
+
+
+def _against(results: Results, name: str, other: str) -> str:
+    accuracies, bits = (less(results, name, other, figure) for figure in (accuracy, test_bpb))
+    return f"against {other}: accuracy {accuracies:+.3f}, bits per byte {bits:+.4f}"
 
 
 def start_of(settings: Settings, name: str) -> str:
@@ -104,12 +123,6 @@ def cut(settings: Settings, results: Results, name: str) -> Estimate:
 def accuracy(run: Figures) -> float:
     """Of the worst judge of test text."""
     return worst(run["referee"])["accuracy"]
-
-
-def choice(run: Figures) -> float:
-    """Of the judges of validation text, by whom arms are chosen."""
-    found: float = run["selection"]
-    return found
 
 
 def worst(told: Figures) -> dict[str, float]:

@@ -16,7 +16,7 @@ from studies.adversarial import in_order, main, plan
 from studies.adversarial_arms import Learned, first_folder, load, run_arm, save
 from studies.adversarial_costs import Costs, continued_steps
 from studies.adversarial_measures import Bench, Writer
-from studies.adversarial_page import accuracies, points, tilts
+from studies.adversarial_page import accuracies, has_curve, points, tilts
 from studies.adversarial_settings import GAMES, TILTS, Arm, Settings
 from studies.adversarial_text import ROLES, TextParams, load_text
 from studies.adversarial_tilt import tilt_by_ddo, untilted
@@ -321,20 +321,35 @@ def test_the_moonshot_is_the_generators_own() -> None:
 
 
 def test_a_tilt_is_an_adversary_s_by_ddo_alone() -> None:
-    """By likelihood it may be promoted, as a control; by DDO it is held against the arm whose generator it tilts."""
+    """By likelihood it may be promoted, as a control, and stands beside the other."""
     read = settings()
     told = {name: run(0.8) for name in read.arms}
-    longer = {"likelihood, longer": run(0.7, bpb=1.9), "longer, tilted by likelihood": run(0.6, bpb=1.85)}
-    found = results(**told | longer | {"longer, tilted by DDO": run(0.65, bpb=1.875)})
-    assert promoted(read, found) == "longer, tilted by likelihood"
+    found = results(**told | {"tilted, by likelihood": run(0.6, bpb=1.9), "tilted, DDO": run(0.65, bpb=1.925)})
+    assert promoted(read, found) == "tilted, by likelihood"
     lines = verdict(read, found)
-    assert lines[-3].startswith("**Target: missed**: what is promoted is a control, which keeps")
-    assert lines[-2].startswith("**Moonshot: kept**: longer, tilted by DDO, without resampling, cuts")
-    assert lines[-1] == (
-        "Best arm with an adversary: longer, tilted by DDO, against likelihood: accuracy -0.150 ± 0.000, bits per byte "
-        "-0.1250 ± 0.0000; against likelihood, longer: accuracy -0.050 ± 0.000, bits per byte -0.0250 ± 0.0000"
+    assert lines[-4].startswith("**Target: missed**: what is promoted is a control, which keeps")
+    assert lines[-3].startswith("**Moonshot: kept**: tilted, DDO, without resampling, cuts")
+    assert lines[-2] == (
+        "Best arm with an adversary: tilted, DDO, against likelihood: accuracy -0.150 ± 0.000, bits per byte "
+        "-0.0750 ± 0.0000; against tilted, by likelihood: accuracy +0.050 ± 0.000, bits per byte +0.0250 ± 0.0000"
     )
-    start, accuracy, _, bits = tilts(read, found).splitlines()[-1].split("|")[2:-1]
+
+
+def test_what_longer_training_cuts_is_no_adversary_s() -> None:
+    """A start that learned for longer, and what becomes of it, is told, but neither promoted nor held against bars."""
+    read = settings()
+    told = {name: run(0.8) for name in read.arms}
+    longer = {"likelihood, longer": run(0.6, bpb=1.9), "longer, tilted by likelihood": run(0.58, bpb=1.88)}
+    found = results(**told | longer | {"longer, tilted by DDO": run(0.55, bpb=1.875)})
+    assert promoted(read, found) == "likelihood"
+    lines = verdict(read, found)
+    assert lines[-3].startswith("**Moonshot: missed**")
+    assert lines[-1] == (
+        "With a start trained for longer: longer, tilted by DDO, against likelihood, longer: accuracy -0.050 ± 0.000, "
+        "bits per byte -0.0250 ± 0.0000; against longer, tilted by likelihood: accuracy -0.030 ± 0.000, bits per byte "
+        "-0.0050 ± 0.0000"
+    )
+    start, accuracy, bits = tilts(read, found).splitlines()[-1].split("|")[2:-1]
     assert (start, accuracy, bits) == (" likelihood, longer ", " -0.050 ± 0.000 ", " -0.0250 ± 0.0000 ")
 
 
@@ -344,6 +359,13 @@ def test_a_curve_holds_the_figures_of_temperature_1() -> None:
     assert [(point.temperature, point.quality) for point in points(shown)] == [(1.0, 2.0), (1.1, 2.3)]
     assert accuracies(settings(), shown) == [(1.0, 0.8), (1.1, 0.9)]
     assert accuracies(settings(quick=True), shown) == [(1.0, 0.55), (1.1, 0.9)]  # of the few judges: linear alone
+
+
+def test_an_arm_that_is_judged_over_temperatures_in_some_seeds_alone_has_no_curve() -> None:
+    """One that found no signal in the others writes there as the likelihood model does."""
+    point = {"temperature": 1.1, "accuracy": 0.9, "bits": 2.3, "self_bleu_3": 0.1}
+    assert has_curve([run(0.8) | {"curve": [point]}] * 2)
+    assert not has_curve([run(0.8) | {"curve": [point]}, run(0.8) | {"curve": []}])
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from troupe.adversarial.discrimination import Interval, auc_interval
 from troupe.models.mode import evaluating
 from troupe.models.tilted import Evidence, Tilted
 
-KEPT = 2**28  # floats, 1 GB: what is said of more texts than that is computed anew whenever it is read
+KEPT = 2**28  # floats of each kind of text, 1 GB: what is said of more is computed anew whenever it is read
 AT_ONCE = 2**20  # floats that one such tensor holds of the texts that are read at a time; one text at the least
 STEPS = 20  # of L-BFGS: later ones move nothing that shows
 PULL = 1e-3  # towards where a fit starts, of the squared distance: what texts do not tell stays as it is
@@ -75,7 +75,8 @@ def by_likelihood(model: Tilted, real_NT: Tensor, n_given: int) -> None:
 def ddo_round(model: Tilted, train: Texts, held_out: Texts, n_given: int) -> Round:
     """Move the tilt by one round, in place. `written_NT` of both is what the model writes as it is now.
 
-    Deterministic. Costs one forward pass of every text, and about 2 * `STEPS` passes over its log-probabilities.
+    Deterministic. Costs some `STEPS` passes over what both models say of all tokens of all texts; and a forward pass of
+    every text, or one for each of those where there is no room to keep it (`KEPT`).
     """
     real, written = (read(model, ids_NT, n_given) for ids_NT in train)
     start, n = model.tilt.detach().clone(), 2 * len(train.real_NT)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from troupe.data.batches import Ids
 from troupe.models.kneser_ney import UNSEEN, kneser_ney
 
-COUNTED = 2**22  # tokens, from the beginning: bounds memory, some 60 bytes for each
+COUNTED = 2**22  # tokens, from the beginning: bounds memory, at order 5 some 50 bytes for each, 200 while counting
 
 
 class Grams(nn.Module):
@@ -41,10 +41,14 @@ class Grams(nn.Module):
         """(M,): the share that each context leaves to the lower order."""
         return torch.where(context_M == UNSEEN, 1.0, self.backoff_C[context_M])
 
+    def dense(self, vocab_size: int) -> Tensor:
+        """(V,): what the lowest order, which has one context, says of every token."""
+        return self.frequency_G.new_zeros(vocab_size).index_copy_(0, self.key_G, self.frequency_G)
+
     def add_to(self, p_MV: Tensor, context_M: Tensor, weight_M: Tensor) -> None:
         """Add what this order itself says of the tokens that follow each context, times `weight_M`; in place.
 
-        The n-grams of a context stand side by side in the tables: what was never counted costs nothing.
+        The n-grams of a context stand side by side in the tables: only what was counted after it is looked at.
         """
         V = p_MV.size(1)
         bounds_2M = torch.stack([context_M, context_M + 1]) * V
@@ -97,10 +101,12 @@ class NGrams(nn.Module):
         for grams, context_M in zip(reversed(self.grams()), reversed(contexts), strict=True):
             weights.append(weight_M)
             weight_M = weight_M * grams.left(context_M)
-        p_MV = (weight_M / self.vocab_size).unsqueeze(-1).repeat(1, self.vocab_size)
-        for grams, context_M, weight_M in zip(self.grams(), contexts, reversed(weights), strict=True):
-            grams.add_to(p_MV, context_M, weight_M)
-        return p_MV.view(*ids_BT.shape, self.vocab_size).log()
+        first, *higher = zip(self.grams(), contexts, reversed(weights), strict=True)
+        p_MV = first[0].dense(self.vocab_size) * first[2].unsqueeze(-1)
+        p_MV += (weight_M / self.vocab_size).unsqueeze(-1)
+        for grams, context_M, share_M in higher:
+            grams.add_to(p_MV, context_M, share_M)
+        return p_MV.log_().view(*ids_BT.shape, self.vocab_size)
 
     def _contexts(self, ids_BT: Tensor) -> list[Tensor]:
         """context_M of every order: the number of the n-gram that ends at each token, of no token for the first."""
