@@ -16,7 +16,8 @@ from troupe.models.bundle import CONFIG, TOKENIZER
 from troupe.models.gpt2 import GPT
 from troupe.params import Params
 
-TRAINED_IN = {"gpt2": "pretrain", "switchhead": "moe"}  # the stage, where a model does not name its own
+# the stage, where a model does not name its own
+TRAINED_IN = {"gpt2": "pretrain", "switchhead": "moe", "tilted": "adversarial"}
 
 
 @dataclass(frozen=True)
