@@ -5,7 +5,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from troupe.params.section import Count, Rate, Section, Share, Weight
-from troupe.params.training import TrainParams
 
 MOST_CANDIDATES = 1024  # texts of which one is drawn
 
@@ -103,19 +102,3 @@ class AdversarialParams(GameParams, RulesParams):
                 f'SET="adversarial.objective=gan" or "adversarial.{other}"'
             )
         return self
-
-    def of_reference(self) -> TrainParams:
-        """What trains the discriminator's small reference: Muon, a warm-up of a tenth, the second half down to zero."""
-        return TrainParams(
-            steps=self.reference_steps,
-            batch_size=self.reference_batch_size,
-            optimizer="muon",
-            learning_rate=self.reference_learning_rate,
-            adamw_learning_rate=self.reference_learning_rate / 10,
-            warmup_steps=self.reference_steps // 10,
-            decay_fraction=0.5,
-            weight_decay=0.0,
-            grad_clip=1.0,
-            eval_interval=max(1, self.reference_steps // 4),
-            checkpoint_interval=self.reference_steps,
-        )

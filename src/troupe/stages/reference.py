@@ -18,7 +18,7 @@ from troupe.files import read_json
 from troupe.layout import TOKENS
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.params import AdversarialParams, Params
+from troupe.params import AdversarialParams, Params, TrainParams
 from troupe.seeding import derive_seed, generator
 from troupe.stages.progress import track
 from troupe.training.loop import train
@@ -38,7 +38,7 @@ def small_reference(dense: GPT, params: Params) -> GPT:
     init_gpt2(model, generator(seed("init")))
     model.to(device)
     torch.manual_seed(seed("dropout"))
-    lessons, precision = settings.of_reference(), partial(autocast, params.run, device)
+    lessons, precision = lessons_of(settings), partial(autocast, params.run, device)
     batches = Batches(open_ids(TOKENS, "train"), model.config.block_size, lessons.batch_size, seed("batches"))
     ids, n_bytes = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")["bytes"]["validation"]
     look = partial(validate, model, ids, n_bytes, precision)
@@ -49,6 +49,23 @@ def small_reference(dense: GPT, params: Params) -> GPT:
 
         train(model, batches, look, lessons, precision, tell, save=lambda checkpoint: None)
     return model.eval()
+
+
+def lessons_of(params: AdversarialParams) -> TrainParams:
+    """Muon, a warm-up of a tenth, the second half down to zero."""
+    return TrainParams(
+        steps=params.reference_steps,
+        batch_size=params.reference_batch_size,
+        optimizer="muon",
+        learning_rate=params.reference_learning_rate,
+        adamw_learning_rate=params.reference_learning_rate / 10,
+        warmup_steps=params.reference_steps // 10,
+        decay_fraction=0.5,
+        weight_decay=0.0,
+        grad_clip=1.0,
+        eval_interval=max(1, params.reference_steps // 4),
+        checkpoint_interval=params.reference_steps,
+    )
 
 
 def digest(model: GPT) -> str:
