@@ -11,12 +11,12 @@ from torch import Tensor
 
 from troupe.adversarial.discrimination import Examples, Schedule, Verdict, pretrain
 from troupe.adversarial.objectives import GAN
-from troupe.decoding import Decoding, generate
+from troupe.decoding import Decoding, generate, side_by_side
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import scores
 
-AT_ONCE = 256  # sequences that are written side by side
+AT_ONCE = 256  # sequences that are written side by side, at most
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def cost(critic: LSTMDiscriminator, held_out: Examples) -> float:
 
 def continued(model: GPT, real_NT: Tensor, prompt_length: int, seeds: Sequence[int]) -> Tensor:
     """ids_NT: the same prompts, continued by a model at temperature 1."""
-    parts, n_new = [], real_NT.size(1) - prompt_length
-    for first in range(0, len(real_NT), AT_ONCE):
-        prompts_BP, own = real_NT[first : first + AT_ONCE, :prompt_length], seeds[first : first + AT_ONCE]
+    parts, n_new, at_once = [], real_NT.size(1) - prompt_length, min(AT_ONCE, side_by_side(model.config))
+    for first in range(0, len(real_NT), at_once):
+        prompts_BP, own = real_NT[first : first + at_once, :prompt_length], seeds[first : first + at_once]
         parts.append(generate(model, prompts_BP, n_new, Decoding(), own))
     return torch.cat(parts)
 
