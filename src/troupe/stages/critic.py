@@ -54,7 +54,7 @@ def examples(discriminator: Discriminator, start: Bundle, split: Split, n: int, 
         fake_BT = continued(start.model, real_BT, settings.prompt_length, seeds)
         return Examples(discriminator.read(real_BT), discriminator.read(fake_BT))
 
-    return Examples.joined(side_by_side(part, real_NT, f"{SHOWN}, {split} texts", params, purpose))
+    return Examples.joined(side_by_side(part, start.model, real_NT, f"{SHOWN}, {split} texts", params, purpose))
 
 
 def course(params: AdversarialParams) -> Course:

@@ -36,9 +36,8 @@ class Hearing:
 
     figures: Figures
     rulings: Sequence[Ruling]
-    bpb: float | None = (
-        None  # bits per byte of validation text; nobody knows those of a writer who draws among candidates
-    )
+    # bits per byte of validation text; nobody knows those of a writer who draws among candidates
+    bpb: float | None = None
 
     @property
     def accuracy(self) -> float:

@@ -9,35 +9,58 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from troupe import decoding
 from troupe.compute import torch_threads
 from troupe.data.batches import Batches, open_ids
 from troupe.data.corpus import Split
+from troupe.errors import CorpusError
 from troupe.evaluation.workers import workers
 from troupe.layout import TOKENS
+from troupe.models.gpt2 import GPT
 from troupe.params import Params
 from troupe.seeding import derive_seed
 from troupe.stages.progress import track
 
-AT_ONCE = 128  # sequences that a worker writes together
+AT_ONCE = 32  # sequences that a worker writes together: few, since a stage that is stopped waits for them
 Made = TypeVar("Made")
 Purpose = tuple[str | int, ...]
 
 
 def sequences(split: Split, length: int, n: int, params: Params, purpose: Purpose) -> Batches:
     """Real ones: `batches(0)[0]` are `n`, each once as long as there are. Raises CorpusError if there is none."""
-    return Batches(open_ids(TOKENS, split), length, n, derive_seed(params.run.seed, *purpose))
+    ids = open_ids(TOKENS, split)
+    if len(ids) <= length:
+        raise CorpusError(
+            f"{split} split: {len(ids)} tokens are too few for one text of {length} and the token after it; bring more "
+            "text, or lower model.block_size (the tilt) or adversarial.sequence_length (the discriminator)"
+        )
+    return Batches(ids, length, n, derive_seed(params.run.seed, *purpose))
+
+
+def each_once(split: Split, length: int, most: int, params: Params, purpose: Purpose) -> Tensor:
+    """Real ones, at most `most` and no more than there are: ids_NT. Raises CorpusError if there is none."""
+    there = sequences(split, length, most, params, purpose).windows_per_epoch
+    return sequences(split, length, min(most, there), params, purpose).batches(0)[0]
 
 
 def side_by_side(
-    work: Callable[[Tensor, Sequence[int]], Made], real_NT: Tensor, shown: str, params: Params, purpose: Purpose
+    work: Callable[[Tensor, Sequence[int]], Made],
+    writer: GPT,
+    real_NT: Tensor,
+    shown: str,
+    params: Params,
+    purpose: Purpose,
 ) -> list[Made]:
-    """What `work` makes of every `AT_ONCE` sequences and a seed for each: the same however many workers there are."""
-    n = len(real_NT)
+    """What `work` makes of a few sequences at a time and a seed for each: the same however many workers there are.
+
+    At most `AT_ONCE`, and no more than `writer`, with its context and vocabulary, has room for.
+    """
+    n, at_once = len(real_NT), min(AT_ONCE, decoding.side_by_side(writer.config))
     seeds = [derive_seed(params.run.seed, *purpose, "fake", row) for row in range(n)]
-    cuts = [seeds[first : first + AT_ONCE] for first in range(0, n, AT_ONCE)]
+    cuts = [seeds[first : first + at_once] for first in range(0, n, at_once)]
     with torch_threads(params.run.threads), workers() as pool, track(shown, n) as show:
         parts: list[Made] = []
-        for made in pool.map(work, torch.split(real_NT, AT_ONCE), cuts):
+        for made in pool.map(work, torch.split(real_NT, at_once), cuts):
             parts.append(made)
-            show(min(n, len(parts) * AT_ONCE), {})
+            show(min(n, len(parts) * at_once), {})
     return parts

@@ -22,7 +22,7 @@ from troupe.models.ngrams import NGrams
 from troupe.models.tilted import Tilted, tilted
 from troupe.params import Params
 from troupe.stages.log import MetricsLog
-from troupe.stages.texts import sequences, side_by_side
+from troupe.stages.texts import each_once, side_by_side
 
 SHOWN = "adversarial: tilt"  # in progress lines
 
@@ -79,8 +79,8 @@ def texts(params: Params) -> dict[Split, int]:
 
 def real_text(split: Split, most: int, model: GPT, params: Params) -> Tensor:
     """Sequences as long as the model's context, each once: real_NT."""
-    text = sequences(split, model.config.block_size, most, params, ("adversarial", "tilt", split))
-    return text.batches(0)[0][: text.windows_per_epoch].to(next(model.parameters()).device)
+    real_NT = each_once(split, model.config.block_size, most, params, ("adversarial", "tilt", split))
+    return real_NT.to(next(model.parameters()).device)
 
 
 def beside_written(model: Tilted, real_NT: Tensor, split: Split, number: int, params: Params) -> Texts:
@@ -90,7 +90,7 @@ def beside_written(model: Tilted, real_NT: Tensor, split: Split, number: int, pa
         return continued(model, real_BT, params.adversarial.prompt_length, seeds)
 
     shown, purpose = f"{SHOWN} {number}/{params.adversarial.tilt_rounds}", ("adversarial", "tilt", split, number)
-    return Texts(real_NT, torch.cat(side_by_side(write, real_NT, f"{shown}, {split} texts", params, purpose)))
+    return Texts(real_NT, torch.cat(side_by_side(write, model, real_NT, f"{shown}, {split} texts", params, purpose)))
 
 
 def figures(found: Round) -> dict[str, float]:
