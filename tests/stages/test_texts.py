@@ -1,7 +1,10 @@
 """Texts of the adversarial stage: how many are written at a time, and a split that has none."""
 
 import itertools
+import time
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from threading import Event
 
 import numpy as np
 import pytest
@@ -40,3 +43,22 @@ def test_a_split_that_is_too_short_is_named(experts: Params) -> None:
     np.save(TOKENS / "validation.npy", ids[:16])
     with pytest.raises(CorpusError, match=r"^validation split: 16 tokens are too few for one text of 16 .*bring more"):
         adversarial(changed(experts, **ONLY_TILTED, tilt_rounds=1))
+
+
+def test_whoever_writes_gives_up_when_the_stage_is_stopped(experts: Params) -> None:
+    model, begun, ids_BT = load_bundle(model_dir("moe")).model, Event(), torch.zeros(1, 1, dtype=torch.long)
+
+    def write() -> None:
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            model(ids_BT)
+            begun.set()
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), texts.writing(model) as pool:  # noqa: PT012
+        future = pool.submit(write)
+        assert begun.wait(5)
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 4
+    assert isinstance(future.exception(), CancelledError)
+    model(ids_BT)  # others may go on

@@ -16,7 +16,7 @@ from tests.stages.conftest import ONLY_TILTED, changed, never
 from troupe.errors import Interrupted
 from troupe.files import read_json
 from troupe.layout import TOKENS, model_dir
-from troupe.models.bundle import load_bundle
+from troupe.models.bundle import Bundle, load_bundle
 from troupe.models.gpt2 import GPT
 from troupe.models.tilted import Tilted
 from troupe.params import Params, load_params
@@ -99,31 +99,33 @@ def test_who_is_kept_untilted_has_followed_no_round(experts: Params, monkeypatch
     assert load_bundle(FOLDER).config["provenance"]["tilt_rounds_followed"] == 0
 
 
-def asks_to_stop(calls: list[int]) -> Callable[..., None]:
-    """Work in the middle of which SIGTERM comes."""
+def asks_to_stop(done: list[str]) -> Callable[..., None]:
+    """Work in the middle of which SIGTERM comes, before the next token."""
 
-    def work(*_: object) -> None:
-        calls.append(1)
+    def work(writer: Bundle | GPT, *_: object) -> None:
+        done.append("begun")
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.3)
+        (writer.model if isinstance(writer, Bundle) else writer)(torch.zeros(1, 1, dtype=torch.long))
+        done.append("written")
 
     return work
 
 
-def test_stopped_while_it_is_tilted_it_begins_no_other_piece(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    monkeypatch.setattr(tilt, "continued", asks_to_stop(calls))
+def test_stopped_while_it_is_tilted_it_writes_no_other_token(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(tilt, "continued", asks_to_stop(done))
     monkeypatch.setattr(texts, "AT_ONCE", 4)  # of 24
     with pytest.raises(Interrupted, match="stopped by SIGTERM while the model was tilted; the same command begins it"):
         adversarial(changed(experts, **ONLY_TILTED, tilt_rounds=1))
-    assert len(calls) == 1
+    assert done == ["begun"]
     assert not (FOLDER / "summary.json").exists()
 
 
-def test_stopped_while_judges_hear_it_begins_no_other_piece(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    monkeypatch.setattr(hearing, "_texts", asks_to_stop(calls))
+def test_stopped_while_judges_hear_it_writes_no_other_token(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(hearing, "_texts", asks_to_stop(done))
     with pytest.raises(Interrupted, match="stopped by SIGTERM while judges chose what is kept; the same command"):
         adversarial(changed(experts, **ONLY_TILTED, tilt_rounds=1, judge_seeds=5))
-    assert len(calls) == 1
+    assert done == ["begun"]
     assert not (FOLDER / "summary.json").exists()

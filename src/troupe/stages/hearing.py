@@ -18,12 +18,12 @@ from troupe.evaluation.families import QUICK, Judge, families
 from troupe.evaluation.realism import Ruling, Windows, paired
 from troupe.evaluation.referee import cross_hear, worst_of
 from troupe.evaluation.windows import Places, as_it_writes, candidates, continuations, find_places
-from troupe.evaluation.workers import workers
 from troupe.files import read_json
 from troupe.layout import CORPUS, TOKENS
 from troupe.models.bundle import Bundle
 from troupe.params import Params
 from troupe.seeding import derive_seed
+from troupe.stages.texts import writing
 
 KNOWN_BYTES = 2**22  # of training text: what judges take for known
 ROOM = 1.2  # `windows.continuations` writes so many times the tokens that a window typically has
@@ -64,7 +64,7 @@ class ValidationJudges:
     def hear(self, bundle: Bundle, repetitions: int = 1) -> Hearing:
         """What the judge says that tells best."""
         seeds = [derive_seed(self.seed, "repetition", number) for number in range(repetitions)]
-        with torch_threads(self.threads), workers() as pool:
+        with torch_threads(self.threads), writing(bundle.model) as pool:
             texts = [
                 [
                     pool.submit(_texts, bundle, part, derive_seed(seed, "places", number))

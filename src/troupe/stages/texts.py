@@ -3,7 +3,10 @@
 Shapes: N sequences, T tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
 from typing import TypeVar
 
 import torch
@@ -21,7 +24,7 @@ from troupe.params import Params
 from troupe.seeding import derive_seed
 from troupe.stages.progress import track
 
-AT_ONCE = 32  # sequences that a worker writes together: few, since a stage that is stopped waits for them
+AT_ONCE = 32  # sequences that a worker writes together: few, so that none is left with a long piece at the end
 Made = TypeVar("Made")
 Purpose = tuple[str | int, ...]
 
@@ -43,6 +46,28 @@ def each_once(split: Split, length: int, most: int, params: Params, purpose: Pur
     return sequences(split, length, min(most, there), params, purpose).batches(0)[0]
 
 
+@contextmanager
+def writing(model: GPT) -> Iterator[ThreadPoolExecutor]:
+    """Workers that write with `model`. When this is left for an error, as when the stage is stopped, they give up
+    before their next token."""
+    left = Event()
+
+    def go_on(*_: object) -> None:
+        if left.is_set():
+            raise CancelledError
+
+    hook = model.register_forward_pre_hook(go_on)
+    try:
+        with workers() as pool:
+            try:
+                yield pool
+            except BaseException:
+                left.set()  # before the pool waits for those that are at work
+                raise
+    finally:
+        hook.remove()
+
+
 def side_by_side(
     work: Callable[[Tensor, Sequence[int]], Made],
     writer: GPT,
@@ -58,7 +83,7 @@ def side_by_side(
     n, at_once = len(real_NT), min(AT_ONCE, decoding.side_by_side(writer.config))
     seeds = [derive_seed(params.run.seed, *purpose, "fake", row) for row in range(n)]
     cuts = [seeds[first : first + at_once] for first in range(0, n, at_once)]
-    with torch_threads(params.run.threads), workers() as pool, track(shown, n) as show:
+    with torch_threads(params.run.threads), writing(writer) as pool, track(shown, n) as show:
         parts: list[Made] = []
         for made in pool.map(work, torch.split(real_NT, at_once), cuts):
             parts.append(made)
