@@ -66,7 +66,7 @@ def test_of_equals_the_simplest_is_kept_and_every_challenger_meets_who_is_kept_s
     assert fought[0].lead == fought[0].standard_error == 0.0
     assert kept(told, fought) == "start_resampled"
     assert kept({"start": told["start"]}, []) == "start"
-    assert str(fought[0]) == "refined is told less than start by 0.000 ± 0.000: not enough"
+    assert str(fought[0]) == "refined is told less often than start, by 0.000 ± 0.000: not enough"
     assert "it is better" in str(fought[1])
 
 
@@ -77,7 +77,7 @@ def test_of_equals_the_simplest_is_kept_and_every_challenger_meets_who_is_kept_s
         (-0.025, 0.99, True, "costs 1.0% fewer bits: told as often, it predicts better"),
         (0.025, 0.995, False, "costs 0.5% fewer bits: not enough"),
         (0.025, 1.005, False, "costs 0.5% more bits: not enough"),
-        (-0.25, 0.5, False, "costs 50.0% fewer bits: not enough"),
+        (-0.25, 0.5, False, "costs 50.0% fewer bits: it is worse"),
         (0.25, 1.005, True, "costs 0.5% more bits: it is better"),
         (0.25, 1.02, False, "costs 2.0% more bits: it costs too many bits"),
         (0.25, 2.0, False, "costs 100.0% more bits: it costs too many bits"),

@@ -45,7 +45,7 @@ def test_by_default_it_is_tilted_and_nobody_teaches_a_discriminator(
     state = bundle.model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in parent.model.state_dict().items())
     assert summary["contenders"].keys() == {"start", "tilted"}
-    assert summary["kept"].startswith("tilted: tilted is told less than start by ")
+    assert summary["kept"].startswith("tilted: tilted is told less often than start, by ")
     assert "% fewer bits: " in summary["kept"]
     assert "discriminator" not in summary
     assert "reference_weights_sha256" not in bundle.config["provenance"]

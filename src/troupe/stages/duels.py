@@ -39,10 +39,13 @@ class Duel:
         return self.lead > ERRORS * self.standard_error
 
     @property
+    def told_more(self) -> bool:
+        return self.lead < -ERRORS * self.standard_error
+
+    @property
     def cheaper(self) -> bool:
         """Told as often, so far as one can see, and saves bits."""
-        told_more = self.lead < -ERRORS * self.standard_error
-        return not told_more and self.saved is not None and self.saved > 0 and self.saved >= self.margin
+        return not self.told_more and self.saved is not None and self.saved > 0 and self.saved >= self.margin
 
     @property
     def too_dear(self) -> bool:
@@ -53,9 +56,10 @@ class Duel:
         return (self.told_less or self.cheaper) and not self.too_dear
 
     def __str__(self) -> str:
-        found = f"{self.contender} is told less than {self.against} by {self.lead:.3f} ± {self.standard_error:.3f}"
+        told = f"{'more' if self.lead < 0 else 'less'} often than {self.against}"
+        found = f"{self.contender} is told {told}, by {abs(self.lead):.3f} ± {self.standard_error:.3f}"
         if self.saved is not None:
-            found += f" and costs {abs(self.saved):.1%} {'fewer' if self.saved > 0 else 'more'} bits"
+            found += f", and costs {abs(self.saved):.1%} {'fewer' if self.saved > 0 else 'more'} bits"
         return f"{found}: {self.why()}"
 
     def why(self) -> str:
@@ -63,6 +67,8 @@ class Duel:
             return "it costs too many bits"
         if self.told_less:
             return "it is better"
+        if self.told_more:
+            return "it is worse"
         return "told as often, it predicts better" if self.won else "not enough"
 
     def facts(self) -> Figures:
