@@ -83,7 +83,7 @@ def provenance() -> dict[str, Any]:
             "tokens": {"kind": "bpe"},
             "model": model,
             "moe": {"top_k": 2, "n_expert": 4},
-            "adversarial": {"objective": "wgan"},
+            "adversarial": {"learn": "reinforce", "objective": "wgan"},
         },
         "profile": "small",
         "overrides": ["run.seed=1"],
