@@ -218,12 +218,12 @@ def test_tilted_refined_and_resampled_are_heard_from_the_simplest_on(experts: Pa
     adversarial(changed(experts, tilt_rounds=1, tilt_texts=24, steps=4, learning_rate=0.01, kl_weight=0.0))
     summary, log = read_json(FOLDER / "summary.json"), read_metrics(LOG)
     heard = summary["contenders"]
-    order = [name for name in ("tilted", "refined", "start_resampled", "refined_resampled") if name in heard]
+    order = [name for name in ("tilted_1", "refined", "start_resampled", "refined_resampled") if name in heard]
     assert [duel["contender"] for duel in summary["duels"]] == order
     assert ("refined" in heard) == ("refined_resampled" in heard)
     assert {name for name, figures in heard.items() if "bpb" in figures} == heard.keys() & {
         "start",
-        "tilted",
+        "tilted_1",
         "refined",
     }
     assert [record["step"] for record in log] == [0, 1, 2, 3, 4, 5, 6]

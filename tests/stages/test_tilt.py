@@ -44,14 +44,17 @@ def test_by_default_it_is_tilted_and_nobody_teaches_a_discriminator(
     assert bundle.model.tilt.abs().min() > 0
     state = bundle.model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in parent.model.state_dict().items())
-    assert summary["contenders"].keys() == {"start", "tilted"}
-    assert summary["kept"].startswith("tilted: tilted is told less often than start, by ")
+    assert summary["contenders"].keys() == {"start", "tilted_1", "tilted_2"}
+    kept = summary["kept"].partition(":")[0]
+    assert kept == "tilted_2", "of an untrained network's words each round makes less"
+    assert "tilted_1 is told less often than start, by " in summary["kept"]
     assert "% fewer bits: " in summary["kept"]
     assert "discriminator" not in summary
     assert "reference_weights_sha256" not in bundle.config["provenance"]
     assert [record["step"] for record in log] == [0, 1, 2, 3]
     assert log[0]["tilt/val_bpb"] == log[3]["contender_bpb/start"] == summary["start/val/bpb"]
-    assert log[2]["tilt/val_bpb"] == log[3]["contender_bpb/tilted"] == summary["kept/val/bpb"]
+    assert log[2]["tilt/val_bpb"] == log[3]["contender_bpb/tilted_2"] == summary["kept/val/bpb"]
+    assert log[1]["tilt/val_bpb"] == log[3]["contender_bpb/tilted_1"]
     assert log[1]["tilt/val_bpb"] < 0.9 * log[0]["tilt/val_bpb"]
     assert log[1]["tilt/auc"] == pytest.approx(1, abs=0.01), "an untrained network is told always"
     assert summary["tilt/rounds"] == bundle.config["provenance"]["tilt_rounds_followed"] == 2

@@ -131,7 +131,7 @@ def save(params: Params, chosen: Bundle, expert: Bundle, dense: Bundle, tried: T
         **({"reference_weights_sha256": dense.sha256, **followed.references()} if followed else {}),
         "learn": params.adversarial.learn,
         "objective": params.adversarial.objective,
-        "tilt_rounds_followed": tried.tilting.followed if tried.tilting and chosen.model is tried.tilting.model else 0,
+        "tilt_rounds_followed": tried.tilting.rounds_of(chosen.model) if tried.tilting else 0,
     }
     return save_bundle(model_dir(NAME), chosen.model, chosen.tokenizer, provenance, chosen.resampling)
 

@@ -26,7 +26,7 @@ class Tried(NamedTuple):
     def in_vain(self) -> list[str]:
         """Why there are no more contenders."""
         found = []
-        if self.tilting and not self.tilting.followed:
+        if self.tilting and not self.tilting.models:
             found.append(f"tilt: {self.tilting}")
         if self.followed and not self.followed.verdict.signal:
             found.append(str(self.followed.verdict))
@@ -39,11 +39,12 @@ class Tried(NamedTuple):
 
 
 def contenders(start: Bundle, tried: Tried, params: AdversarialParams) -> dict[str, Bundle]:
-    """The start and, where there is one, the tilted model and the refined generator; then, with `candidates`, the start
-    and the refined one drawing among them by the discriminator that knows it. From the simplest on."""
+    """The start and, where there are any, the model after each round of its tilt and the refined generator; then, with
+    `candidates`, the start and the refined one drawing among them by the discriminator that knows it. From the simplest
+    on."""
     followed, plain = tried.followed, {START: start}
-    if tried.tilting and tried.tilting.followed:
-        plain["tilted"] = replace(start, model=tried.tilting.model)
+    if tried.tilting:
+        plain |= {f"tilted_{n}": replace(start, model=model) for n, model in enumerate(tried.tilting.models, 1)}
     if followed and followed.refined is not None:
         plain["refined"] = replace(start, model=followed.refined)
     if params.candidates == 1 or not (followed and followed.verdict.signal):

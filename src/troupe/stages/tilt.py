@@ -4,6 +4,7 @@ Real text is the critic's split, which no model has seen, and the n-grams are th
 round had anything to follow is found on validation text; from the first that had not, the tilt stays as it was.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,22 +30,21 @@ SHOWN = "adversarial: tilt"  # in progress lines
 
 @dataclass(frozen=True)
 class Tilting:
-    """The model as the last round that had a signal left it, and every round."""
+    """Every round, and the model as each that had a signal left it."""
 
-    model: Tilted
     rounds: Sequence[Round]
+    models: Sequence[Tilted]
 
-    @property
-    def followed(self) -> int:
-        """How many rounds moved the tilt."""
-        return sum(found.signal for found in self.rounds)
+    def rounds_of(self, model: GPT) -> int:
+        """How many rounds have led to a model; 0 for one that is not tilted."""
+        return next((number for number, one in enumerate(self.models, 1) if one is model), 0)
 
     def __str__(self) -> str:
-        return f"{self.followed} of {len(self.rounds)} rounds followed; {said(self.rounds[-1])}"
+        return f"{len(self.models)} of {len(self.rounds)} rounds followed; {said(self.rounds[-1])}"
 
     def facts(self) -> dict[str, str | int | float]:
         """As they are stored."""
-        return {"tilt": str(self), "tilt/rounds": self.followed, **figures(self.rounds[-1])}
+        return {"tilt": str(self), "tilt/rounds": len(self.models), **figures(self.rounds[-1])}
 
 
 def tilt(
@@ -54,7 +54,7 @@ def tilt(
     weights, to the byte. Raises CorpusError for a split that is shorter than the model's context."""
     settings = params.adversarial
     counted = NGrams.counted(load_ids(TOKENS, "train"), settings.tilt_order, start.tokenizer.vocab_size)
-    model, rounds = tilted(start.model, counted), list[Round]()
+    model, rounds, models = tilted(start.model, counted), list[Round](), list[Tilted]()
     if not first_step:
         log(first_step, {"tilt/val_bpb": bits_per_byte(model)})
     real = {split: real_text(split, n, model, params) for split, n in texts(params).items()}
@@ -69,7 +69,8 @@ def tilt(
         print(f"{SHOWN} {number}/{settings.tilt_rounds}: {said(rounds[-1])}, {bits:.3f} bits per byte", flush=True)
         if not rounds[-1].signal:
             break
-    return Tilting(model, rounds)
+        models.append(copy.deepcopy(model))
+    return Tilting(rounds, models)
 
 
 def texts(params: Params) -> dict[Split, int]:
