@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from troupe.compute import compile_passes
 from troupe.inspection.attention import Attention
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import Block, CausalSelfAttention
@@ -83,7 +84,7 @@ class Step:
     def __init__(self, module: nn.Module, size: Size, context: int, arithmetic: Arithmetic, params: TrainParams | None):
         """Without `params` there is no optimiser."""
         self.module, self.tokens, self.precision = module, size.tokens, arithmetic.precision
-        self.forward = torch.compile(module, dynamic=False) if arithmetic.compiled else module
+        self.forward = compile_passes(module) if arithmetic.compiled else module
         self.optimizers = build_optimizers(module, params) if params else []
         self.x_BTD = torch.randn(size.tokens // context, context, size.n_embd, requires_grad=True)
         self.gradient_BTD = torch.randn_like(self.x_BTD) / size.tokens

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from troupe.models.attention import causal_attention
 from troupe.models.config import GPTConfig
+from troupe.models.dropout import dropout
 from troupe.models.layers import (
     MLP,
     CausalConv,
@@ -19,7 +21,6 @@ from troupe.models.layers import (
     LayerCache,
     QueryKey,
     build_norm,
-    causal_attention,
 )
 
 INIT_STD, INIT_WIDTH = 0.02, 768
@@ -43,7 +44,7 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.extend(k, v)
         y_BHTK = causal_attention(q, k, v)
-        return torch.dropout(self.output(y_BHTK.transpose(1, 2).flatten(2)), self.config.dropout, self.training)
+        return dropout(self.output(y_BHTK.transpose(1, 2).flatten(2)), self.config.dropout, self.training)
 
 
 class Block(nn.Module):
@@ -107,7 +108,7 @@ class GPT(nn.Module):
         x_BTD = self.token_embedding(ids_BT)
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding(torch.arange(start, end, device=ids_BT.device))
-        x_BTD = torch.dropout(x_BTD, self.config.dropout, self.training)
+        x_BTD = dropout(x_BTD, self.config.dropout, self.training)
         for index, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, cache.layers[index] if cache else None)
         z_BTD: Tensor = self.norm(x_BTD)

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from troupe.models.attention import causal_attention
 from troupe.models.config import GPTConfig
+from troupe.models.dropout import dropout
 from troupe.models.experts import Router, Way, mix_outputs, mix_values, pick_way
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.layers import LayerCache, QueryKey, causal_attention
+from troupe.models.layers import LayerCache, QueryKey
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class SwitchHead(nn.Module):
             k, v = cache.extend(k, v)
         y_NMK = causal_attention(q, k, v).transpose(1, 2).flatten(0, 1)
         y_ND = mix_outputs(y_NMK, output_gates_NME, self.output.weight, self.output.bias, way)
-        return torch.dropout(y_ND.view_as(x_BTD), self.config.dropout, self.training)
+        return dropout(y_ND.view_as(x_BTD), self.config.dropout, self.training)
 
     def _way(self, x_BTD: Tensor) -> Way:
         of = self.experts

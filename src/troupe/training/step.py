@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from troupe.compute import compile_passes
 from troupe.data.batches import Batches
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
@@ -38,7 +38,7 @@ class Step:
     ) -> None:
         self.model, self.batches, self.params = model, batches, params
         self.autocast, self.team, self.penalty = autocast, team, penalty
-        self.forward = torch.compile(model, dynamic=False) if compiled else model
+        self.forward = compile_passes(model) if compiled else model
         self.optimizers, self.watch = build_optimizers(model, params), Watch()
 
     def __call__(self, done: int, interrupted: Callable[[], int]) -> tuple[Figures, bool]:

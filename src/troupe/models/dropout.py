@@ -1,0 +1,34 @@
+"""Dropout (Srivastava et al. 2014) whose mask is computed, not drawn: a hash of each element's number, under a key of
+64 random bits from torch's generator. torch draws element by element, on a CPU from one sequence or in scalar code,
+which was a third of a compiled training step; these are a few integer operations that torch.compile fuses into its
+neighbours, and the backward pass may compute them again instead of keeping a mask.
+"""
+
+import torch
+from torch import Tensor
+
+MULTIPLIERS = (-2048144789, -1028477387)  # 0x85ebca6b and 0xc2b2ae35 as int32: those of MurmurHash3's last step
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """In training each element is 0 with probability `p`, to 2^-31, or else x / (1 - p); otherwise `x` itself."""
+    if not training or p == 0:
+        return x
+    # 0 or 1 by arithmetic: torch.compile reads and writes a Boolean mask element by element
+    kept = ((_uniform(x) - round(p * 2**31)) >> 31) + 1
+    return x * (kept.view(x.shape).type_as(x) * (1 / (1 - p)))
+
+
+def _uniform(x: Tensor) -> Tensor:
+    """An int32 from 0 to 2^31 - 1 for each of x's elements."""
+    key, second_key = torch.randint(-(2**31), 2**31, (2,), device=x.device).int().unbind()
+    number = torch.arange(x.numel(), dtype=torch.int32, device=x.device)
+    mixed = _fold(number + key, 16) * MULTIPLIERS[0]
+    mixed = (_fold(mixed, 13) ^ second_key) * MULTIPLIERS[1]
+    return _fold(mixed, 16) & (2**31 - 1)
+
+
+def _fold(bits: Tensor, shift: int) -> Tensor:
+    """Each number XOR its own upper bits, shifted down by `shift` as if they were unsigned."""
+    folded: Tensor = bits ^ ((bits >> shift) & (2 ** (32 - shift) - 1))
+    return folded
