@@ -130,7 +130,8 @@ def test_asked_to_stop_while_it_distils_it_says_so(distilled: Params, monkeypatc
 
 
 def test_two_processes_distil_what_one_does(distilled: Params, tmp_path: Path) -> None:
-    """Nearly: Muon rounds in bfloat16, and dropout differs from process to process."""
+    """Nearly: Muon rounds in bfloat16, which large steps blow up, and dropout differs from process to process."""
+    distilled = changed(distilled, distil_learning_rate=0.01)
     two = distilled.model_copy(update={"run": distilled.run.model_copy(update={"processes": 2})})
 
     def body(team: Team, say: Say) -> None:
@@ -144,7 +145,7 @@ def test_two_processes_distil_what_one_does(distilled: Params, tmp_path: Path) -
     alone = read_json(FOLDER / "summary.json")
     assert both["switch/bpb_before"] == alone["switch/bpb_before"]
     for figure in ("distil/error", "switch/bpb_after", "best/val/bpb"):
-        assert both[figure] == pytest.approx(alone[figure], rel=0.01)
+        assert both[figure] == pytest.approx(alone[figure], rel=0.003)
 
 
 @pytest.mark.slow
