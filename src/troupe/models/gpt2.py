@@ -38,8 +38,8 @@ class CausalSelfAttention(nn.Module):
         self.output = nn.Linear(width, config.n_embd, bias=config.bias)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
-        parts_BT3HK = torch.unflatten(self.query_key_value(x_BTD), -1, (3, self.config.n_head, -1))
-        q, k, v = (part_BTHK.transpose(1, 2) for part_BTHK in parts_BT3HK.unbind(2))
+        B, T, _ = x_BTD.shape
+        q, k, v = self.query_key_value(x_BTD).view(B, T, 3, self.config.n_head, -1).permute(2, 0, 3, 1, 4).unbind()
         q, k = self.prepare(q, k, cache.length if cache else 0)
         if cache is not None:
             k, v = cache.extend(k, v)
