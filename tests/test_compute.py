@@ -1,6 +1,7 @@
 """What run.device, run.precision and run.compile come to, and what is said where torch cannot compile."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from troupe.compute import CPU, arithmetic, compiler_faults_told, compiles
+from troupe.compute import CPU, arithmetic, compile_passes, compiler_faults_told, compiles
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT
 from troupe.params import STEPS_WORTH_COMPILING, RunParams, load_params
 
 ROOT = Path(__file__).parents[1]
@@ -38,10 +41,45 @@ def test_faults_that_are_not_the_compilers_stay_as_they_are() -> None:
         raise RuntimeError("something else")
 
 
+TWICE = """
+import resource, torch
+from pathlib import Path
+from troupe.compute import set_up
+from troupe.params import load_params
+set_up(load_params(Path("params.yaml"), ["run.device=cpu"]).run)
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**25)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other ways")
+def test_memory_once_freed_is_there_for_the_next_step_without_a_fault() -> None:
+    told = subprocess.run([sys.executable, "-c", TWICE], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout
+    first, second = map(int, told.split())
+    assert first > 100  # pages of 128 MiB, large ones perhaps
+    assert second < first / 10
+
+
+@pytest.mark.slow
+def test_compiled_passes_compute_and_draw_as_eager_ones() -> None:
+    config = GPTConfig(11, 8, n_layer=1, n_head=2, n_embd=16, dropout=0.5, positions="learned", activation="gelu")
+    model, ids_BT = GPT(config), torch.arange(8).unsqueeze(0)
+    torch._dynamo.reset()
+    found = []
+    for forward in (model, compile_passes(model)):
+        torch.manual_seed(1)
+        logits_BTV = forward(ids_BT)
+        found.append([logits_BTV, *torch.autograd.grad(logits_BTV.square().sum(), list(model.parameters()))])
+    for eager, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-4)
+
+
 BROKEN = """
 from pathlib import Path
 import torch
-from troupe.compute import compiler_faults_told, compiles
+from troupe.compute import compile_passes, compiler_faults_told, compiles
 from troupe.errors import ParamsError
 from troupe.params import STEPS_WORTH_COMPILING, load_params
 run = load_params(Path("params.yaml"), ["run.compile=auto"]).run
