@@ -33,7 +33,9 @@ def causal_attention(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor) -> Tensor:
 
 
 def _compiled(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
-    y_BHTK: Tensor = CompiledAttention.apply(q_BHTK, k_BHTK, v_BHTK)  # type: ignore[no-untyped-call]
+    # views as they come from one projection: torch 2.13's compiler gave the backward pass a wrong layout of them
+    contiguous = (one_BHTK.contiguous() for one_BHTK in (q_BHTK, k_BHTK, v_BHTK))
+    y_BHTK: Tensor = CompiledAttention.apply(*contiguous)  # type: ignore[no-untyped-call]
     return y_BHTK
 
 
@@ -52,7 +54,7 @@ class CompiledAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy_BHTK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v, y, log_sum_BHT = ctx.saved_tensors
+        (q, k, v, y, log_sum_BHT), dy_BHTK = ctx.saved_tensors, dy_BHTK.contiguous()
         T, scale = q.size(2), q.size(3) ** -0.5
         position_T = torch.arange(T, dtype=torch.int32)
         mask_TT = ((position_T.unsqueeze(1) - position_T) >> 31) * NEVER  # -1 >> 31 is -1; a Boolean would be slower

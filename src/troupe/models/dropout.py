@@ -1,7 +1,7 @@
-"""Dropout (Srivastava et al. 2014) whose mask is computed, not drawn: a hash of each element's number, under a key of
-64 random bits from torch's generator. torch draws element by element, on a CPU from one sequence or in scalar code,
-which was a third of a compiled training step; these are a few integer operations that torch.compile fuses into its
-neighbours, and the backward pass may compute them again instead of keeping a mask.
+"""Dropout (Srivastava et al. 2014) whose mask is computed on a CPU, not drawn: a hash of each element's number, under a
+key of 64 random bits from torch's generator. There torch draws element by element, from one sequence or in scalar code,
+which was over a quarter of a compiled training step. These are a few integer operations that torch.compile fuses into
+their neighbours, and the backward pass may compute them again instead of keeping a mask. For GPUs torch's own does.
 """
 
 import torch
@@ -14,6 +14,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """In training each element is 0 with probability `p`, to 2^-31, or else x / (1 - p); otherwise `x` itself."""
     if not training or p == 0:
         return x
+    if x.device.type != "cpu":
+        return torch.dropout(x, p, training)
     # 0 or 1 by arithmetic: torch.compile reads and writes a Boolean mask element by element
     kept = ((_uniform(x) - round(p * 2**31)) >> 31) + 1
     return x * (kept.view(x.shape).type_as(x) * (1 / (1 - p)))
@@ -21,8 +23,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 def _uniform(x: Tensor) -> Tensor:
     """An int32 from 0 to 2^31 - 1 for each of x's elements."""
-    key, second_key = torch.randint(-(2**31), 2**31, (2,), device=x.device).int().unbind()
-    number = torch.arange(x.numel(), dtype=torch.int32, device=x.device)
+    key, second_key = torch.randint(-(2**31), 2**31, (2,)).int().unbind()
+    number = torch.arange(x.numel(), dtype=torch.int32)
     mixed = _fold(number + key, 16) * MULTIPLIERS[0]
     mixed = (_fold(mixed, 13) ^ second_key) * MULTIPLIERS[1]
     return _fold(mixed, 16) & (2**31 - 1)

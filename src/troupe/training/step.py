@@ -38,7 +38,7 @@ class Step:
     ) -> None:
         self.model, self.batches, self.params = model, batches, params
         self.autocast, self.team, self.penalty = autocast, team, penalty
-        self.forward = compile_passes(model) if compiled else model
+        self.forward = compile_passes(model, team.device) if compiled else model
         self.optimizers, self.watch = build_optimizers(model, params), Watch()
 
     def __call__(self, done: int, interrupted: Callable[[], int]) -> tuple[Figures, bool]:
