@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from troupe.compute import CPU, arithmetic, compile_passes, compiler_faults_told, compiles
+from troupe.models.attention import SCORES
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, CausalSelfAttention, init_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
@@ -48,11 +49,9 @@ def test_faults_that_are_not_the_compilers_stay_as_they_are() -> None:
 
 TWICE = """
 import resource, torch
-from pathlib import Path
-from troupe.compute import set_up
-from troupe.params import load_params
-set_up(load_params(Path("params.yaml"), ["run.device=cpu"]).run)
-for _ in range(2):
+from troupe.compute import keep_memory
+keep_memory()
+for _ in range(20):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(2**25)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -60,11 +59,11 @@ for _ in range(2):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other ways")
-def test_memory_once_freed_is_there_for_the_next_step_without_a_fault() -> None:
+def test_freed_memory_comes_to_be_there_for_the_next_step_without_a_fault() -> None:
     told = subprocess.run([sys.executable, "-c", TWICE], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout
-    first, second = map(int, told.split())
-    assert first > 100  # pages of 128 MiB, large ones perhaps
-    assert second < first / 10
+    first, *_, last = map(int, told.split())
+    assert first > 30  # pages of 128 MiB, large ones perhaps
+    assert last < first / 4
 
 
 GPT2: dict[str, Any] = {"positions": "learned", "activation": "gelu"}
@@ -75,10 +74,11 @@ EXPERTS = SwitchHeadConfig(2, 16, 3, 2, "sigmoid", compute="dense")
 @pytest.mark.slow
 @pytest.mark.parametrize("parts", [GPT2, DEPARTING])
 @pytest.mark.parametrize("attention", [CausalSelfAttention, partial(SwitchHead, experts=EXPERTS)])
-@pytest.mark.parametrize("in_bfloat16", [False, True])
+@pytest.mark.parametrize(("in_bfloat16", "scores"), [(False, 0), (True, 0), (True, SCORES)])
 def test_compiled_passes_have_the_gradients_and_the_dropout_of_eager_ones(
-    parts: dict[str, Any], attention: Any, in_bfloat16: bool
+    parts: dict[str, Any], attention: Any, in_bfloat16: bool, scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("troupe.models.attention.SCORES", scores)
     config = GPTConfig(11, 32, n_layer=2, n_head=2, n_embd=32, dropout=0.2, bias=False, **parts)
     model, ids_BT = GPT(config, attention), torch.arange(6 * 32).view(6, 32) % 10
     init_gpt2(model, generator(0, "test", "init"))
@@ -89,7 +89,7 @@ def test_compiled_passes_have_the_gradients_and_the_dropout_of_eager_ones(
         loss = cross_entropy(forward, ids_BT, ids_BT + 1, partial(torch.autocast, "cpu", torch.bfloat16, in_bfloat16))
         found.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
     for eager, compiled in zip(*found, strict=True):
-        assert (compiled - eager).norm() <= (0.03 if in_bfloat16 else 1e-4) * eager.norm() + 1e-6
+        assert (compiled - eager).norm() <= (0.1 if in_bfloat16 else 1e-4) * eager.norm() + 1e-6
 
 
 BROKEN = """

@@ -14,7 +14,7 @@ from troupe.errors import ParamsError
 from troupe.params import RunParams
 
 CPU = torch.device("cpu")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ def set_up(run: RunParams) -> torch.device:
     torch.set_num_threads(run.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tenth of a step
-    _keep_memory()
     torch.set_flush_denormal(True)  # vanishing gradients are denormal numbers: a step took three times as long
     if run.device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("run.device: cuda asked for, but torch sees no GPU; set run.device to auto or cpu")
@@ -58,12 +57,12 @@ def set_up(run: RunParams) -> torch.device:
     return device
 
 
-def _keep_memory() -> None:
-    """Have freed memory kept for the next step, where the allocator is glibc's. It returns large blocks to the system,
-    which then clears 400 MB of pages anew in every step of 10.7M parameters."""
+def keep_memory() -> None:
+    """For training: have freed memory kept for the next steps, where the allocator is glibc's. Left to itself it maps
+    large blocks anew, so that the system cleared 400 MB of pages in every step of 10.7M parameters."""
     if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
-        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            set_option(option, 2**31 - 1)
+        set_option(M_MMAP_MAX, 0)
+        set_option(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def autocast(run: RunParams, device: torch.device) -> AbstractContextManager[object]:

@@ -24,10 +24,10 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 def _uniform(x: Tensor) -> Tensor:
     """An int32 from 0 to 2^31 - 1 for each of x's elements."""
     key, second_key = torch.randint(-(2**31), 2**31, (2,)).int().unbind()
-    number = torch.arange(x.numel(), dtype=torch.int32)
-    mixed = _fold(number + key, 16) * MULTIPLIERS[0]
-    mixed = (_fold(mixed, 13) ^ second_key) * MULTIPLIERS[1]
-    return _fold(mixed, 16) & (2**31 - 1)
+    number_N = torch.arange(x.numel(), dtype=torch.int32)
+    mixed_N = _fold(number_N + key, 16) * MULTIPLIERS[0]
+    mixed_N = (_fold(mixed_N, 13) ^ second_key) * MULTIPLIERS[1]
+    return (_fold(mixed_N, 16) >> 1) & (2**31 - 1)
 
 
 def _fold(bits: Tensor, shift: int) -> Tensor:

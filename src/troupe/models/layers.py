@@ -107,7 +107,7 @@ class MLP(nn.Module):
 def _gelu(x: Tensor) -> Tensor:
     """GPT-2's, 0.5 x (1 + tanh(z / 2)) with z = 2 sqrt(2 / pi) (x + 0.044715 x^3). That is x sigmoid(z), which compiled
     code computes in 2/5 of the time: torch's vectors have a slow tanh."""
-    if not torch.compiler.is_compiling():
+    if x.device.type != "cpu" or not torch.compiler.is_compiling():
         return F.gelu(x, approximate="tanh")
     return x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
 

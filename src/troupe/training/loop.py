@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 from torch.optim import Optimizer
 
+from troupe.compute import keep_memory
 from troupe.data.batches import Batches
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
@@ -61,6 +62,7 @@ def train(
     Raises Diverged, naming the step, as step.py does and if what validation finds is not finite; and Interrupted, after
     the step in progress and a last `save`, once `interrupted()` gives the number of a signal.
     """
+    keep_memory()
     team = team or Team(device=next(model.parameters()).device)
     step, best = Step(model, batches, params, autocast, team, penalty, compiled), Best()
     start = _restore(resume, model, best, step.optimizers, team) if resume else 0
