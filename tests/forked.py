@@ -1,6 +1,7 @@
 """Processes that begin as a copy of the test's own: real ones, to kill and to join, without seconds of imports."""
 
 import multiprocessing
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -9,9 +10,12 @@ from pathlib import Path
 
 
 def forked(body: Callable[[], object], says: Path | None = None) -> BaseProcess:
-    """Start `body` in a process of its own; what it prints goes to the file `says`."""
+    """Start `body` in a process of its own, which signals end as they end one that a shell has started, whatever a test
+    before has set; what it prints goes to the file `says`."""
 
     def run() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if says:
             sys.stdout = sys.stderr = says.open("w", buffering=1)
         body()

@@ -58,17 +58,18 @@ def test_no_gradient_comes_from_the_future() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scores", [attention.SCORES, 10])
+@pytest.mark.parametrize("common", [0.0, 4.0])
 def test_compiled_under_autocast_it_is_the_same_function_whichever_way_it_goes(
-    scores: int, monkeypatch: pytest.MonkeyPatch
+    scores: int, common: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "SCORES", scores)
     monkeypatch.setattr(attention, "BFLOAT16_UNITS", True)
     q, k, v, dy = inputs(64, 32)
-
+    q, k = ((one.detach() + common).bfloat16().requires_grad_() for one in (q, k))
     torch._dynamo.reset()
     with torch.autocast("cpu", torch.bfloat16):
         y = torch.compile(causal_attention, dynamic=False)(q, k, v)
     assert y.dtype == (torch.bfloat16 if scores > 10 else torch.float32)
     found = [y, *torch.autograd.grad(y, (q, k, v), dy.type_as(y))]
     for one, expected in zip(found, in_float64(q, k, v, dy), strict=True):
-        assert (one.double() - expected).norm() <= 0.01 * expected.norm()
+        assert (one.double() - expected).norm() <= 0.03 * expected.norm()

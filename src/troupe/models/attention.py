@@ -60,7 +60,8 @@ class CompiledAttention(torch.autograd.Function):
         T, scale = q_BHTK.size(2), q_BHTK.size(3) ** -0.5
         position_T = torch.arange(T, dtype=torch.int32)
         mask_TT = ((position_T.unsqueeze(1) - position_T) >> 31) * NEVER  # -1 >> 31 is -1; a Boolean would be slower
-        scores_BHTT = scale * (q_BHTK.float() @ k_BHTK.float().mT)
+        with torch.autocast("cpu", enabled=False):  # the compiler traces this pass where autocast is on
+            scores_BHTT = scale * (q_BHTK.float() @ k_BHTK.float().mT)
         weights_BHTT = torch.exp(scores_BHTT + mask_TT - log_sum_BHT.unsqueeze(-1))
         mean_BHT1 = (dy_BHTK.float() * y_BHTK.float()).sum(-1, keepdim=True)
         ds_BHTT = (scale * weights_BHTT * ((dy_BHTK @ v_BHTK.mT).float() - mean_BHT1)).bfloat16()
