@@ -47,7 +47,7 @@ def test_faults_that_are_not_the_compilers_stay_as_they_are() -> None:
         raise RuntimeError("something else")
 
 
-TWICE = """
+REPEATED = """
 import resource, torch
 from troupe.compute import keep_memory
 keep_memory()
@@ -60,7 +60,7 @@ for _ in range(20):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other ways")
 def test_freed_memory_comes_to_be_there_for_the_next_step_without_a_fault() -> None:
-    told = subprocess.run([sys.executable, "-c", TWICE], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout
+    told = subprocess.run([sys.executable, "-c", REPEATED], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout
     first, *_, last = map(int, told.split())
     assert first > 30  # pages of 128 MiB, large ones perhaps
     assert last < first / 4
@@ -95,7 +95,7 @@ def test_compiled_passes_have_the_gradients_and_the_dropout_of_eager_ones(
 BROKEN = """
 from pathlib import Path
 import torch
-from troupe.compute import compile_passes, compiler_faults_told, compiles
+from troupe.compute import compiler_faults_told, compiles
 from troupe.errors import ParamsError
 from troupe.params import STEPS_WORTH_COMPILING, load_params
 run = load_params(Path("params.yaml"), ["run.compile=auto"]).run

@@ -43,7 +43,7 @@ def _compiled(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
 class CompiledAttention(torch.autograd.Function):
     """Forward by torch's kernel for CPUs, which keeps ln of each row's sum; backward by products of whole matrices with
     the weights computed anew from it (Dao et al. 2022, FlashAttention, 2205.14135, section B.2, without the tiles).
-    Half of what is computed is masked, and still it takes half the time: most products run on bfloat16 units. Scores
+    Half of what is computed is masked, and still it takes less time: most products run on bfloat16 units. Scores
     are float32, as the kernel's are: large ones in bfloat16 would be off by more than a weight can bear."""
 
     @staticmethod
