@@ -29,12 +29,13 @@ from tempfile import TemporaryDirectory
 import psutil
 import torch
 
+from troupe.environment import DEFAULTS
 from troupe.evaluation.provenance import git_commit
 
 RESULTS = Path("benchmarks/results")
 BUSY = 25.0  # per cent of the machine in use by others above which figures are not to be trusted
 VARIABLES = ("NANOGPT", "TROUPE_MIRROR")  # of the environment, that decide what is measured
-WAITING = "OMP_WAIT_POLICY"
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # how threads wait, as troupe.environment sets it or the user
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # where torch.compile keeps what it has generated
 CAPABILITIES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "sve")  # as torch.cpu names them; those that matter
 Figures = dict[str, list[float]]  # of each contestant, one figure per round
@@ -160,6 +161,8 @@ def _until_exit(sections: Iterable[str]) -> tuple[list[str], SystemExit | None]:
 def facts(module: str, packages: Sequence[str]) -> dict[str, str]:
     """Where the figures of a page are from: machine, versions, the command `python -m <module> ...`, commit, date."""
     given = [f"{name}=path" for name in VARIABLES if os.environ.get(name)]
+    waiting = {name: os.environ.get(name, DEFAULTS[name]) for name in WAITING}
+    given += [f"{name}={value}" for name, value in waiting.items() if value != DEFAULTS[name]]
     return {
         "machine": _machine(),
         "versions": ", ".join([f"python {platform.python_version()}", *(f"{one} {version(one)}" for one in packages)]),
@@ -176,9 +179,10 @@ def head(title: str, facts: Mapping[str, str]) -> str:
 
 def _head(args: argparse.Namespace, packages: Sequence[str]) -> str:
     known = facts(f"benchmarks.{args.name}", packages)
+    waiting = ", ".join(f"{name}={os.environ[name]}" for name in WAITING)
     measured = {
         "machine": known["machine"],
-        "threads": f"{args.threads} where a row names no other; all wait alike, OMP_WAIT_POLICY={os.environ[WAITING]}",
+        "threads": f"{args.threads} where a row names no other; all wait alike, {waiting}",
         "others": f"used {', '.join(f'{busy:.0f}' for busy in args.busy)} % of the machine, round by round",
     }
     return head(args.title, measured | known | {"commit": f"{known['commit']}{_nanogpt_commit()}"})

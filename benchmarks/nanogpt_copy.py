@@ -1,8 +1,8 @@
 """nanoGPT (github.com/karpathy/nanoGPT) as its user runs it: its own scripts, unchanged, in a temporary copy.
 
 The copy gets tiny Shakespeare as data/shakespeare_char/input.txt, which nanoGPT's prepare.py then finds instead of
-downloading it. OMP_NUM_THREADS says how many threads it takes, as benchmarks.common.start has set it, and
-OMP_WAIT_POLICY how they wait, as for troupe.
+downloading it. OMP_NUM_THREADS says how many threads it takes, as benchmarks.common.start has set it, OMP_WAIT_POLICY
+and GOMP_SPINCOUNT how they wait, as for troupe.
 """
 
 import os

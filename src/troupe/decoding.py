@@ -16,7 +16,7 @@ from troupe.errors import ArtifactError, ParamsError
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.models.layers import KVCache
-from troupe.models.mode import evaluating
+from troupe.models.mode import calling_directly, evaluating
 
 FLOATS = 2**28  # 1 GB of keys, values and logits
 
@@ -162,7 +162,7 @@ def stream(
     running_B1 = torch.ones_like(ids_BT[:, :1], dtype=torch.bool)
     start, capacity = max(0, T - block_size), min(block_size, T + n_new)
     cache = KVCache(model.config.n_layer, capacity)
-    with evaluating(model):
+    with evaluating(model), calling_directly(model):
         for end in range(T, T + n_new):
             if end - start > block_size:
                 start, cache = end - max(1, block_size // 2), KVCache(model.config.n_layer, capacity)

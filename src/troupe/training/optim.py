@@ -1,16 +1,16 @@
 """The optimisers: Muon for the matrices of the blocks, AdamW for everything else; or AdamW for all.
 
-Muon: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; torch.optim.Muon takes 2-D
-parameters only, which every matrix of our blocks is, the experts' of SwitchHead included (all experts of a projection
-are one matrix). AdamW: Loshchilov & Hutter 2019 (arXiv 1711.05101).
+Muon (muon.py) takes 2-D parameters only, which every matrix of our blocks is, the experts' of SwitchHead included (all
+experts of a projection are one matrix). AdamW: Loshchilov & Hutter 2019 (arXiv 1711.05101).
 """
 
 from collections.abc import Sequence
 
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from troupe.params import TrainParams
+from troupe.training.muon import StackedMuon
 
 ADAM_BETAS = (0.9, 0.95)  # GPT-3's (Brown et al. 2020, appendix B): a shorter memory than 0.999 suits short runs
 ROUTER = "router"  # part of the name of every linear layer that chooses experts
@@ -28,7 +28,7 @@ def build_optimizers(model: nn.Module, params: TrainParams) -> list[Optimizer]:
         optimizers: list[Optimizer] = [AdamW(groups, lr=params.learning_rate, betas=ADAM_BETAS, fused=True)]
     else:
         optimizers = [
-            Muon(matrices, lr=params.learning_rate, weight_decay=params.weight_decay),
+            StackedMuon(matrices, lr=params.learning_rate, weight_decay=params.weight_decay),
             AdamW(others, lr=params.adamw_learning_rate, betas=ADAM_BETAS, weight_decay=0.0, fused=True),
         ]
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):

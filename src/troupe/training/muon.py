@@ -1,0 +1,64 @@
+"""Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"), many matrices at a time.
+
+Axes: N matrices of one shape, R rows, C columns, M the fewer of both, L the more.
+"""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Muon
+
+
+class StackedMuon(Muon):
+    """torch's Muon, with its state and its arithmetic, but matrices of one shape are orthogonalised together.
+
+    The layers of a model are alike, and one after another their products are too small to keep a machine busy: on
+    4 threads 16 matrices of a model 256 wide took 38 ms alone and 14 ms in stacks (`make bench` times whole steps).
+    """
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # without torch's closure, which nothing here has
+        """One update of every matrix that has a gradient."""
+        for group in self.param_groups:
+            alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+            for weight_RC in group["params"]:
+                if weight_RC.grad is not None:
+                    alike[weight_RC.shape].append((weight_RC, weight_RC.grad))
+            for pairs in alike.values():
+                self._update(pairs, group)
+
+    def _update(self, pairs: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+        momentum, rate = group["momentum"], group["lr"]
+        weights_N, gradients_N = map(list, zip(*pairs, strict=True))
+        averages_N = [self._average(weight_RC) for weight_RC in weights_N]
+        torch._foreach_lerp_(averages_N, gradients_N, 1 - momentum)
+        ahead_N = torch._foreach_lerp(gradients_N, averages_N, momentum) if group["nesterov"] else averages_N
+        updates_NRC = orthogonalise(torch.stack(ahead_N), group["ns_coefficients"], group["ns_steps"], group["eps"])
+        R, C = weights_N[0].shape
+        torch._foreach_mul_(weights_N, 1 - rate * group["weight_decay"])
+        torch._foreach_add_(weights_N, list(updates_NRC), alpha=-rate * max(1, R / C) ** 0.5)
+
+    def _average(self, weight_RC: Tensor) -> Tensor:
+        """Of its gradients so far, which torch keeps under this name."""
+        state = self.state[weight_RC]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(weight_RC)
+        average_RC: Tensor = state["momentum_buffer"]
+        return average_RC
+
+
+def orthogonalise(
+    matrices_NRC: Tensor, coefficients: tuple[float, float, float], iterations: int, eps: float
+) -> Tensor:
+    """bfloat16, (N, R, C): each matrix with all its singular values near 1, by a quintic Newton-Schulz iteration."""
+    a, b, c = coefficients
+    tall = matrices_NRC.size(1) > matrices_NRC.size(2)
+    x_NML = (matrices_NRC.mT if tall else matrices_NRC).bfloat16()
+    x_NML = x_NML / torch.linalg.matrix_norm(x_NML, keepdim=True).clamp(min=eps)
+    for _ in range(iterations):
+        gram_NMM = x_NML @ x_NML.mT
+        polynomial_NMM = torch.baddbmm(gram_NMM, gram_NMM, gram_NMM, beta=b, alpha=c)
+        x_NML = torch.baddbmm(x_NML, polynomial_NMM, x_NML, beta=a)
+    return x_NML.mT if tall else x_NML

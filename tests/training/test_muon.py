@@ -1,0 +1,74 @@
+"""That stacks of matrices change Muon's speed and nothing else."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Muon, Optimizer
+
+from troupe.training.muon import StackedMuon, orthogonalise
+
+TORCHS = (3.4445, -4.775, 2.0315), 5, 1e-7
+SHAPES = [(24, 8), (8, 8), (24, 8), (8, 40), (8, 8), (8, 40), (24, 8)]  # tall, square and wide, out of order
+
+
+def weights(rng: torch.Generator) -> list[nn.Parameter]:
+    return [nn.Parameter(torch.randn(shape, generator=rng)) for shape in SHAPES]
+
+
+def take_steps(optimizer: Optimizer, parameters: list[nn.Parameter], n: int, rng: torch.Generator) -> None:
+    for _ in range(n):
+        for weight in parameters:
+            weight.grad = torch.randn(weight.shape, generator=rng)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_it_takes_the_steps_that_torchs_takes(nesterov: bool) -> None:
+    ours = weights(torch.Generator().manual_seed(0))
+    theirs = copy.deepcopy(ours)
+    began = [weight.detach().clone() for weight in ours]
+    for kind, parameters in ((StackedMuon, ours), (Muon, theirs)):
+        optimizer = kind(parameters, lr=0.02, weight_decay=0.1, nesterov=nesterov)
+        take_steps(optimizer, parameters, 5, torch.Generator().manual_seed(1))
+    for mine, its, before in zip(ours, theirs, began, strict=True):
+        assert (mine - its).norm() < 0.01 * (its - before).norm()  # bfloat16 rounds in another order
+
+
+def test_it_goes_on_from_torchs_state() -> None:
+    theirs = weights(torch.Generator().manual_seed(0))
+    before = Muon(theirs, lr=0.02)
+    take_steps(before, theirs, 3, torch.Generator().manual_seed(1))
+    ours = copy.deepcopy(theirs)
+    after = StackedMuon(ours, lr=0.02)
+    after.load_state_dict(copy.deepcopy(before.state_dict()))
+    for optimizer, parameters in ((before, theirs), (after, ours)):
+        take_steps(optimizer, parameters, 1, torch.Generator().manual_seed(2))
+    for mine, its in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(after.state[mine], before.state[its])
+        torch.testing.assert_close(mine, its, atol=1e-3, rtol=0)  # a step is 0.02 per singular value
+
+
+def test_a_matrix_without_a_gradient_stays_as_it_is() -> None:
+    first, second = (nn.Parameter(torch.ones(4, 4)) for _ in range(2))
+    first.grad = torch.eye(4)
+    optimizer = StackedMuon([first, second], lr=0.1)
+    optimizer.step()
+    assert not first.equal(torch.ones(4, 4))
+    assert second.equal(torch.ones(4, 4))
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 64), (3, 64, 16), (1, 16, 16)])
+def test_directions_stay_and_their_lengths_become_equal(shape: tuple[int, ...]) -> None:
+    matrices_NRC = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    done_NRC = orthogonalise(matrices_NRC, *TORCHS).float()
+    u, _, vh = torch.linalg.svd(matrices_NRC, full_matrices=False)
+    lengths: Tensor = torch.einsum("nrk,nrc,nkc->nk", u, done_NRC, vh)
+    assert lengths.min() > 0.5  # Jordan's coefficients bring a singular value to 0.7 to 1.2, and do not converge
+    assert lengths.max() < 1.4
+    torch.testing.assert_close(u * lengths.unsqueeze(1) @ vh, done_NRC, atol=0.05, rtol=0)
+
+
+def test_zeros_stay_zeros() -> None:
+    assert orthogonalise(torch.zeros(2, 8, 4), *TORCHS).eq(0).all()
