@@ -58,9 +58,9 @@ class Size:
 
 
 SMALL = BenchShape(4, 4, 128, 64, 12, 0.0)
-SIZES = [
-    Size("nanoGPT's CPU shape: 0.80M parameters, batch 12 x 64", SMALL, "nanogpt-cpu", 100, 100),
-    Size(
+SIZES = {
+    "small": Size("nanoGPT's CPU shape: 0.80M parameters, batch 12 x 64", SMALL, "nanogpt-cpu", 100, 100),
+    "large": Size(
         "nanoGPT's GPU shape: 10.7M parameters, batch 64 x 256",
         BenchShape(6, 6, 384, 256, 64, 0.2),
         "shakespeare-10m",
@@ -68,26 +68,32 @@ SIZES = [
         slow_steps=3,
         hopeless=(("gpt2", FLOAT32), ("shakespeare-10m", BFLOAT16)),
     ),
-]
+}
+WHOLE = "whole"
+PARTS = [*SIZES, WHOLE]
 QUICK = [Size("tiny", BenchShape(2, 2, 32, 32, 4, 0.0), None, 6, 6)]
 
 
 def main() -> None:
-    args = start("training", "Training speed", rounds=1)
+    args = start("training", "Training speed", rounds=1, extra=_arguments)
     with _copy(nanogpt()) as folder:
         finish(args, sections(args, folder), NOTES, ["torch", "numpy"])
 
 
 def sections(args: argparse.Namespace, folder: Path | None) -> Iterator[str]:
-    for size in QUICK if args.quick else SIZES:
+    for size in QUICK if args.quick else [SIZES[name] for name in args.parts if name in SIZES]:
         contestants = theirs(folder, size, args.quick) | ours(size, args.threads, args.quick)
         figures = interleaved(contestants | peaks(size.shape), args)
         speeds = {name: figures[name] for name in contestants}
         yield table(size.title, speeds, "tokens/s", bases(speeds))
         yield utilisation(size.shape, figures)
-    if not args.quick:
+    if WHOLE in args.parts and not args.quick:
         whole = interleaved(whole_runs(folder, args.threads), args)
         yield table(SECONDS_OF_LONG_RUNS, whole, "seconds")
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="of the page (default: all)")
 
 
 def bases(figures: Figures) -> list[str]:
