@@ -179,7 +179,7 @@ def head(title: str, facts: Mapping[str, str]) -> str:
 
 def _head(args: argparse.Namespace, packages: Sequence[str]) -> str:
     known = facts(f"benchmarks.{args.name}", packages)
-    waiting = ", ".join(f"{name}={os.environ[name]}" for name in WAITING)
+    waiting = ", ".join(f"{name}={os.environ[name]}" for name in WAITING if name in os.environ)
     measured = {
         "machine": known["machine"],
         "threads": f"{args.threads} where a row names no other; all wait alike, {waiting}",

@@ -76,6 +76,8 @@ QUICK = [Size("tiny", BenchShape(2, 2, 32, 32, 4, 0.0), None, 6, 6)]
 
 def main() -> None:
     args = start("training", "Training speed", rounds=1, extra=_arguments)
+    if set(args.parts) != set(PARTS) and not (args.quick or args.out):
+        raise SystemExit("training: the page holds all parts; name a folder for some of them with --out")
     with _copy(nanogpt()) as folder:
         finish(args, sections(args, folder), NOTES, ["torch", "numpy"])
 

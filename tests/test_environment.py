@@ -19,6 +19,19 @@ def test_sets_what_is_unset_and_keeps_what_the_user_set(monkeypatch: pytest.Monk
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
 
 
+@pytest.mark.parametrize(("policy", "turns"), [(None, "1000"), ("ACTIVE", None)])
+def test_how_threads_wait_is_left_to_a_user_who_has_said_it(
+    monkeypatch: pytest.MonkeyPatch, policy: str | None, turns: str | None
+) -> None:
+    for name in environment.DEFAULTS:
+        monkeypatch.delenv(name, raising=False)
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    environment.prepare()
+    assert os.environ["OMP_WAIT_POLICY"] == (policy or "PASSIVE")
+    assert os.environ.get("GOMP_SPINCOUNT") == turns
+
+
 @pytest.mark.slow
 def test_mlflow_believes_its_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in environment.DEFAULTS:

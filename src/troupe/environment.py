@@ -37,7 +37,9 @@ def prepare() -> None:
 
     Processes started later inherit the switches.
     """
+    own_policy = "OMP_WAIT_POLICY" in os.environ  # over which the count would win
     for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+        if not (name == "GOMP_SPINCOUNT" and own_policy):
+            os.environ.setdefault(name, value)
     for name in ("no_proxy", "NO_PROXY"):  # a proxy for the outer world must not stand before our own servers
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1,localhost"]))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
@@ -45,6 +46,25 @@ def test_afterwards_a_new_hook_is_called_again(model: GPT, ids_BT: Tensor) -> No
     model(ids_BT)
     assert model in seen
     assert model.blocks[1].mlp.output in seen
+
+
+def test_a_hook_of_all_modules_is_called(model: GPT, ids_BT: Tensor) -> None:
+    seen: list[nn.Module] = []
+    handle = register_module_forward_hook(lambda module, *_: seen.append(module))
+    try:
+        with calling_directly(model):
+            model(ids_BT)
+    finally:
+        handle.remove()
+    assert len(seen) > len(model.blocks)
+
+
+def test_what_is_compiled_inside_stays_compiled(model: GPT) -> None:
+    with calling_directly(model):
+        model.compile(backend="eager")
+        compiled = model._compiled_call_impl
+    assert model._compiled_call_impl is compiled
+    assert model.blocks[0]._compiled_call_impl is None
 
 
 def test_what_torch_has_compiled_stays_compiled(model: GPT, ids_BT: Tensor) -> None:
