@@ -19,8 +19,8 @@ from troupe.decoding import (
     draw,
     generate,
     keep_min_p,
-    keep_top_k,
     keep_top_p,
+    likeliest,
     penalise_repetition,
     stream,
     uniforms,
@@ -256,6 +256,12 @@ def test_the_model_itself_is_sampled_in_proportion() -> None:
     assert statistic < degrees + 4 * math.sqrt(2 * degrees)
 
 
+def keep_top_k(logits_BV: Tensor, k: int) -> Tensor:
+    """What `likeliest` finds as a filter, to be held against the others."""
+    logits_BK, ids_BK = likeliest(logits_BV, k)
+    return torch.full_like(logits_BV, -torch.inf).scatter(-1, ids_BK, logits_BK)
+
+
 logits_strategy = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=30).map(lambda x: torch.tensor([x]))
 
 
@@ -273,18 +279,17 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(logits: Tensor, p: float) -
 def test_top_k_keeps_exactly_the_k_largest(logits: Tensor, k: int) -> None:
     kept = keep_top_k(logits, k).isfinite()[0]
     assert kept.sum() == min(k, logits.size(-1))
+    assert likeliest(logits, k)[1].diff().gt(0).all()  # in the order of their ids
     assert (logits[0][~kept] <= logits[0][kept].min()).all()
 
 
 @given(logits_strategy)
 def test_filters_that_are_off_change_nothing(logits: Tensor) -> None:
-    seen = torch.zeros(1, 1, dtype=torch.long)
     for same in (
         keep_top_p(logits, 1.0),
         keep_top_k(logits, logits.size(-1)),
         keep_min_p(logits, 0.0),
-        penalise_repetition(logits, seen, 1.0),
-        Decoding().filter(logits, seen),
+        penalise_repetition(logits, torch.zeros(1, 1, dtype=torch.long), 1.0),
     ):
         assert torch.equal(same, logits)
 
@@ -337,10 +342,19 @@ def test_top_k_and_min_p_commute_and_repeat_to_no_effect(logits: Tensor, p: floa
     assert one.equal(keep_min_p(keep_top_k(one, 3), p))
 
 
-@given(logits_strategy, st.integers(1, 40), st.floats(0.01, 1))
-def test_top_p_after_top_k_is_the_same_whether_it_knows_or_not(logits: Tensor, k: int, p: float) -> None:
-    few = keep_top_k(logits, k)
-    assert keep_top_p(few, p, left=k).softmax(-1).sort().values.equal(keep_top_p(few, p).softmax(-1).sort().values)
+@given(logits_strategy, st.integers(1, 40), st.floats(0.01, 1), st.floats(0, 1), st.floats(0, 1, exclude_max=True))
+def test_choosing_among_the_likeliest_is_choosing_among_all_with_the_others_ruled_out(
+    logits: Tensor, k: int, top_p: float, min_p: float, uniform: float
+) -> None:
+    number = torch.tensor([[uniform]], dtype=torch.float64)
+    filtered = keep_min_p(keep_top_p(keep_top_k(logits, k), top_p), min_p)
+    chosen = Decoding(top_k=k, top_p=top_p, min_p=min_p).choose(logits, torch.zeros(1, 0), number)
+    probabilities = filtered.double().softmax(-1)[0]
+    assert probabilities[chosen] > 0
+    assert probabilities[:chosen].sum() <= uniform + 1e-6
+    assert probabilities[: chosen + 1].sum() > uniform - 1e-6
+    greedy = Decoding(top_k=k, top_p=top_p, min_p=min_p, greedy=True).choose(logits, torch.zeros(1, 0), number)
+    assert logits[0, greedy] == logits.max()
 
 
 @given(apart_strategy, st.integers(-20, 20), st.floats(0.05, 5))

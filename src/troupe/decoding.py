@@ -1,7 +1,8 @@
 """From logits to text: filters that compose, and the one sampler that pipeline, judge, server and command line share.
 
-Axes: B batch, T tokens so far, V vocabulary, N new tokens. A filter is a pure function on the logits of the next token;
-a token that it rules out gets minus infinity. docs/algorithms/decoding.md tells the order, the seeds and the window.
+Axes: B batch, T tokens so far, V vocabulary, K of its tokens, N new tokens. A filter is a pure function on the logits
+of the next token; one that it rules out gets minus infinity, but `likeliest` hands on those it keeps, with their ids.
+docs/algorithms/decoding.md tells the order, the seeds and the window.
 """
 
 import math
@@ -35,21 +36,21 @@ def apply_temperature(logits_BV: Tensor, temperature: float) -> Tensor:
     return (logits_BV - logits_BV.amax(-1, keepdim=True)) / temperature
 
 
-def keep_top_k(logits_BV: Tensor, k: int) -> Tensor:
-    """Keep the k likeliest tokens (Fan et al. 2018, 1805.04833); of equals at the limit, any."""
-    values, indices = logits_BV.topk(min(k, logits_BV.size(-1)), dim=-1)
-    return torch.full_like(logits_BV, -torch.inf).scatter(-1, indices, values)
+def likeliest(logits_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(B, k) each: the logits of the k likeliest tokens (Fan et al. 2018, 1805.04833) and their ids, in the order of
+    the ids; of equals at the limit, any. What follows deals with k tokens instead of V."""
+    ids_BK = logits_BV.topk(min(k, logits_BV.size(-1)), dim=-1, sorted=False).indices.sort(dim=-1).values
+    return logits_BV.gather(-1, ids_BK), ids_BK
 
 
-def keep_top_p(logits_BV: Tensor, p: float, left: int | None = None) -> Tensor:
+def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
     """Keep the smallest set of likeliest tokens with a probability of at least p together.
 
-    The nucleus of Holtzman et al. 2020, 1904.09751. `left` is how many tokens an earlier filter has left
-    at most: only these are sorted then, where sorting a vocabulary of 50,000 costs more than all other filters.
+    The nucleus of Holtzman et al. 2020, 1904.09751.
     """
     if p >= 1:
         return logits_BV  # a running sum may round up to 1 before the last token
-    values, indices = logits_BV.topk(min(left or logits_BV.size(-1), logits_BV.size(-1)), dim=-1)
+    values, indices = logits_BV.sort(dim=-1, descending=True)
     probabilities = values.softmax(-1)
     mass_before = probabilities.cumsum(-1) - probabilities
     kept = values.masked_fill(mass_before >= p, -torch.inf)
@@ -106,23 +107,26 @@ class Decoding:
         if self.min_p is not None and not 0 <= self.min_p <= 1:
             raise ParamsError(f"min_p must be from 0 to 1, got {self.min_p}; 0 turns it off")
 
-    def filter(self, logits_BV: Tensor, seen_BT: Tensor) -> Tensor:
-        """The logits that the next token is drawn from."""
+    def choose(self, logits_BV: Tensor, seen_BT: Tensor, uniform_B1: Tensor) -> Tensor:
+        """(B, 1): the next token of each sequence, drawn with its own number from [0, 1); greedy needs none."""
+        logits_BV = self._reweigh(logits_BV.float(), seen_BT)
+        if self.top_k is None:
+            return self._take(logits_BV, uniform_B1)
+        logits_BK, ids_BK = likeliest(logits_BV, self.top_k)
+        return ids_BK.gather(-1, self._take(logits_BK, uniform_B1))
+
+    def _reweigh(self, logits_BV: Tensor, seen_BT: Tensor) -> Tensor:
         if self.repetition_penalty != 1:
             logits_BV = penalise_repetition(logits_BV, seen_BT, self.repetition_penalty)
         if self.temperature != 1:
             logits_BV = apply_temperature(logits_BV, self.temperature)
-        if self.top_k is not None:
-            logits_BV = keep_top_k(logits_BV, self.top_k)
-        if self.top_p is not None:
-            logits_BV = keep_top_p(logits_BV, self.top_p, left=self.top_k)
-        if self.min_p is not None:
-            logits_BV = keep_min_p(logits_BV, self.min_p)
         return logits_BV
 
-    def choose(self, logits_BV: Tensor, seen_BT: Tensor, uniform_B1: Tensor) -> Tensor:
-        """(B, 1): the next token of each sequence, drawn with its own number from [0, 1); greedy needs none."""
-        logits_BV = self.filter(logits_BV.float(), seen_BT)
+    def _take(self, logits_BV: Tensor, uniform_B1: Tensor) -> Tensor:
+        if self.top_p is not None:
+            logits_BV = keep_top_p(logits_BV, self.top_p)
+        if self.min_p is not None:
+            logits_BV = keep_min_p(logits_BV, self.min_p)
         return logits_BV.argmax(-1, keepdim=True) if self.greedy else draw(logits_BV, uniform_B1)
 
 

@@ -107,7 +107,7 @@ class GPT(nn.Module):
             raise ValueError(f"{end} tokens do not fit a context of {self.config.block_size}")
         x_BTD = self.token_embedding(ids_BT)
         if self.position_embedding is not None:
-            x_BTD = x_BTD + self.position_embedding(torch.arange(start, end, device=ids_BT.device))
+            x_BTD = x_BTD + self.position_embedding.weight[start:end]
         x_BTD = dropout(x_BTD, self.config.dropout, self.training)
         for index, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, cache.layers[index] if cache else None)
