@@ -342,7 +342,7 @@ def test_top_k_and_min_p_commute_and_repeat_to_no_effect(logits: Tensor, p: floa
     assert one.equal(keep_min_p(keep_top_k(one, 3), p))
 
 
-@given(logits_strategy, st.integers(1, 40), st.floats(0.01, 1), st.floats(0, 1), st.floats(0, 1, exclude_max=True))
+@given(apart_strategy, st.integers(1, 40), st.floats(0.01, 1), st.floats(0, 1), st.floats(0, 1, exclude_max=True))
 def test_choosing_among_the_likeliest_is_choosing_among_all_with_the_others_ruled_out(
     logits: Tensor, k: int, top_p: float, min_p: float, uniform: float
 ) -> None:
@@ -408,11 +408,18 @@ def test_draws_by_hand() -> None:
     assert draw(logits, numbers).flatten().tolist() == [0, 0, 2, 2, 3, 3]
 
 
-@pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
-def test_logits_that_are_no_distribution_are_refused(logit: float) -> None:
-    logits = torch.tensor([[1.0, 2.0, 3.0], [logit, logit, logit]])
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(top_k=2), Decoding(top_p=0.9), GREEDY], ids=str)
+@pytest.mark.parametrize("logits", [[math.nan] * 3, [math.inf] * 3, [-math.inf] * 3, [0.0, math.nan, 1.0]], ids=str)
+def test_logits_that_are_no_distribution_are_refused(decoding: Decoding, logits: list[float]) -> None:
+    rows = torch.tensor([[1.0, 2.0, 3.0], logits])
     with pytest.raises(ArtifactError, match="gives no probabilities"):
-        draw(logits, torch.zeros(2, 1, dtype=torch.float64))
+        decoding.choose(rows, torch.zeros(2, 1, dtype=torch.long), torch.zeros(2, 1, dtype=torch.float64))
+
+
+@given(apart_strategy, st.floats(0, 1, exclude_max=True))
+def test_without_filters_tokens_are_drawn_from_the_logits_as_they_are(logits: Tensor, uniform: float) -> None:
+    number = torch.tensor([[uniform]], dtype=torch.float64)
+    assert Decoding().choose(logits, torch.zeros(1, 0), number).equal(draw(logits, number))
 
 
 def test_min_p_by_hand() -> None:

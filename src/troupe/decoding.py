@@ -44,13 +44,13 @@ def likeliest(logits_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
-    """Keep the smallest set of likeliest tokens with a probability of at least p together.
+    """Keep the smallest set of likeliest tokens with a probability of at least p together, of equals the first.
 
     The nucleus of Holtzman et al. 2020, 1904.09751.
     """
     if p >= 1:
         return logits_BV  # a running sum may round up to 1 before the last token
-    values, indices = logits_BV.sort(dim=-1, descending=True)
+    values, indices = logits_BV.sort(dim=-1, descending=True, stable=True)
     probabilities = values.softmax(-1)
     mass_before = probabilities.cumsum(-1) - probabilities
     kept = values.masked_fill(mass_before >= p, -torch.inf)
@@ -74,9 +74,20 @@ def draw(logits_BV: Tensor, uniform_B1: Tensor) -> Tensor:
     Raises ArtifactError for logits that are no distribution: a NaN, an infinity, or all minus infinity.
     """
     cumulative_BV = logits_BV.softmax(-1).cumsum(-1, dtype=torch.float64)
-    if cumulative_BV[:, -1].isnan().any():
-        raise ArtifactError("the model gives no probabilities: its logits are not finite, so its weights are damaged")
+    _refuse(bool(cumulative_BV[:, -1].isnan().any()))
     return torch.searchsorted(cumulative_BV, uniform_B1 * cumulative_BV[:, -1:], right=True)
+
+
+def take_likeliest(logits_BV: Tensor) -> Tensor:
+    """(B, 1): the likeliest token, of equals the first. Raises ArtifactError as `draw` does."""
+    highest_B1, ids_B1 = logits_BV.max(-1, keepdim=True)
+    _refuse(not highest_B1.isfinite().all())
+    return ids_B1
+
+
+def _refuse(not_finite: bool) -> None:
+    if not_finite:
+        raise ArtifactError("the model gives no probabilities: its logits are not finite, so its weights are damaged")
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,7 @@ class Decoding:
             logits_BV = keep_top_p(logits_BV, self.top_p)
         if self.min_p is not None:
             logits_BV = keep_min_p(logits_BV, self.min_p)
-        return logits_BV.argmax(-1, keepdim=True) if self.greedy else draw(logits_BV, uniform_B1)
+        return take_likeliest(logits_BV) if self.greedy else draw(logits_BV, uniform_B1)
 
 
 def uniforms(seeds: Sequence[int], n_new: int) -> Tensor:
