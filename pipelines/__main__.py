@@ -17,7 +17,8 @@ from pipelines.supervisor import started, terminable
 from pipelines.workspace import claim
 from troupe import environment
 from troupe.errors import TroupeError, WorkspaceBusy
-from troupe.stages.common import SET_VARIABLE, profile_from_environment
+from troupe.overlay import join_overrides, split_overrides
+from troupe.stages.common import overrides_from_environment, profile_from_environment
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 Set = Annotated[str, typer.Option("--set", help='Parameters for this run, e.g. "pretrain.steps=500 run.seed=7".')]
@@ -33,9 +34,9 @@ def run(overrides: Set = "", profile: Profile = "") -> None:
 
     TROUPE_SET and TROUPE_PROFILE of the environment count too, as in `troupe params`; what is given here wins.
     """
-    overrides = f"{os.environ.get(SET_VARIABLE, '')} {overrides}".strip()
-    profile = profile or profile_from_environment()
     with _entry():
+        overrides = join_overrides([*overrides_from_environment(), *split_overrides(overrides)])
+        profile = profile or profile_from_environment()
         servers.use_announced()
         if "PREFECT_API_URL" not in os.environ and _up_to_date(overrides, profile):
             return
