@@ -1,6 +1,7 @@
 """`python -m pipelines run | serve | ui`: behind `make pipeline` and `make ui`."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from pipelines import servers
 from pipelines.repro import changed_stages
 from pipelines.supervisor import started, terminable
 from pipelines.workspace import claim
-from troupe import environment
+from troupe import environment, stopping
 from troupe.errors import TroupeError, WorkspaceBusy
 from troupe.overlay import join_overrides, split_overrides
 from troupe.stages.common import overrides_from_environment, profile_from_environment
@@ -106,6 +107,7 @@ def _up_to_date(overrides: str, profile: str) -> bool:
 @contextmanager
 def _entry() -> Iterator[None]:
     """One line and an exit status for what goes wrong; quiet switches for everything that is started."""
+    stopping.as_usual("pipeline")
     environment.prepare()
     servers.quiet_prefect()
     try:
@@ -115,7 +117,10 @@ def _entry() -> Iterator[None]:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        print(stopping.line("pipeline", signal.SIGINT), file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    finally:
+        stopping.end_at_once()  # what is left is the interpreter's
 
 
 if __name__ == "__main__":
