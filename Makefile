@@ -8,10 +8,15 @@ STAMP  := $(VENV)/.installed
 # TORCH=cpu takes PyTorch's CPU build; anything else takes what pip finds (on Linux: the CUDA build).
 TORCH  ?=
 TORCH_FLAGS := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
-export SET ?=
-export PROFILE ?=
+SET ?=
+PROFILE ?=
 # A checkout of nanoGPT, for the benchmarks that run its own scripts.
-export NANOGPT ?=
+NANOGPT ?=
+# What is typed is what arrives: make would read a `$` in it as a variable of its own.
+override SET := $(value SET)
+override PROFILE := $(value PROFILE)
+override NANOGPT := $(value NANOGPT)
+export SET PROFILE NANOGPT
 # Options of a study, e.g. STUDY="--quick" or STUDY="--config moe-gpu"; `--help` lists them.
 STUDY ?=
 export TROUPE_UID ?= $(shell id -u)

@@ -30,7 +30,7 @@ from troupe.layout import PARAMS
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.overlay import Layers, split_overrides
-from troupe.params import ModelParams, PretrainParams, RunParams
+from troupe.params import ModelParams, Params, PretrainParams, RunParams
 from troupe.seeding import derive_seed, generator
 from troupe.training.loop import train
 from troupe.training.probe import choose
@@ -104,7 +104,7 @@ class Log:
 
 
 def _parameters(config: Path, overrides: list[str]) -> tuple[RunParams, ModelParams, PretrainParams]:
-    layers = Layers(PARAMS)
+    layers = Layers(PARAMS, Params)
     layers.add_profile(config)
     for override in overrides:
         layers.add_override(override)

@@ -1,6 +1,7 @@
 """`python -m pipelines run | serve | ui`: behind `make pipeline` and `make ui`."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,9 +16,10 @@ from pipelines import servers
 from pipelines.repro import changed_stages
 from pipelines.supervisor import started, terminable
 from pipelines.workspace import claim
-from troupe import environment
+from troupe import environment, stopping
 from troupe.errors import TroupeError, WorkspaceBusy
-from troupe.stages.common import SET_VARIABLE, profile_from_environment
+from troupe.overlay import join_overrides, split_overrides
+from troupe.stages.common import overrides_from_environment, profile_from_environment
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 Set = Annotated[str, typer.Option("--set", help='Parameters for this run, e.g. "pretrain.steps=500 run.seed=7".')]
@@ -33,9 +35,9 @@ def run(overrides: Set = "", profile: Profile = "") -> None:
 
     TROUPE_SET and TROUPE_PROFILE of the environment count too, as in `troupe params`; what is given here wins.
     """
-    overrides = f"{os.environ.get(SET_VARIABLE, '')} {overrides}".strip()
-    profile = profile or profile_from_environment()
     with _entry():
+        overrides = join_overrides([*overrides_from_environment(), *split_overrides(overrides)])
+        profile = profile or profile_from_environment()
         servers.use_announced()
         if "PREFECT_API_URL" not in os.environ and _up_to_date(overrides, profile):
             return
@@ -105,6 +107,7 @@ def _up_to_date(overrides: str, profile: str) -> bool:
 @contextmanager
 def _entry() -> Iterator[None]:
     """One line and an exit status for what goes wrong; quiet switches for everything that is started."""
+    stopping.as_usual("pipeline")
     environment.prepare()
     servers.quiet_prefect()
     try:
@@ -114,7 +117,10 @@ def _entry() -> Iterator[None]:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        print(stopping.line("pipeline", signal.SIGINT), file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    finally:
+        stopping.end_at_once()  # what is left is the interpreter's
 
 
 if __name__ == "__main__":

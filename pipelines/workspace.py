@@ -22,6 +22,7 @@ from troupe.errors import WorkspaceBusy
 from troupe.files import read_json, sha256_file, write_json
 from troupe.layout import EFFECTIVE_PARAMS, RUNS, model_dir
 from troupe.lock import now, workspace_lock
+from troupe.overlay import split_overrides
 from troupe.stages.common import PROFILE_VARIABLE, SET_VARIABLE
 
 Outcome = Literal["ran", "cached", "restored", "failed"]  # restored: from DVC's cache, without running
@@ -124,8 +125,10 @@ class Run:
 def claim(overrides: str = "", profile: str = "") -> Iterator[Run]:
     """Have the workspace to oneself for one run. A run whose end is not recorded (`Run.recorded`) leaves no record.
 
-    Raises WorkspaceBusy when another pipeline has it, or when a `dvc` started by hand is at work in it.
+    Raises WorkspaceBusy when another pipeline has it, or when a `dvc` started by hand is at work in it, and ParamsError
+    for overrides that cannot be split.
     """
+    split_overrides(overrides)
     with workspace_lock():
         _clear_dvc_lock()
         run = Run(overrides, profile)

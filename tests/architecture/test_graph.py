@@ -26,6 +26,7 @@ HARMLESS = {
     "troupe.stages.common",
     "troupe.stages.log",
     "troupe.stages.progress",
+    "troupe.stopping",
 }
 
 
