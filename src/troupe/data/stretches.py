@@ -24,6 +24,11 @@ def cut_stretches(text: str, longest: int | None = None) -> Iterator[str]:
         yield text[start:]
 
 
+def holds_stretch(text: str) -> bool:
+    """Whether `cut_stretches` cuts it, if only at its end."""
+    return _may_hold_one(text, LONGEST) and _stretches(LONGEST).search(text) is not None
+
+
 def _may_hold_one(text: str, longest: int) -> bool:
     """Whether half of `longest` characters side by side hold no blank between others: a hundred times faster than to
     look for the stretch, which covers one of the halves that are looked at."""

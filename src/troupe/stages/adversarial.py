@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cache
 
 from troupe.compute import arithmetic, set_up
+from troupe.data.room import check_tokens
 from troupe.files import read_json, write_json
 from troupe.layout import TOKENS, model_dir
 from troupe.models.bundle import Bundle, load_bundle, save_bundle
@@ -34,6 +35,7 @@ Judges = Callable[[], ValidationJudges]  # made when they are first asked for
 
 def adversarial(params: Params) -> None:
     """Refine the expert model as the parameters say; write what judges of validation text find best."""
+    check_tokens(params, TOKENS)
     began, device = time.monotonic(), set_up(params.run)
     expert, dense = (load_bundle(model_dir(stage), device) for stage in ("moe", "pretrain"))
     how, bits_per_byte = arithmetic(params.run, device), bits_per_byte_of_validation(params, device)

@@ -7,7 +7,7 @@ artifacts/init.json (the weights that pretrain.init_from names now).
 from dataclasses import asdict
 from functools import partial
 
-from troupe.data.corpus import check_size
+from troupe.data.room import check_bytes
 from troupe.data.source import describe
 from troupe.files import write_json
 from troupe.layout import EFFECTIVE_PARAMS, INITIAL, SOURCE
@@ -21,7 +21,7 @@ def inputs(params: Params) -> None:
     source = describe(params.data.source, partial(follow, "inputs"))
     if source.copies:
         print(f"data.source: left out {source.copies:,} documents ({source.copied_bytes:,} bytes) that repeat others")
-    check_size(source.bytes, params.data.block_bytes)
+    check_bytes(source.bytes, params)
     initial = _initial_weights(params, source.sha256)
     dump_params(params, EFFECTIVE_PARAMS)
     write_json(SOURCE, asdict(source))

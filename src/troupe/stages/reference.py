@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 
 from troupe.compute import autocast
-from troupe.data.batches import Batches, load_ids, open_ids
+from troupe.data.batches import Batches
+from troupe.data.ids import load_ids, open_ids
 from troupe.files import read_json
 from troupe.layout import TOKENS
 from troupe.models.config import GPTConfig
