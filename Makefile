@@ -21,7 +21,7 @@ export SET PROFILE NANOGPT
 STUDY ?=
 export TROUPE_UID ?= $(shell id -u)
 export TROUPE_GID ?= $(shell id -g)
-BENCHMARKS ?= tokenisation generation training shakespeare switchhead
+BENCHMARKS ?= tokenisation text_size generation training shakespeare switchhead
 PORT   ?= 5001
 COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from troupe.compute import set_up
-from troupe.data.batches import Batches, Ids
+from troupe.data.batches import Batches
+from troupe.data.ids import Ids
 from troupe.data.source import TINY_SHAKESPEARE, read_text
 from troupe.errors import TroupeError
 from troupe.layout import PARAMS

@@ -30,9 +30,9 @@ def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*DVC, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
-def status() -> dict[str, Any]:
+def status(stages: Iterable[str]) -> dict[str, Any]:
     """What has changed, by stage, as `dvc status --json` says it. Raises TroupeError with DVC's reason if it fails."""
-    result = dvc("status", "--json")
+    result = dvc("status", "--json", *stages)
     if result.returncode:
         raise TroupeError(f"dvc status: {last_line(result.stderr)}")
     return dict(json.loads(result.stdout))
@@ -55,7 +55,7 @@ def drop_damaged() -> list[Path]:
 def commit_lost(changes: Mapping[str, Any]) -> list[str]:
     """Write outputs that the cache has lost into it again, from the workspace; return the stages this was done for.
 
-    `changes` is of `status()`. DVC refuses a stage, which then has to run, unless the digests of all that it reads and
+    `changes` is what `status` returned. DVC refuses a stage, which then has to run, unless the digests of all that it reads and
     writes are those in dvc.lock. Raises TroupeError where the cache cannot be written.
     """
     lost = [stage for stage, changed in changes.items() if _only_lost(changed)]

@@ -1,20 +1,16 @@
 """DVC's commands as the pipeline uses them: what has changed, run one stage, version a user's text."""
 
-import os
 import re
-import subprocess
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from shutil import which
 
 from pipelines import cache
 from pipelines.cache import DVC, dvc, last_line
 from pipelines.graph import stage_names
 from pipelines.supervisor import supervise
+from pipelines.versioning import version_source
 from pipelines.workspace import Outcome, Run
 from troupe.errors import TroupeError
-from troupe.files import read_json
-from troupe.layout import SOURCE
 from troupe.tracking import records
 
 DVC_LOCAL_CONFIG = Path(".dvc/config.local")
@@ -45,13 +41,13 @@ def changed_stages(run: Run) -> list[str]:
     """
     if not Path(".git").exists() and not DVC_LOCAL_CONFIG.exists():
         dvc("config", "--local", "core.no_scm", "true")  # a copy of the sources without git
-    run_stage(INPUTS, run, on_line=lambda _: None)  # what it has to say is its error, which is raised
+    run_stage(INPUTS, run, on_line=_show_remark)
     run.note_params()
     cache.drop_damaged()
-    status = cache.status()
+    status = cache.status(stage_names())  # not of notes: that looks at every file of the user's
     if again := cache.commit_lost(status):
         status = {stage: changed for stage, changed in status.items() if stage not in again}
-    _version_source(status.keys())
+    version_source(_add)
     stages = [stage for stage in stage_names() if stage != INPUTS]
     first = min((stages.index(stage) for stage in stages if stage in status), default=len(stages))
     for stage in stages[:first]:
@@ -81,26 +77,15 @@ def run_stage(stage: str, run: Run, on_line: Callable[[str], None]) -> Outcome:
     return outcome
 
 
-def _version_source(changed: Collection[str]) -> None:
-    """Have DVC keep the user's own text, where it lies inside the workspace and git does not keep it already."""
-    named = read_json(SOURCE)["files"] if SOURCE.exists() else []
-    files = {Path(os.path.relpath(name)) for name in named}  # as git and dvc name them
-    inside = {path for path in files if path.resolve().is_relative_to(Path.cwd())}
-    new = [path for path in inside - _kept_by_git(inside) if not _kept_by_dvc(path, changed)]
-    if new and (result := dvc("add", *map(str, sorted(new)))).returncode:
+def _show_remark(line: str) -> None:
+    """Show progress and remarks of `inputs`; its errors are raised."""
+    if not line.startswith(("Running stage", f"{INPUTS}: ")):
+        print(line, flush=True)
+
+
+def _add(paths: list[str]) -> None:
+    if (result := dvc("add", *paths)).returncode:
         raise TroupeError(f"data.source: {cache.disk_fault_in(result.stderr.splitlines()) or last_line(result.stderr)}")
-
-
-def _kept_by_dvc(path: Path, changed: Collection[str]) -> bool:
-    note = path.with_name(path.name + ".dvc")
-    return note.exists() and note.as_posix() not in changed
-
-
-def _kept_by_git(paths: Collection[Path]) -> set[Path]:
-    if not paths or not which("git"):
-        return set()
-    command = ["git", "ls-files", "-z", "--", *map(str, paths)]
-    return {Path(name) for name in subprocess.run(command, capture_output=True, text=True).stdout.split("\0") if name}
 
 
 def _outcome(stage: str, lines: Sequence[str]) -> Outcome:

@@ -23,6 +23,14 @@ SHAKESPEARE = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
+def test_cost_against_size_writes_a_page(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.text_size", "--quick", "--out", str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0, ended.stderr
+    assert "\n| 0.1 | " in (tmp_path / "text_size.md").read_text()
+
+
 @SHAKESPEARE
 @pytest.mark.slow
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cache
 
 from troupe.compute import set_up
+from troupe.data.room import check_tokens
 from troupe.files import read_json, write_json
 from troupe.layout import TOKENS, model_dir
 from troupe.models.bundle import Bundle, load_bundle, save_bundle
@@ -35,6 +36,7 @@ Judges = Callable[[], ValidationJudges]  # made when they are first asked for
 
 def adversarial(params: Params) -> None:
     """Refine the expert model as the parameters say; write what judges of validation text find best."""
+    check_tokens(params, TOKENS)
     began, device = time.monotonic(), set_up(params.run)
     expert, dense = (load_bundle(model_dir(stage), device) for stage in ("moe", "pretrain"))
     how, _ = eager(params.run, dense.model, params.adversarial.reference_batch_size)

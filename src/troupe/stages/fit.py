@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from troupe.compute import compiler_faults_told
-from troupe.data.batches import Batches, load_ids, open_ids
+from troupe.data.batches import Batches
+from troupe.data.ids import load_ids, open_ids
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import Diverged
 from troupe.files import read_json, write_json

@@ -11,7 +11,7 @@ from troupe.adversarial.reinforce import Reinforce
 from troupe.adversarial.resampling import distil_step
 from troupe.adversarial.selection import Bounds
 from troupe.compute import Arithmetic
-from troupe.data.batches import load_ids, open_ids
+from troupe.data.ids import load_ids, open_ids
 from troupe.files import read_json
 from troupe.layout import CORPUS, TOKENS, model_dir
 from troupe.models.bundle import CONFIG, WEIGHTS, Bundle

@@ -15,7 +15,9 @@ from torch import Tensor
 from troupe.compute import set_up
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.conversion.distillation import distil
-from troupe.data.batches import Batches, load_ids, open_ids
+from troupe.data.batches import Batches
+from troupe.data.ids import load_ids, open_ids
+from troupe.data.room import check_tokens
 from troupe.errors import ParamsError
 from troupe.files import read_json, write_json
 from troupe.layout import TOKENS, USAGE, model_dir
@@ -45,6 +47,7 @@ def moe(params: Params) -> None:
     Raises as `fit` does; ParamsError for `moe.compute: grouped` where it cannot be; and Diverged and Interrupted of the
     distillation, which begins anew at the next start.
     """
+    check_tokens(params, TOKENS)
     device, folder, parent = set_up(params.run), model_dir("moe"), model_dir("pretrain")
     dense = load_bundle(parent, device).model
     choice = _choose(params, dense)

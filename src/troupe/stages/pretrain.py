@@ -6,6 +6,7 @@ It starts from random weights, or from those that `pretrain.init_from` names and
 from typing import Any
 
 from troupe.compute import set_up
+from troupe.data.room import check_tokens
 from troupe.errors import ArtifactError
 from troupe.files import read_json
 from troupe.layout import INITIAL, TOKENS, model_dir
@@ -23,6 +24,7 @@ from troupe.training.probe import choose
 
 def pretrain(params: Params) -> None:
     """Train a GPT-2 on the training split."""
+    check_tokens(params, TOKENS)
     device, scratch = set_up(params.run), params.pretrain.init_from == SCRATCH
     model, origin = (random_gpt2(params), {}) if scratch else given_gpt2(params)
     sections = {"run": params.run, "model": params.model, "pretrain": params.pretrain}

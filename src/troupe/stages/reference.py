@@ -12,7 +12,8 @@ from functools import partial
 import safetensors.torch
 import torch
 
-from troupe.data.batches import Batches, load_ids, open_ids
+from troupe.data.batches import Batches
+from troupe.data.ids import load_ids, open_ids
 from troupe.files import read_json
 from troupe.layout import TOKENS
 from troupe.models.config import GPTConfig

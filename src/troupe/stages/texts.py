@@ -14,8 +14,9 @@ from torch import Tensor
 
 from troupe import decoding
 from troupe.compute import threads_of, torch_threads
-from troupe.data.batches import Batches, open_ids
+from troupe.data.batches import Batches
 from troupe.data.corpus import Split
+from troupe.data.ids import open_ids
 from troupe.errors import CorpusError
 from troupe.evaluation.workers import workers
 from troupe.layout import TOKENS
