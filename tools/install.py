@@ -39,16 +39,27 @@ LAST_LINES = 20
 def main(log: Path, index: str = "") -> int:
     """Install, check, and return an exit status; 0 when everything that the project requires is there."""
     log.write_text("", encoding="utf-8")
-    extra, options = (["--extra-index-url", index] if index else []), pip_options()
-    uv = [*UV_PIP, "install", "--python", sys.executable, *uv_arguments(options)]
-    done = phase("fetching uv", [*PIP, "install", UV_RELEASE], log)
-    done = done and phase("installing with uv", [*uv, *extra, *PROJECT], log, uv_environment(options))
-    done = done or phase("installing with pip, some minutes", [*PIP, "install", *extra, *PROJECT], log)
-    if done and phase("checking", [*PIP, "check"], log):
+    if (with_uv(log, index) or with_pip(log, index)) and phase("checking", [*PIP, "check"], log):
         return 0
     print(f"The set-up has failed. The end of {log}:", file=sys.stderr)
     print("\n".join(f"  {line}" for line in last_lines(log)), file=sys.stderr)
     return 1
+
+
+def with_uv(log: Path, index: str) -> bool:
+    """Whether uv could be had and has installed the project."""
+    options = pip_options()
+    arguments = [*uv_arguments(options), *(["--index", index] if index else []), *PROJECT]
+    install = [*UV_PIP, "install", "--python", sys.executable, *arguments]
+    return phase("fetching uv", [*PIP, "install", UV_RELEASE], log) and phase(
+        "installing with uv", install, log, uv_environment(options)
+    )
+
+
+def with_pip(log: Path, index: str) -> bool:
+    """Whether pip has installed the project."""
+    arguments = [*(["--extra-index-url", index] if index else []), *PROJECT]
+    return phase("installing with pip, some minutes", [*PIP, "install", *arguments], log)
 
 
 def phase(name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> bool:

@@ -41,7 +41,7 @@ def test_uv_installs_and_pip_checks(folder: Path, capsys: pytest.CaptureFixture[
     log = folder / "setup.log"
     assert install.main(log, "https://index.example/cpu") == 0
     assert commands(log) == ["pip install", "uv install", "pip check"]
-    assert "--extra-index-url https://index.example/cpu --constraint constraints.txt" in log.read_text()
+    assert "--index https://index.example/cpu --constraint constraints.txt" in log.read_text()
     told = capsys.readouterr()
     assert "installing with uv: done" in told.out
     assert NOISE not in told.out + told.err
