@@ -8,12 +8,12 @@ visible character ends the piece: what stands after the cut changes no match bef
 anywhere.
 """
 
-import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from troupe.cores import usable_cores
 from troupe.data.batches import Ids
 from troupe.data.tokenizer import Tokenizer
 
@@ -45,7 +45,7 @@ def cut_pieces(texts: Iterable[str], n: int = PIECE) -> Iterator[str]:
 
 def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str], threads: int | None = None) -> Iterator[Ids]:
     """The ids of every piece, in order; `threads` pieces (all cores by default) are encoded at a time."""
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or usable_cores()
     pending: deque[Future[Ids]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for piece in pieces:

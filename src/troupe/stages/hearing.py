@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from troupe.compute import torch_threads
+from troupe.compute import threads_of, torch_threads
 from troupe.data.batches import load_ids
 from troupe.data.corpus import split_beginning
 from troupe.data.tokenizer import Tokenizer
@@ -101,4 +101,4 @@ def validation_judges(tokenizer: Tokenizer, params: Params) -> ValidationJudges:
     known = families(split_beginning(CORPUS, "train", KNOWN_BYTES))
     seed = derive_seed(params.run.seed, "adversarial", "judges")
     few = {name: known[name] for name in QUICK}
-    return ValidationJudges(places.take(spread.astype(int)), few, seed, params.run.threads)
+    return ValidationJudges(places.take(spread.astype(int)), few, seed, threads_of(params.run))

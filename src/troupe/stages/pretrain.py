@@ -18,6 +18,7 @@ from troupe.seeding import generator
 from troupe.stages.common import stage_main
 from troupe.stages.fit import finished, fit
 from troupe.training.launch import side_by_side
+from troupe.training.probe import choose
 
 
 def pretrain(params: Params) -> None:
@@ -26,7 +27,8 @@ def pretrain(params: Params) -> None:
     model, origin = (random_gpt2(params), {}) if scratch else given_gpt2(params)
     sections = {"run": params.run, "model": params.model, "pretrain": params.pretrain}
     folder = model_dir("pretrain")
-    fit("pretrain", model.to(device), params.pretrain, params.run, folder, sections, [INITIAL], origin=origin)
+    choice = choose(params.run, model.to(device), params.pretrain)
+    fit("pretrain", model, params.pretrain, params.run, choice, folder, sections, [INITIAL], origin=origin)
     finished("pretrain")
 
 
