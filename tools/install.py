@@ -120,4 +120,7 @@ def last_lines(log: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:3]))
+    try:
+        sys.exit(main(Path(sys.argv[1]), *sys.argv[2:3]))
+    except KeyboardInterrupt:
+        sys.exit(130)
