@@ -23,13 +23,17 @@ export SET PROFILE NANOGPT
 STUDY ?=
 export TROUPE_UID ?= $(shell id -u)
 export TROUPE_GID ?= $(shell id -g)
+# Tests start dozens of interpreters: whatever the environment says, each compiles no more than what has changed.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+NUMERIC := $(PYTEST) -m 'not slow' $(addprefix tests/,models training conversion \
+    adversarial evaluation oracle inspection stages/test_pretrain.py stages/test_moe.py stages/test_evaluate.py)
 BENCHMARKS ?= tokenisation text_size generation training shakespeare switchhead
 PORT   ?= 5001
 COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline bench study-moe study-gan study-adversarial study-oracle test check ui promote rollback serve up down image clean
+.PHONY: help setup pipeline bench study-moe study-gan study-adversarial study-oracle test numerics check ui promote rollback serve up down image clean
 
 help: ## list the targets
 	@echo "troupe: text in, a judged, registered and promoted small language model out"
@@ -78,7 +82,11 @@ study-oracle: $(STAMP) ## SeqGAN's oracle experiment over temperature: within 8 
 	@$(BIN)/python -m studies.oracle $(STUDY)
 
 test: check ## lint, types, import contract and every test, a whole small pipeline among them
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	@$(PYTEST)
+
+numerics: $(STAMP) ## the fast numeric tests as other machines compute: AVX2 alone; two threads, float32
+	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(NUMERIC)
+	@TROUPE_TEST_THREADS=2 TROUPE_TEST_PRECISION=float32 $(NUMERIC)
 
 check: $(STAMP) ## lint, format, types, import contract
 	@$(BIN)/ruff check --quiet .

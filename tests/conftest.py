@@ -1,6 +1,11 @@
-"""For every test: one thread; many torch threads on a busy machine are slower by orders of magnitude."""
+"""For every test: one thread, for many on a busy machine are slower by orders of magnitude.
+
+Two environment variables have the same tests compute in other numerics: TROUPE_TEST_THREADS is how many threads torch
+has, in tests and in the processes that they start; TROUPE_TEST_PRECISION is `run.precision` of the small runs.
+"""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
@@ -17,7 +22,9 @@ from troupe.stages.corpus import corpus
 from troupe.stages.inputs import inputs
 from troupe.stages.tokens import tokens
 
-os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start; _one_thread is for this one
+THREADS = int(os.environ.get("TROUPE_TEST_THREADS", "1"))
+PRECISION = os.environ.get("TROUPE_TEST_PRECISION", "auto")
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for the processes that tests start; _threads is for this one
 os.environ.setdefault("TROUPE_CACHE", tempfile.mkdtemp(prefix="troupe-tests-"))  # for probes; workers inherit it
 environment.prepare()  # before any test imports mlflow, which decides on telemetry then
 
@@ -27,28 +34,43 @@ settings.register_profile("troupe", deadline=None, max_examples=50, derandomize=
 settings.load_profile("troupe")
 
 
-LONGEST = ("smoke", "pipelines", "faults", "registry", "stages")  # folders; files run side by side, these first
+# Parts of paths: files run side by side, these first. What waits for another file's pipeline comes after it.
+LONGEST = (
+    "smoke/test_pipeline",
+    "smoke/test_servers",
+    "pipelines/",
+    "faults/",
+    "registry/",
+    "smoke/",
+    "studies/",
+    "stages/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def rank(item: pytest.Item) -> int:
-        folder = item.path.parent.name
-        return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
+        place = item.path.as_posix()
+        return next((number for number, part in enumerate(LONGEST) if f"/tests/{part}" in place), len(LONGEST))
 
     items.sort(key=rank)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than processors: tests of servers, kills and locks spend their time waiting."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _threads() -> Iterator[None]:
     """Also undoes what a stage that ran in this process has set: hypothesis wants denormal numbers."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     yield
     torch.set_flush_denormal(False)
     torch.use_deterministic_algorithms(False)
 
 
 TINY = (
-    "run.threads=1 data.source=text.txt data.block_bytes=256 tokens.vocab_size=300 "
+    f"run.threads={THREADS} run.precision={PRECISION} data.source=text.txt data.block_bytes=256 tokens.vocab_size=300 "
     "model.block_size=16 model.n_layer=2 model.n_head=2 model.n_embd=16 "
     "pretrain.steps=40 pretrain.batch_size=4 pretrain.eval_interval=8 pretrain.checkpoint_interval=4 "
     "moe.steps=12 moe.batch_size=4 moe.eval_interval=4 moe.checkpoint_interval=4 "
@@ -63,14 +85,25 @@ GPT2 = " ".join(
 )
 
 
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """A workspace as the current folder, with corpus and tokens of a small text; its parameters, tiny."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
+    """A folder with corpus and tokens of a small text, to be copied, and its parameters, tiny."""
+    folder = tmp_path_factory.mktemp("prepared")
     words = ["to", "be", "or", "not", "that", "is", "the", "question"]
     picks = torch.randint(len(words), (4000,), generator=torch.Generator().manual_seed(0)).tolist()
-    Path("text.txt").write_text(" ".join(words[pick] for pick in picks))
     params = load_params(ROOT / "params.yaml", TINY.split())
-    for stage in (inputs, corpus, tokens):
-        stage(params)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("text.txt").write_text(" ".join(words[pick] for pick in picks))
+        for stage in (inputs, corpus, tokens):
+            stage(params)
+    return folder, params
+
+
+@pytest.fixture
+def workspace(prepared: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """A workspace as the current folder, with corpus and tokens of a small text; its parameters, tiny."""
+    folder, params = prepared
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return params

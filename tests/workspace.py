@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import PRECISION, THREADS
 from troupe.layout import MODEL_STAGES as MODELS
 from troupe.models.bundle import found_identity
 
@@ -13,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 CLONED = ("params.yaml", "profiles", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore", "pipelines", "src")
 
 TINY = (
-    "run.threads=1 tokens.vocab_size=300 model.block_size=32 model.n_layer=2 model.n_head=2 model.n_embd=32 "
+    f"run.threads={THREADS} run.precision={PRECISION} tokens.vocab_size=300 "
+    "model.block_size=32 model.n_layer=2 model.n_head=2 model.n_embd=32 "
     "pretrain.steps=30 pretrain.batch_size=8 pretrain.warmup_steps=2 pretrain.eval_interval=15 "
     "pretrain.checkpoint_interval=10 moe.steps=6 moe.batch_size=8 moe.warmup_steps=1 moe.eval_interval=3 "
     "adversarial.sequence_length=12 adversarial.prompt_length=8 adversarial.candidates=2 "
@@ -42,12 +44,12 @@ def clone(folder: Path) -> Path:
 
 
 def run(folder: Path, *command: str, seconds: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `python COMMAND...` in a workspace with one thread and no tracking server of the outer world."""
+    """Run `python COMMAND...` in a workspace with the tests' threads and no tracking server of the outer world."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "TROUPE_"))}
     return subprocess.run(
         [sys.executable, *command],
         cwd=folder,
-        env={**inherited, "OMP_NUM_THREADS": "1", **environment},
+        env={**inherited, "OMP_NUM_THREADS": str(THREADS), **environment},
         capture_output=True,
         text=True,
         timeout=seconds,

@@ -1,12 +1,8 @@
 """kill -9 at any moment, the same command again: the weights are those of a run that nothing disturbed, to the byte."""
 
 import math
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,7 @@ import torch
 from tests.forked import forked
 from troupe.errors import Diverged
 from troupe.files import read_json
-from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir
+from troupe.layout import CHECKPOINTS, model_dir
 from troupe.models.bundle import load_bundle
 from troupe.models.gpt2 import GPT
 from troupe.params import Params
@@ -28,7 +24,6 @@ from troupe.stages.pretrain import pretrain
 
 FOLDER = model_dir("pretrain")
 LOG = FOLDER / "metrics.jsonl"
-COMMAND = [sys.executable, "-m", "troupe.stages.pretrain", "--params", str(EFFECTIVE_PARAMS)]
 
 
 @pytest.fixture
@@ -41,12 +36,13 @@ def undisturbed(workspace: Params) -> str:
     return sha256
 
 
-def kill_after(steps: int) -> None:
+def kill_after(steps: int, params: Params) -> None:
     """Start the stage, and kill it without warning once its log shows `steps` steps."""
-    with subprocess.Popen(COMMAND, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and len(read_metrics(LOG)) < steps:
-            time.sleep(0.001)
-        os.kill(process.pid, signal.SIGKILL)
+    process = forked(lambda: pretrain(params), Path("says"))
+    while process.is_alive() and len(read_metrics(LOG)) < steps:
+        time.sleep(0.001)
+    process.kill()
+    process.join()
     assert not (FOLDER / "summary.json").exists(), "killed too late to show anything"
 
 
@@ -56,9 +52,9 @@ def test_killed_damaged_and_killed_again_it_ends_with_the_same_bytes(
 ) -> None:
     rng = random.Random(time.time())
     first, second = rng.randrange(9, 20), rng.randrange(20, 36)
-    kill_after(first)
+    kill_after(first, workspace)
     shutil.rmtree(FOLDER)  # as DVC does with a stage's outputs before it runs the stage again
-    kill_after(second)
+    kill_after(second, workspace)
     newest = max(CHECKPOINTS.rglob("*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:1000])
     pretrain(workspace)

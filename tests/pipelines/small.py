@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.conftest import THREADS
+
 ROOT = Path(__file__).parents[2]
 PYTHON = sys.executable
 # `inputs` refuses one override; `first` and `second` copy; what else `second` does is up to the test (work.sh).
@@ -47,9 +49,9 @@ def make(folder: Path, work: str = WORK) -> Path:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """One thread, no server of the outer world, and this repository's code wherever the workspace is."""
+    """The tests' threads, no server of the outer world, and this repository's code wherever the workspace is."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "TROUPE_"))}
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(THREADS), **more}
 
 
 def pipeline(folder: Path, overrides: str = "", **more: str) -> subprocess.CompletedProcess[str]:

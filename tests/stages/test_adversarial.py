@@ -5,16 +5,17 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.forked import forked
 from tests.stages.conftest import changed, never
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError
@@ -28,13 +29,13 @@ from troupe.params import Params, dump_params
 from troupe.stages import adversarial as stage
 from troupe.stages import critic, following
 from troupe.stages.adversarial import adversarial
+from troupe.stages.common import stage_main
 from troupe.stages.hearing import Hearing, ValidationJudges, validation_judges
 from troupe.stages.log import read_metrics
 from troupe.stages.reference import digest, small, small_reference
 
 FOLDER = model_dir("adversarial")
 LOG = FOLDER / "metrics.jsonl"
-COMMAND = [sys.executable, "-m", "troupe.stages.adversarial", "--params", str(EFFECTIVE_PARAMS)]
 
 
 def same(one: GPT, other: GPT) -> bool:
@@ -247,11 +248,11 @@ def test_killed_without_warning_it_ends_with_the_same_bytes(experts: Params) -> 
     undisturbed, logged = load_bundle(FOLDER).sha256, curves()
     shutil.rmtree(FOLDER)
     shutil.rmtree(CHECKPOINTS)
-    dump_params(experts, EFFECTIVE_PARAMS)
-    with subprocess.Popen(COMMAND, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and len(read_metrics(LOG)) < 6:
-            time.sleep(0.001)
-        os.kill(process.pid, signal.SIGKILL)
+    process = forked(lambda: adversarial(experts), Path("says"))
+    while process.is_alive() and len(read_metrics(LOG)) < 6:
+        time.sleep(0.001)
+    process.kill()
+    process.join()
     assert not (FOLDER / "summary.json").exists(), "killed too late to show anything"
     shutil.rmtree(FOLDER)  # as DVC does with a stage's outputs before it runs the stage again
     adversarial(experts)
@@ -262,15 +263,19 @@ def test_killed_without_warning_it_ends_with_the_same_bytes(experts: Params) -> 
 
 
 @pytest.mark.slow
-def test_stopped_while_its_discriminator_learns_it_says_so_at_once(experts: Params) -> None:
+def test_stopped_while_its_discriminator_learns_it_says_so_at_once(
+    experts: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the game it stops between two steps (tests/adversarial/test_loop.py)."""
     dump_params(changed(experts, critic_texts=4000), EFFECTIVE_PARAMS)
-    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        next(text for text in process.stdout if "discriminator, critic texts" in text)
-        process.send_signal(signal.SIGTERM)
-        said = process.stderr.read()
-        assert process.wait(10) == 128 + signal.SIGTERM
-    assert said == "adversarial: stopped by SIGTERM while the discriminator learned; the same command begins it again\n"
+    monkeypatch.setattr(sys, "argv", ["adversarial", "--params", str(EFFECTIVE_PARAMS)])
+    says = Path("says.txt")
+    process = forked(lambda: stage_main("adversarial", adversarial), says)
+    while process.is_alive() and not (says.exists() and "discriminator, critic texts" in says.read_text()):
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 128 + signal.SIGTERM
+    said = says.read_text().splitlines()[-1]
+    assert said == "adversarial: stopped by SIGTERM while the discriminator learned; the same command begins it again"
     assert not (FOLDER / "summary.json").exists()

@@ -36,9 +36,21 @@ GIVEN_UP = re.compile(
 SWITCH = {"switch/bpb_before", "switch/bpb_after"}
 
 
+@pytest.fixture(scope="module")
+def trained(prepared: tuple[Path, Params], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stage before leaves behind, to be copied."""
+    folder, params = prepared
+    there = tmp_path_factory.mktemp("trained")
+    shutil.copytree(folder, there, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(there)
+        pretrain(params)
+    return there
+
+
 @pytest.fixture
-def pretrained(workspace: Params) -> Params:
-    pretrain(workspace)
+def pretrained(workspace: Params, trained: Path) -> Params:
+    shutil.copytree(trained, Path(), dirs_exist_ok=True)
     return workspace
 
 

@@ -1,6 +1,7 @@
 """That stacks of matrices change Muon's speed and nothing else."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -10,6 +11,10 @@ from torch.optim import Muon, Optimizer
 from troupe.training.muon import StackedMuon, orthogonalise
 
 TORCHS = (3.4445, -4.775, 2.0315), 5, 1e-7
+# Of 5 iterations each makes three products and rounds them to bfloat16: evenly distributed errors of up to 2^-8 of a
+# number, whose root mean square is 2^-8 / sqrt(3), in both of two results. Newton-Schulz does not make them larger: a
+# small singular value and its error grow alike, and near 1 its slope is below 1. Twice that is what chance leaves out.
+APART = 2 * math.sqrt(2 * 15 / 3) * 2**-8
 SHAPES = [(24, 8), (8, 8), (24, 8), (8, 40), (8, 8), (8, 40), (24, 8)]  # tall, square and wide, out of order
 
 
@@ -33,7 +38,7 @@ def test_it_takes_the_steps_that_torchs_takes(nesterov: bool) -> None:
         optimizer = kind(parameters, lr=0.02, weight_decay=0.1, nesterov=nesterov)
         take_steps(optimizer, parameters, 5, torch.Generator().manual_seed(1))
     for mine, its, before in zip(ours, theirs, began, strict=True):
-        assert (mine - its).norm() < 0.01 * (its - before).norm()  # bfloat16 rounds in another order
+        assert (mine - its).norm() < APART * (its - before).norm()
 
 
 def test_it_goes_on_from_torchs_state() -> None:
@@ -47,7 +52,7 @@ def test_it_goes_on_from_torchs_state() -> None:
         take_steps(optimizer, parameters, 1, torch.Generator().manual_seed(2))
     for mine, its in zip(ours, theirs, strict=True):
         torch.testing.assert_close(after.state[mine], before.state[its])
-        torch.testing.assert_close(mine, its, atol=1e-3, rtol=0)  # a step is 0.02 per singular value
+        assert (mine - its).norm() < APART * 0.02 * math.sqrt(3 * min(its.shape))  # 3: how tall the tallest are
 
 
 def test_a_matrix_without_a_gradient_stays_as_it_is() -> None:
@@ -67,7 +72,7 @@ def test_directions_stay_and_their_lengths_become_equal(shape: tuple[int, ...]) 
     lengths: Tensor = torch.einsum("nrk,nrc,nkc->nk", u, done_NRC, vh)
     assert lengths.min() > 0.5  # Jordan's coefficients bring a singular value to 0.7 to 1.2, and do not converge
     assert lengths.max() < 1.4
-    torch.testing.assert_close(u * lengths.unsqueeze(1) @ vh, done_NRC, atol=0.05, rtol=0)
+    assert (u * lengths.unsqueeze(1) @ vh - done_NRC).norm() < APART * done_NRC.norm()
 
 
 def test_zeros_stay_zeros() -> None:

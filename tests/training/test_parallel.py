@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from tests.forked import forked
+from tests.numerics import spread
 from troupe.conversion.attention import convert
 from troupe.data.batches import Batches
 from troupe.errors import Interrupted, ParamsError
@@ -102,7 +103,7 @@ def test_alone_a_team_changes_nothing(model: GPT) -> None:
 
 def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path: Path, model: GPT, batches: Batches) -> None:
     """The mean over a batch is the mean of the means over equal shares, and differentiation is linear."""
-    model.eval()  # no dropout
+    model.double().eval()  # no rounding to speak of, no dropout
     x_BT, y_BT = batches.batches(0)
 
     def gradients(team: Team) -> dict[str, torch.Tensor]:
@@ -115,7 +116,7 @@ def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path: Path, model: 
     assert whole.keys() == first.keys()
     for name in whole:
         assert first[name].equal(second[name])
-        torch.testing.assert_close(first[name], whole[name], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(first[name], whole[name], atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -124,11 +125,11 @@ def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path: Path, model: 
 def test_two_processes_lose_what_one_loses(
     tmp_path: Path, model: GPT, batches: Batches, train_params: Any, optimizer: str, rate: float, experts: bool
 ) -> None:
-    """50 steps, the same global batches, no dropout: losses within 1e-4; and both processes hold the same weights.
+    """50 steps, the same global batches, no dropout: the losses of one process, but for the order of summation.
 
     Sums in another order differ in the last digit, and training carries that on as it would any other small change:
-    AdamW to some 1e-6 here. Muon orthogonalises in bfloat16, which rounds a last digit up to a hundredth: 3e-5 at this
-    rate, and at four times this rate 1e-1, as for one process whose first weights were changed by one part in 1e7.
+    AdamW to some 1e-6 here. Muon orthogonalises in bfloat16, which rounds a last digit up to a hundredth: some 1e-4 at
+    this rate, and at four times this rate 1e-1. So the tolerance is what other orders of the same sequences come to.
     """
     still = GPT(replace(model.config, dropout=0.0))
     still.load_state_dict(model.state_dict())
@@ -138,10 +139,11 @@ def test_two_processes_lose_what_one_loses(
         steps=50, eval_interval=50, optimizer=optimizer, learning_rate=rate, adamw_learning_rate=rate / 5
     )
     both = together(tmp_path, lambda team, say: say(run(still, batches, params, team)))
-    alone = run(copy.deepcopy(still), batches, params)
     assert len(both[0]["losses"]) == 50
     assert len(both[1]["losses"]) == 0, "only rank 0 logs"
-    torch.testing.assert_close(both[0]["losses"], alone["losses"], atol=1e-4, rtol=0)
+    alone_N, tolerance_N = spread(lambda batches: run(copy.deepcopy(still), batches, params)["losses"], batches)
+    assert ((both[0]["losses"] - alone_N).abs() <= tolerance_N).all()
+    assert tolerance_N.max() < 0.01, "so that halves which were not averaged would show"
 
 
 def test_resumed_together_they_end_with_the_same_bytes(

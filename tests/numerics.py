@@ -1,0 +1,50 @@
+"""Tolerances from arithmetic: from the number format, or from how far apart equal computations lie on this machine.
+
+Another processor, library or number of threads adds the same numbers in another order, and rounds differently.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from troupe.data.batches import Batches
+from troupe.seeding import generator
+
+ORDERS = 4
+# What one more order may be off by, in units of the worst of ORDERS: training multiplies a difference, so its logarithm
+# is what spreads evenly, and e^2 is some two standard deviations of it.
+BEYOND = 8
+
+
+def roundings(n: float, size: float = 1.0, dtype: torch.dtype = torch.float32) -> float:
+    """How far apart two results of `size` may lie that were each rounded to `dtype` n times, by half an eps at most."""
+    return n * torch.finfo(dtype).eps * size
+
+
+class Reordered(Batches):
+    """The batches of another, the sequences of each in another order: what is a mean over them is the same mean."""
+
+    def __init__(self, batches: Batches, order: int) -> None:
+        super().__init__(batches.ids, batches.block_size, batches.batch_size, batches.seed)
+        self.order = order
+
+    def batches(self, step: int) -> tuple[Tensor, Tensor]:
+        x_BT, y_BT = super().batches(step)
+        order_B = torch.randperm(len(x_BT), generator=generator(self.order, "order", step))
+        return x_BT[order_B], y_BT[order_B]
+
+
+def tolerance(apart_N: Tensor, figures_N: Tensor) -> Tensor:
+    """How far another equal computation may be off at each step of a training, where some are off by apart_N.
+
+    A difference grows from step to step, so the tolerance never falls; it is some roundings of the figure at least.
+    """
+    return BEYOND * (apart_N.cummax(0).values + roundings(1, dtype=figures_N.dtype) * figures_N.abs())
+
+
+def spread(figures: Callable[[Batches], Tensor], batches: Batches) -> tuple[Tensor, Tensor]:
+    """Figures of a training, means over batches, one a step, and the tolerance for each that orders of them give."""
+    expected_N = figures(batches)
+    found_N = [(figures(Reordered(batches, order)) - expected_N).abs() for order in range(ORDERS)]
+    return expected_N, tolerance(torch.stack(found_N).amax(0), expected_N)
