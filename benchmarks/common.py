@@ -15,6 +15,7 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ import psutil
 import torch
 
 from troupe.environment import DEFAULTS
+from troupe.errors import TroupeError
 from troupe.evaluation.provenance import git_commit
 
 RESULTS = Path("benchmarks/results")
@@ -67,6 +69,19 @@ def start(
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(args.threads))
     torch.set_num_threads(args.threads)
     return args
+
+
+@contextmanager
+def faults_in_one_line() -> Iterator[None]:
+    """What a benchmark or a study runs in: a TroupeError is printed without a traceback and ends it with its exit
+    status, Ctrl-C ends it quietly."""
+    try:
+        yield
+    except TroupeError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def nanogpt() -> Path | None:
