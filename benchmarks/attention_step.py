@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from benchmarks.common import faults_in_one_line
 from troupe.compute import compile_passes
 from troupe.inspection.attention import Attention
 from troupe.models.config import GPTConfig
@@ -158,4 +159,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with faults_in_one_line():
+        main()

@@ -15,6 +15,7 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ import torch
 
 from troupe import stopping
 from troupe.environment import DEFAULTS
+from troupe.errors import TroupeError
 from troupe.evaluation.provenance import git_commit
 
 RESULTS = Path("benchmarks/results")
@@ -69,6 +71,22 @@ def start(
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(args.threads))
     torch.set_num_threads(args.threads)
     return args
+
+
+@contextmanager
+def faults_in_one_line() -> Iterator[None]:
+    """What a benchmark or a study runs in: a TroupeError is printed without a traceback and ends it with its exit
+    status, Ctrl-C ends it with one line."""
+    name = Path(sys.argv[0]).stem
+    stopping.as_usual(name)
+    try:
+        yield
+    except TroupeError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print(stopping.line(name, signal.SIGINT), file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def nanogpt() -> Path | None:

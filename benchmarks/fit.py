@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.common import faults_in_one_line
 from troupe.compute import set_up
 from troupe.data.batches import Batches
 from troupe.data.ids import Ids
 from troupe.data.source import TINY_SHAKESPEARE, read_text
-from troupe.errors import TroupeError
 from troupe.layout import PARAMS
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
@@ -123,11 +123,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="?", default="", help='e.g. "run.seed=1 run.threads=4"')
     parser.add_argument("--validate", type=int, metavar="TOKENS", help="of the validation split (default: all)")
     args = parser.parse_args()
-    try:
-        print(json.dumps(asdict(fit(args.config, split_overrides(args.overrides), args.validate))))
-    except TroupeError as error:
-        raise SystemExit(f"{args.config}: {error}") from None
+    print(json.dumps(asdict(fit(args.config, split_overrides(args.overrides), args.validate))))
 
 
 if __name__ == "__main__":
-    main()
+    with faults_in_one_line():
+        main()

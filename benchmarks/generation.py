@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.common import finish, interleaved, nanogpt, start, table
+from benchmarks.common import faults_in_one_line, finish, interleaved, nanogpt, start, table
 from troupe.data.tokenizer import CharTokenizer
 from troupe.decoding import Decoding, generate
 from troupe.models.bundle import save_bundle
@@ -148,4 +148,5 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    with faults_in_one_line():
+        main()

@@ -11,7 +11,13 @@ import sys
 
 import numpy as np
 import torch
-from model import GPT, GPTConfig  # nanoGPT's, from the folder that this runs in
+
+try:
+    from model import GPT, GPTConfig  # nanoGPT's, from the folder that this runs in
+except ModuleNotFoundError:
+    raise SystemExit(
+        "no model.py here: this runs inside a copy of nanoGPT, as `make bench NANOGPT=path` has it"
+    ) from None
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from benchmarks import nanogpt_copy
-from benchmarks.common import compiling_afresh, finish, nanogpt, start, watched
+from benchmarks.common import compiling_afresh, faults_in_one_line, finish, nanogpt, start, watched
 from benchmarks.training import CONFIGS, run_fit
 
 TITLE = "Quality on tiny Shakespeare, nanoGPT's split"
@@ -141,4 +141,5 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with faults_in_one_line():
+        main()

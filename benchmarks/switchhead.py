@@ -27,7 +27,7 @@ from benchmarks.attention_step import (
     peak_bytes,
     seconds,
 )
-from benchmarks.common import Figures, finish, interleaved, short, start, table, watched
+from benchmarks.common import Figures, faults_in_one_line, finish, interleaved, short, start, table, watched
 from troupe.compute import set_up
 from troupe.decoding import Decoding, generate
 from troupe.inspection.attention import layer_costs
@@ -230,4 +230,5 @@ def verdict(name: str, ratios: list[float], at_least: float | None = None, at_mo
 
 
 if __name__ == "__main__":
-    main()
+    with faults_in_one_line():
+        main()

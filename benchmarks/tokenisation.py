@@ -18,7 +18,7 @@ import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str as gpt2_pieces  # type: ignore[import-untyped]
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from benchmarks.common import finish, interleaved, start, table
+from benchmarks.common import faults_in_one_line, finish, interleaved, start, table
 from troupe.data.corpus import split_blocks, write_corpus
 from troupe.data.download import mirrored
 from troupe.data.encoding import PIECE, cut_pieces, encode_pieces
@@ -114,4 +114,5 @@ def write(corpus: Path, megabytes: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with faults_in_one_line():
+        main()

@@ -16,7 +16,17 @@ from typing import Any
 import torch
 
 from benchmarks import nanogpt_copy
-from benchmarks.common import Figures, compiling_afresh, finish, interleaved, nanogpt, short, start, table
+from benchmarks.common import (
+    Figures,
+    compiling_afresh,
+    faults_in_one_line,
+    finish,
+    interleaved,
+    nanogpt,
+    short,
+    start,
+    table,
+)
 from benchmarks.gemm import BenchShape, peak_flops
 
 CONFIGS = Path("benchmarks/configs")
@@ -229,4 +239,5 @@ def _copy(checkout: Path | None) -> AbstractContextManager[Path | None]:
 
 
 if __name__ == "__main__":
-    main()
+    with faults_in_one_line():
+        main()

@@ -9,12 +9,13 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.common import faults_in_one_line
 from studies.adversarial_arms import CONTROLS, run_arm
 from studies.adversarial_costs import Costs, continued_steps
 from studies.adversarial_page import sections
 from studies.adversarial_plots import draw
 from studies.adversarial_settings import TILTS, Beginning, Common, Settings, shared
-from studies.common import faults_told, physical_cores, publish, start
+from studies.common import physical_cores, publish, start
 from studies.configuration import read_configuration
 from studies.jobs import SOURCE, Job, run_jobs
 from troupe.data.source import describe
@@ -34,7 +35,7 @@ CODE = [  # what figures depend on
 
 
 def main() -> None:
-    with faults_told():
+    with faults_in_one_line():
         study(start("adversarial", TITLE))
 
 

@@ -9,10 +9,7 @@ The training runs themselves are jobs (jobs.py).
 
 import argparse
 import json
-import signal
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -25,8 +22,6 @@ from scipy.stats import t
 
 from benchmarks.common import facts, head
 from studies.jobs import WORK
-from troupe import stopping
-from troupe.errors import TroupeError
 from troupe.evaluation.plots import STYLE, write_svg
 from troupe.files import write_atomic
 
@@ -68,20 +63,6 @@ def start(name: str, title: str, arguments: Sequence[str] | None = None) -> argp
     args.name = args.config.stem
     args.out = args.out or (None if args.quick else RESULTS)
     return args
-
-
-@contextmanager
-def faults_told() -> Iterator[None]:
-    """What a study runs in: a TroupeError is printed without a traceback and ends it, Ctrl-C too."""
-    stopping.as_usual("study")
-    try:
-        yield
-    except TroupeError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print(stopping.line("study", signal.SIGINT), file=sys.stderr)
-        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def physical_cores() -> int:

@@ -7,6 +7,7 @@ that learns while the generator stands still. gan_games.py plays, gan_claims.py 
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.common import faults_in_one_line
 from studies import common, gan_games
 from studies.configuration import read_configuration
 from studies.gan_figure import draw
@@ -62,5 +63,5 @@ def _task(settings: Settings, part: Part, arm: Arm, mixture: MixtureName, steps:
 
 
 if __name__ == "__main__":
-    with common.faults_told():
+    with faults_in_one_line():
         main()

@@ -9,7 +9,8 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from studies.common import faults_told, physical_cores, publish, start
+from benchmarks.common import faults_in_one_line
+from studies.common import physical_cores, publish, start
 from studies.configuration import read_configuration
 from studies.jobs import SOURCE, Job, run_jobs
 from studies.moe_arms import CONTINUED, DENSE, DISTIL, PRETRAIN, run_arm
@@ -29,7 +30,7 @@ CODE = [  # what figures depend on
 
 
 def main() -> None:
-    with faults_told():
+    with faults_in_one_line():
         study(start("moe", TITLE))
 
 

@@ -8,6 +8,7 @@ oracle_curves.py compares, oracle_page.py writes.
 
 from pathlib import Path
 
+from benchmarks.common import faults_in_one_line
 from studies import common
 from studies.configuration import read_configuration
 from studies.jobs import SOURCE, Job, run_jobs
@@ -44,5 +45,5 @@ def plan(settings: Settings, seeds: int) -> list[Job]:
 
 
 if __name__ == "__main__":
-    with common.faults_told():
+    with faults_in_one_line():
         main()

@@ -1,5 +1,6 @@
 """Small files are written whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,34 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     assert "\n" not in str(error.value)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_files_have_the_mode_that_the_umask_gives(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        write_json(tmp_path / "deep" / "file.json", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "deep" / "file.json").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "deep").stat().st_mode & 0o077 == 0o077 & ~mask
+
+
+@pytest.mark.parametrize(
+    "content", [b"1" * 5000, b"[" * 100_000], ids=["a number of 5000 digits", "brackets in brackets"]
+)
+def test_json_beyond_what_python_reads_is_one_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"file\.json: not JSON that can be read") as caught:
+        read_json(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    for read in (read_json, sha256_file):
+        with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,16 +37,15 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # not by tempfile, which overrides the umask
         try:
-            with os.fdopen(handle, "wb") as file:
+            with new.open("xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(0o644)  # mkstemp gives 0600, which hides the file from a container's other user
-            Path(name).replace(path)
+            new.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
             raise
 
 
@@ -75,7 +74,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON. Raises ArtifactError, naming file and line, if the file is missing or broken."""
+    """Read JSON. Raises ArtifactError, naming file and line, if the file is missing, broken or cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -84,12 +83,18 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path}: not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise ArtifactError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        raise ArtifactError(f"{path}: not JSON that can be read: {str(error).partition(';')[0]}") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def sha256_file(path: Path) -> str:
-    """The hex sha256 of a file's bytes. Raises ArtifactError if it is missing."""
+    """The hex sha256 of a file's bytes. Raises ArtifactError if it is missing or cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; run the stage that writes it, or `make pipeline`") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None

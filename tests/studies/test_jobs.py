@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studies.common import faults_told
+from benchmarks.common import faults_in_one_line
 from studies.jobs import FIGURES, Job, code_digest, run_jobs
 from tests.forked import forked
 from tests.studies.waiting import body
@@ -67,7 +67,7 @@ def stop_in_the_long_job(work: Path, number: signal.Signals, times: int) -> int 
     jobs = [*(Job("quick", seed, {}) for seed in range(3)), Job("long", 9, {"seconds": 60})]
 
     def study() -> None:
-        with faults_told():
+        with faults_in_one_line():
             run_jobs("made", body, jobs, CODE, work, workers=1)
 
     process = forked(study, work / "says.txt")

@@ -41,15 +41,20 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
 
 
 def shape_in(folder: Path) -> Shape:
-    """The shape of a bundle, or of a GPT-2 in Hugging Face's form. Raises ArtifactError if config.json is neither."""
+    """The shape of a bundle, or of a GPT-2 in Hugging Face's form.
+
+    Raises ArtifactError if config.json is neither, or a damaged one.
+    """
     if huggingface.is_huggingface(folder):
         return Shape("gpt2", asdict(huggingface.read_config(folder)), "pretrain")
     try:
         shape = shape_of(read_json(folder / CONFIG))
         without_weights(shape.build)  # a description that does not build is none
         return shape
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         raise ArtifactError(f"{folder / CONFIG}: describes neither a bundle nor a GPT-2 of Hugging Face's") from None
+    except ValueError as error:
+        raise ArtifactError(f"{folder / CONFIG}: not the description of a model: {error}") from None
 
 
 def shapes_wanted(params: Params, vocab_size: int | None = None) -> dict[str, Shape]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from troupe.models.config import GPTConfig
+from troupe.models.config import GPTConfig, Size, dense, described
 from troupe.models.gpt2 import GPT, CausalSelfAttention
 from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
@@ -15,7 +15,7 @@ from troupe.models.tilted import Tilted
 
 
 def _build_gpt2(dims: Mapping[str, Any]) -> GPT:
-    return GPT(GPTConfig(**dims))
+    return GPT(dense(dims))
 
 
 def _build_switchhead(dims: Mapping[str, Any]) -> GPT:
@@ -25,15 +25,18 @@ def _build_switchhead(dims: Mapping[str, Any]) -> GPT:
 def _build_tilted(dims: Mapping[str, Any]) -> GPT:
     config, experts = _of_all(dims), dims.get("experts")
     attention = CausalSelfAttention if experts is None else _experts(experts)
-    return Tilted(config, attention, NGrams(config.vocab_size, dims["ngrams"]))
+    return Tilted(config, attention, NGrams(config.vocab_size, described(list[tuple[Size, Size]], dims.get("ngrams"))))
 
 
 def _of_all(dims: Mapping[str, Any]) -> GPTConfig:
-    return GPTConfig(**{name: value for name, value in dims.items() if name not in ("experts", "ngrams")})
+    return dense({name: value for name, value in dims.items() if name not in ("experts", "ngrams")})
 
 
 def _experts(dims: Mapping[str, Any]) -> Callable[[GPTConfig], nn.Module]:
-    return partial(SwitchHead, experts=SwitchHeadConfig(**dims))
+    experts = described(SwitchHeadConfig, dims)
+    if experts.top_k > experts.n_expert:
+        raise ValueError(f"top_k ({experts.top_k}) must not exceed n_expert ({experts.n_expert})")
+    return partial(SwitchHead, experts=experts)
 
 
 ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], GPT]] = {

@@ -6,19 +6,22 @@ discriminator that chooses among candidates. Their shapes and digests stand in c
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from troupe.data.tokenizer import Tokenizer, load_tokenizer
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json, sha256_file, write_atomic, write_json
 from troupe.models.architectures import ARCHITECTURES, dimensions_of
+from troupe.models.config import LARGEST
 from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT
@@ -93,7 +96,9 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
     (checked before it is parsed), or if the architecture is unknown.
     """
     config = read_json(folder / CONFIG)
-    model = _filled(_build(folder / CONFIG, config), folder / WEIGHTS, config.get("weights_sha256"), device)
+    build = partial(_build, folder / CONFIG, config)
+    _without_memory(build)  # whether it is a description, before anything else is asked of it
+    model = _filled(build, folder / WEIGHTS, config.get("weights_sha256"), device)
     _checked(folder / TOKENIZER, config.get("tokenizer_sha256"))
     tokenizer = load_tokenizer(folder / TOKENIZER)
     resampling = _read_sampler(folder, config["resampling"], tokenizer, device) if "resampling" in config else None
@@ -148,19 +153,24 @@ def _read_sampler(
     folder: Path, sampler: dict[str, Any], tokenizer: Tokenizer, device: str | torch.device
 ) -> Resampling:
     try:
-        features = ReferenceFeatures(*[_build(folder / CONFIG, reference) for reference in sampler["references"]])
-        files = _sampler_files(len(features.references))
+        builds = [partial(_build, folder / CONFIG, reference) for reference in sampler["references"]]
+        files = _sampler_files(len(builds))
         digests = [sampler["sha256"][name] for name in files]
         how = [sampler[name] for name in ("candidates", "span", "context")]
-        if any(type(size) is not int for size in [*how, *sampler["critic"].values()]):
-            raise TypeError
-        critic = LSTMDiscriminator(**sampler["critic"], n_feature=features.width)
-        resampling = Resampling(Discriminator(critic, features, tokenizer), *how)
-    except (*NO_DESCRIPTION, ParamsError):
-        raise ArtifactError(f"{folder / CONFIG}: not the description of a sampler; {REMEDY}") from None
-    for network, name, digest in zip((critic, *features.references), files, digests, strict=True):
-        _filled(network, folder / name, digest, device)
-    return resampling
+        for name, size in [*zip(("candidates", "span", "context"), how, strict=True), *sampler["critic"].items()]:
+            if type(size) is not int or not 0 <= size <= LARGEST:
+                raise ValueError(f"{name} is {size!r}")
+        width = ReferenceFeatures(*map(_without_memory, builds)).width
+        critic_of = partial(LSTMDiscriminator, **sampler["critic"], n_feature=width)
+        _without_memory(critic_of)
+        critic = _filled(critic_of, folder / files[0], digests[0], device)
+        references = [
+            _filled(build, folder / name, digest, device)
+            for build, name, digest in zip(builds, files[1:], digests[1:], strict=True)
+        ]
+        return Resampling(Discriminator(critic, ReferenceFeatures(*references), tokenizer), *how)
+    except (*NO_DESCRIPTION, ParamsError) as error:
+        raise ArtifactError(f"{folder / CONFIG}: not the description of a sampler{_said(error)}; {REMEDY}") from None
 
 
 def _sampler_files(references: int) -> list[str]:
@@ -174,8 +184,23 @@ def _build(path: Path, config: Any) -> GPT:
         if build is None:
             raise ArtifactError(f"{path}: unknown architecture {name!r}; this version knows {', '.join(ARCHITECTURES)}")
         return build(dims)
-    except NO_DESCRIPTION:
-        raise ArtifactError(f"{path}: not the description of a model; {REMEDY}") from None
+    except NO_DESCRIPTION as error:
+        raise ArtifactError(f"{path}: not the description of a model{_said(error)}; {REMEDY}") from None
+
+
+def _said(error: Exception) -> str:
+    """The field and what is wrong with it, where that is what an error says."""
+    match error:
+        case KeyError(args=[str(name)]):
+            return f": {name} is missing"
+        case ValueError() | ParamsError():
+            return f": {error}"
+    return ""
+
+
+def _without_memory(build: Callable[[], Network]) -> Network:
+    with torch.device("meta"):
+        return build()
 
 
 def _write_weights(path: Path, network: nn.Module) -> str:
@@ -185,14 +210,22 @@ def _write_weights(path: Path, network: nn.Module) -> str:
     return hashlib.sha256(weights).hexdigest()
 
 
-def _filled(network: Network, path: Path, recorded: str | None, device: str | torch.device) -> Network:
-    """With the weights of a file; on `device`, in eval mode."""
+def _filled(build: Callable[[], Network], path: Path, recorded: str | None, device: str | torch.device) -> Network:
+    """With the weights of a file; on `device`, in eval mode. It gets memory when it is known that they fit it."""
     weights = _checked(path, recorded)
     try:
-        network.load_state_dict(safetensors.torch.load(weights))
-    except (SafetensorError, RuntimeError):
+        tensors = safetensors.torch.load(weights)
+        if _shapes(_without_memory(build).state_dict()) != _shapes(tensors):
+            raise RuntimeError
+        network = build()
+        network.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, MemoryError):
         raise ArtifactError(f"{path}: does not hold the model that {CONFIG} describes; {REMEDY}") from None
     return network.to(device).eval()
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _checked(path: Path, recorded: str | None) -> bytes:

@@ -5,11 +5,12 @@ transpose of a linear layer's. What is read here computes what transformers comp
 that asks for something that our GPT-2 does not express is refused. Only safetensors are read, never a pickle.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -19,12 +20,16 @@ from troupe.data.tokenizer import Tokenizer
 from troupe.errors import ArtifactError
 from troupe.files import read_json, write_atomic, write_json
 from troupe.models.architectures import dimensions_of
-from troupe.models.config import GPTConfig
+from troupe.models.config import GPTConfig, dense
 from troupe.models.gpt2 import GPT, INIT_STD
 from troupe.models.huggingface_tokenizer import write_tokenizer
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
-SIZES = {"vocab_size": 50_257, "n_positions": 1024, "n_layer": 12, "n_head": 12, "n_embd": 768}  # where it is silent
+SIZES = {  # where it is silent
+    "vocab_size": 50_257, "n_positions": 1024, "n_layer": 12, "n_head": 12, "n_embd": 768, "resid_pdrop": 0.1,
+}  # fmt: skip
+NAMES = {"n_positions": "block_size", "resid_pdrop": "dropout"}  # ours, where they differ
+THEIR_NAMES = {ours: theirs for theirs, ours in NAMES.items()}
 # What our GPT-2 computes; the first value is what transformers takes where a config.json is silent.
 EXPRESSED: dict[str, tuple[Any, ...]] = {
     "model_type": ("gpt2",),
@@ -45,7 +50,7 @@ IN_BLOCK = {
     "mlp.input": "mlp.c_fc",
     "mlp.output": "mlp.c_proj",
 }
-PREFIX, HEAD = "transformer.", "lm_head.weight"
+PREFIX, HEAD, EMBEDDING = "transformer.", "lm_head.weight", "wte.weight"
 MASKS = (".attn.bias", ".attn.masked_bias")  # constants that older versions of transformers saved
 
 
@@ -56,16 +61,23 @@ def is_huggingface(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> GPTConfig:
-    """The dimensions in config.json. Raises ArtifactError, naming the field, for what our GPT-2 does not express."""
+    """The dimensions in config.json.
+
+    Raises ArtifactError, naming the field, for what is no dimension and for what our GPT-2 does not express.
+    """
     path, theirs = folder / CONFIG, read_json(folder / CONFIG)
     for field, values in EXPRESSED.items():
         if theirs.get(field, values[0]) not in values:
             raise ArtifactError(f"{path}: {field} is {theirs[field]!r}; GPT-2 has {values[0]!r}, nothing else is read")
-    size = {field: theirs.get(field, default) for field, default in SIZES.items()}
-    if theirs.get("n_inner") not in (None, 4 * size["n_embd"]):
-        raise ArtifactError(f"{path}: n_inner is {theirs['n_inner']}; GPT-2 has 4 x n_embd, nothing else is read")
-    block_size = size.pop("n_positions")
-    return GPTConfig(**size, block_size=block_size, dropout=theirs.get("resid_pdrop", 0.1))
+    ours = {NAMES.get(field, field): theirs.get(field, default) for field, default in SIZES.items()}
+    try:
+        config = dense(ours)
+    except ValueError as error:
+        ours_name, _, what = str(error).partition(" ")
+        raise ArtifactError(f"{path}: {THEIR_NAMES.get(ours_name, ours_name)} {what}") from None
+    if theirs.get("n_inner") not in (None, 4 * config.n_embd):
+        raise ArtifactError(f"{path}: n_inner is {theirs['n_inner']!r}; GPT-2 has 4 x n_embd, nothing else is read")
+    return config
 
 
 def import_gpt2(folder: Path) -> GPT:
@@ -73,21 +85,37 @@ def import_gpt2(folder: Path) -> GPT:
 
     Raises ArtifactError: a file that is missing or broken, a field, tensor or shape that GPT-2 does not have.
     """
-    config, tensors = read_config(folder), _read_tensors(folder)
+    config = read_config(folder)
+    require_weights(folder, config)
+    tensors = _read_tensors(folder)
+    embedding_VD = tensors[EMBEDDING]
+    if not torch.equal(tensors.get(HEAD, embedding_VD).float(), embedding_VD.float()):
+        raise ArtifactError(f"{folder}: {HEAD} is not {EMBEDDING}; GPT-2's head is tied, nothing else is read")
     with torch.device("meta"):
         model = GPT(config)
     state = {}
-    for name, expected in model.state_dict().items():
-        theirs = their_name(name)
-        tensor = tensors.pop(theirs, None)
-        if tensor is None:
-            raise ArtifactError(f"{folder}: there is no tensor {theirs}")
-        state[name] = (tensor.T if _is_transposed(theirs) else tensor).to(torch.float32).contiguous()
-        if state[name].shape != expected.shape:
-            raise ArtifactError(f"{folder}: {theirs} is {tuple(tensor.shape)}, which {CONFIG} does not describe")
-    _refuse_others(folder, tensors, state["token_embedding.weight"])
+    for name in model.state_dict():
+        tensor = tensors[their_name(name)]
+        state[name] = (tensor.T if _is_transposed(their_name(name)) else tensor).to(torch.float32).contiguous()
     model.load_state_dict(state, assign=True)
     return model.eval()
+
+
+def require_weights(folder: Path, config: GPTConfig) -> None:
+    """Raise ArtifactError if the files of weights do not hold the tensors of this GPT-2; only their heads are read."""
+    shapes = _read_shapes(folder)
+    layers = {name.split(".")[1] for name in shapes if name.startswith("h.")}
+    if len(layers) < config.n_layer:
+        raise ArtifactError(f"{folder / CONFIG}: n_layer is {config.n_layer}, the weights are of {len(layers)} layers")
+    with torch.device("meta"):
+        expected = {their_name(name): list(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
+    for name, shape in expected.items():
+        if name not in shapes:
+            raise ArtifactError(f"{folder}: there is no tensor {name}")
+        if (shape[::-1] if _is_transposed(name) else shape) != shapes[name]:
+            raise ArtifactError(f"{folder}: {name} is {tuple(shapes[name])}, which {CONFIG} does not describe")
+    if others := shapes.keys() - expected.keys() - {HEAD}:
+        raise ArtifactError(f"{folder}: {min(others)} is no part of GPT-2")
 
 
 def export_gpt2(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
@@ -119,7 +147,11 @@ def their_name(ours: str) -> str:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors of a folder: one, or the shards that its index lists. Raises ArtifactError if there is none."""
     if (folder / SHARDS).is_file():
-        return [folder / name for name in sorted(set(read_json(folder / SHARDS)["weight_map"].values()))]
+        try:
+            names = sorted(set(read_json(folder / SHARDS)["weight_map"].values()))
+            return [folder / Path(name).name for name in names]
+        except (KeyError, TypeError, AttributeError):
+            raise ArtifactError(f"{folder / SHARDS}: weight_map does not name the file of each tensor") from None
     if not (folder / WEIGHTS).is_file():
         raise ArtifactError(
             f"{folder}: neither {WEIGHTS} nor {SHARDS}; pickles are never read: open the model with transformers and "
@@ -129,22 +161,23 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
+    return {name: file.get_tensor(key) for name, key, file in _stored(folder)}
+
+
+def _read_shapes(folder: Path) -> dict[str, list[int]]:
+    return {name: file.get_slice(key).get_shape() for name, key, file in _stored(folder)}
+
+
+def _stored(folder: Path) -> Iterator[tuple[str, str, Any]]:
+    """Each tensor's name in GPT-2, its name in the file, and the open file."""
     for path in weight_files(folder):
         try:
-            tensors |= safetensors.torch.load_file(path)
+            with safetensors.safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 - no dict
+                    if not key.endswith(MASKS):
+                        yield key.removeprefix(PREFIX), key, file
         except (OSError, SafetensorError) as error:
             raise ArtifactError(f"{path}: not the safetensors of a model: {error}") from None
-    return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if not name.endswith(MASKS)}
-
-
-def _refuse_others(folder: Path, others: Mapping[str, Tensor], embedding_VD: Tensor) -> None:
-    """What is left over may be a copy of the tied head, nothing else."""
-    for name, tensor in others.items():
-        if name != HEAD:
-            raise ArtifactError(f"{folder}: {name} is no part of GPT-2")
-        if not torch.equal(tensor.to(torch.float32), embedding_VD):
-            raise ArtifactError(f"{folder}: {HEAD} is not wte.weight; GPT-2's head is tied, nothing else is read")
 
 
 def _is_transposed(theirs: str) -> bool:

@@ -19,7 +19,7 @@ from troupe.files import read_json, sha256_file
 from troupe.layout import ARTIFACTS
 from troupe.models import hub, huggingface
 from troupe.models.bundle import CONFIG, TOKENIZER, WEIGHTS, load_bundle
-from troupe.models.config import GPTConfig
+from troupe.models.config import GPTConfig, dense
 from troupe.models.gpt2 import GPT
 from troupe.models.huggingface_tokenizer import vocabulary
 from troupe.params import Params
@@ -60,6 +60,7 @@ def find_initial(name: str) -> Initial:
         raise ArtifactError(f"pretrain.init_from {name!r}: stages rewrite what is in {ARTIFACTS}; copy the folder")
     if huggingface.is_huggingface(folder):
         config, weights = huggingface.read_config(folder), huggingface.weight_files(folder)
+        huggingface.require_weights(folder, config)
     else:
         config, weights = _bundle_config(folder), [folder / WEIGHTS]
     return Initial(name, folder, folder.name if from_hub else None, _digest(config, weights), config)
@@ -78,9 +79,12 @@ def has_seen(initial: Initial, corpus_sha256: str, block_bytes: int) -> Literal[
             f"pretrain.init_from {initial.name}: trained on text that is now held out, for it was cut into blocks of "
             f'{before} bytes; cut it so again: SET="data.block_bytes={before}"'
         )
-    if "initial" not in provenance and provenance["stage"] == "pretrain":  # other stages do not say how it all began
-        return "training text"
-    return "training text" if provenance.get("initial", {}).get("has_seen") == "training text" else "unknown"
+    match provenance:
+        case {"initial": {"has_seen": "training text"}}:
+            return "training text"
+        case {"stage": "pretrain"} if "initial" not in provenance:  # other stages do not say how it all began
+            return "training text"
+    return "unknown"
 
 
 def require_agreement(initial: Initial, params: Params) -> None:
@@ -113,18 +117,19 @@ def load_initial(initial: Initial, tokenizer_file: Path, block_size: int, dropou
 
 def _bundle_config(folder: Path) -> GPTConfig:
     content = read_json(folder / CONFIG)
+    if not isinstance(content, dict) or not {"architecture", "model"} <= content.keys():
+        raise ArtifactError(f"{folder / CONFIG}: describes neither a bundle nor a GPT-2 of Hugging Face's")
+    if content["architecture"] != "gpt2":
+        raise ArtifactError(f"{folder}: a {content['architecture']} model; pretrain starts from a dense one")
     try:
-        architecture, dims = content["architecture"], content["model"]
-        if architecture != "gpt2":
-            raise ArtifactError(f"{folder}: a {architecture} model; pretrain starts from a dense one")
-        return GPTConfig(**dims)
-    except (KeyError, TypeError):
-        raise ArtifactError(f"{folder / CONFIG}: describes neither a bundle nor a GPT-2 of Hugging Face's") from None
+        return dense(content["model"])
+    except ValueError as error:
+        raise ArtifactError(f"{folder / CONFIG}: not the description of a model: {error}") from None
 
 
 def _provenance(folder: Path) -> dict[str, Any]:
-    provenance: dict[str, Any] = read_json(folder / CONFIG).get("provenance", {})
-    return provenance
+    provenance = read_json(folder / CONFIG).get("provenance")
+    return provenance if isinstance(provenance, dict) else {}
 
 
 def _digest(config: GPTConfig, weights: Iterable[Path]) -> str:
@@ -135,7 +140,8 @@ def _digest(config: GPTConfig, weights: Iterable[Path]) -> str:
 def _kind(initial: Initial) -> str | None:
     """The tokens.kind that the weights are for, where it is known without looking at the tokens."""
     if not huggingface.is_huggingface(initial.folder):
-        return str(read_json(initial.folder / TOKENIZER).get("kind"))
+        load_tokenizer(initial.folder / TOKENIZER)  # or it raises
+        return str(read_json(initial.folder / TOKENIZER)["kind"])
     return "gpt2" if initial.config.vocab_size == GPT2_VOCABULARY else None
 
 
@@ -161,8 +167,12 @@ def _same_tokens(folder: Path, tokenizer: Tokenizer, file: Path) -> bool:
     """Whether ids mean the same; a folder without a tokenizer is taken at its number of tokens."""
     if not huggingface.is_huggingface(folder):
         return sha256_file(folder / TOKENIZER) == sha256_file(file)
-    if (folder / "tokenizer.json").is_file():
-        return dict(LibraryTokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()) == vocabulary(tokenizer)
+    if (path := folder / "tokenizer.json").is_file():
+        try:
+            theirs = LibraryTokenizer.from_file(str(path))
+        except Exception as error:  # the library has no class of its own for it
+            raise ArtifactError(f"{path}: not a tokenizer of Hugging Face's: {error}") from None
+        return dict(theirs.get_vocab()) == vocabulary(tokenizer)
     if (folder / "vocab.json").is_file():
         return bool(read_json(folder / "vocab.json") == vocabulary(tokenizer))
     return True

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from troupe.models.attention import causal_attention
-from troupe.models.config import GPTConfig
+from troupe.models.config import ONLY_FIELDS, Dropout, GPTConfig, Size
 from troupe.models.dropout import dropout
 from troupe.models.experts import Router, Way, mix_outputs, mix_values, pick_way
 from troupe.models.gpt2 import GPT, init_gpt2
@@ -22,12 +22,14 @@ from troupe.models.layers import LayerCache, QueryKey
 
 @dataclass(frozen=True)
 class SwitchHeadConfig:
-    n_head: int
-    head_width: int  # of queries, keys and values
-    n_expert: int  # per head, for values and, separately, for outputs
-    top_k: int
+    __pydantic_config__ = ONLY_FIELDS
+
+    n_head: Size
+    head_width: Size  # of queries, keys and values
+    n_expert: Size  # per head, for values and, separately, for outputs
+    top_k: Size
     router: Literal["sigmoid", "softmax"]
-    expert_dropout: float = 0.0  # share of the experts that a training batch goes without
+    expert_dropout: Dropout = 0.0  # share of the experts that a training batch goes without
     compute: Literal["auto", "dense", "loop", "grouped"] = "auto"  # how experts are computed; the result is the same
 
 
