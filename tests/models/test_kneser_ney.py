@@ -123,3 +123,12 @@ def test_context_flows_through_the_text() -> None:
     halves = sum(model.bits_per_byte(half)[-1] * len(half) for half in (text[:60], text[60:]))
     assert whole < halves
     assert math.isclose(whole, -np.log2(model.probabilities(text)[-1]).sum())
+
+
+@given(st.lists(st.binary(max_size=8) | st.sampled_from([b"the cat", b"on a mat"]), max_size=6))
+def test_texts_that_are_read_together_know_nothing_of_each_other(texts: list[bytes]) -> None:
+    model = kneser_ney(prose(150, seed=1), max_order=4)
+    together = model.probabilities_of(texts)
+    assert len(together) == len(texts)
+    for p_NI, text in zip(together, texts, strict=True):
+        np.testing.assert_array_equal(p_NI, model.probabilities(text))

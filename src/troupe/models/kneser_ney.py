@@ -20,6 +20,7 @@ V is the number of symbols: 256, or the size of a tokenizer's vocabulary. Axes: 
 n-grams, C distinct contexts ((n-1)-grams), N order.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ class Grams(NamedTuple):
     """The distinct n-grams of a text. One is known by the number of its context, an (n-1)-gram, and its last symbol."""
 
     key: Ints  # G: context * V + symbol, ascending
-    first: Ints  # G: where it occurs first
+    somewhere: Ints  # G: where it occurs, once
     at: Ints  # I: the number of the n-gram that starts there
     occurrences: Ints  # G
 
@@ -66,7 +67,19 @@ class KneserNey:
 
     def probabilities(self, text: Text) -> Floats:
         """p_NI: the probability of each symbol of `text` given those before it, one row per order."""
-        symbol_I = _symbols(text)
+        return self.probabilities_of([text])[0]
+
+    def probabilities_of(self, texts: Sequence[Text]) -> list[Floats]:
+        """p_NI of every text, none of which has another one before it; in a small part of the time of one by one."""
+        symbols = [_symbols(text) for text in texts]
+        starts = np.cumsum([0, *map(len, symbols)])
+        symbol_I = np.concatenate(symbols) if symbols else np.zeros(0, np.int64)
+        first_I = np.zeros(len(symbol_I), np.bool_)
+        first_I[starts[starts < len(symbol_I)]] = True
+        return np.split(self._probabilities(symbol_I, first_I), starts[1:-1], axis=1) if symbols else []
+
+    def _probabilities(self, symbol_I: Ints, first_I: NDArray[np.bool_]) -> Floats:
+        """`first_I`: whether a text begins there, over which no context reaches back."""
         context_I = np.zeros_like(symbol_I)  # order 1 has one context, the empty one
         lower_I = np.full(len(symbol_I), 1 / self.vocab_size)
         p_NI = np.empty((len(self.orders), len(symbol_I)))
@@ -74,12 +87,12 @@ class KneserNey:
             gram_I = _find(order.key, context_I, symbol_I, self.vocab_size)
             p_NI[n] = _interpolate(order.highest, gram_I, context_I, lower_I)
             lower_I = _interpolate(order.lower, gram_I, context_I, lower_I)
-            context_I = np.append(UNSEEN, gram_I)[: len(symbol_I)]  # the n-gram that ends one symbol before
+            context_I = np.where(first_I, UNSEEN, np.roll(gram_I, 1))  # the n-gram that ends one symbol before
         return p_NI
 
     def bits_per_byte(self, text: bytes) -> list[float]:
         """Cross-entropy in bits per byte of `text` (lower is better), one per order; the context flows through it."""
-        return [float(bits) for bits in -np.log2(self.probabilities(text)).mean(axis=1)]
+        return [float(-np.log2(p_I).mean()) for p_I in self.probabilities(text)]
 
 
 def kneser_ney(train: Text, max_order: int, vocab_size: int = 256) -> KneserNey:
@@ -89,7 +102,7 @@ def kneser_ney(train: Text, max_order: int, vocab_size: int = 256) -> KneserNey:
     n_contexts, grams = 1, _count(np.zeros_like(symbol_I), symbol_I, vocab_size)
     for n in range(1, max_order + 1):
         longer = _count(grams.at[:-1], symbol_I[n:], vocab_size)
-        continuations_G = np.bincount(grams.at[longer.first + 1], minlength=len(grams.key))
+        continuations_G = np.bincount(grams.at[longer.somewhere + 1], minlength=len(grams.key))
         context_G = grams.key // vocab_size
         highest = _smooth(grams.occurrences, context_G, n_contexts)
         orders.append(Order(grams.key, highest, _smooth(continuations_G, context_G, n_contexts)))
@@ -104,7 +117,13 @@ def _symbols(text: Text) -> Ints:
 def _count(context_I: Ints, symbol_I: Ints, vocab_size: int) -> Grams:
     """Count n-grams, given the number of the (n-1)-gram at each position and the symbol after it."""
     key_I = context_I * vocab_size + symbol_I
-    return Grams(*np.unique(key_I, return_index=True, return_inverse=True, return_counts=True))
+    order_I = np.argsort(key_I)  # not stable: twice as fast, and any occurrence will do
+    key_I = key_I[order_I]
+    new_I = np.append(True, key_I[1:] != key_I[:-1])[: len(key_I)]
+    at_I = np.empty_like(order_I)
+    at_I[order_I] = np.cumsum(new_I) - 1
+    start_G = np.flatnonzero(new_I)
+    return Grams(key_I[start_G], order_I[start_G], at_I, np.diff(start_G, append=len(key_I)))
 
 
 def _smooth(count_G: Ints, context_G: Ints, n_contexts: int) -> Smoothed:
