@@ -55,8 +55,8 @@ def drop_damaged() -> list[Path]:
 def commit_lost(changes: Mapping[str, Any]) -> list[str]:
     """Write outputs that the cache has lost into it again, from the workspace; return the stages this was done for.
 
-    `changes` is what `status` returned. DVC refuses a stage, which then has to run, unless the digests of all that it reads and
-    writes are those in dvc.lock. Raises TroupeError where the cache cannot be written.
+    `changes` is what `status` returned. DVC refuses a stage, which then has to run, unless the digests of all that it
+    reads and writes are those in dvc.lock. Raises TroupeError where the cache cannot be written.
     """
     lost = [stage for stage, changed in changes.items() if _only_lost(changed)]
     return [stage for stage in lost if _committed(stage)]

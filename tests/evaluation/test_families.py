@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from troupe.evaluation.byte_network import ByteNetwork, batch
+from troupe.evaluation.byte_network import BITS, ByteNetwork, batch
 from troupe.evaluation.families import families, surprises
 from troupe.evaluation.realism import new_judge, paired
 from troupe.evaluation.referee import Trial, hear, summed_up
@@ -102,9 +102,10 @@ def test_equal_arguments_give_equal_scores(name: str) -> None:
 def test_the_network_says_nothing_before_it_learned_and_padding_tells_nothing_of_a_text() -> None:
     network = ByteNetwork(3, torch.Generator().manual_seed(0))
     bits = [np.ones((3, 2)), np.ones((3, 4))]
-    byte_BT, surprise_BNT = batch(["ab", "cdef"], bits)
+    byte_BT, surprise_BNT, overall_BS = batch(["ab", "cdef"], bits)
     assert byte_BT.tolist() == [[97, 98, 256, 256], [99, 100, 101, 102]]
-    assert surprise_BNT[0, 0].tolist() == [1, 1, 0, 0]
+    np.testing.assert_allclose(surprise_BNT[0, 0] * BITS, [1, 1, 0, 0])
+    np.testing.assert_allclose(overall_BS * BITS, [[0.5] * 6, [1] * 3 + [0] * 3], atol=1e-7)
     assert network.score(["ab", "cdef"], bits).tolist() == [0, 0]
     with torch.no_grad():
         network.output.weight.normal_(generator=torch.Generator().manual_seed(1))

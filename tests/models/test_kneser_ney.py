@@ -2,6 +2,7 @@
 
 import math
 import random
+import tracemalloc
 from collections import Counter, defaultdict
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.models.kneser_ney import kneser_ney
+from troupe.models.kneser_ney import bits_per_byte, kneser_ney
 
 MORSELS = [b"the ", b"cat ", b"sat ", b"on ", b"a ", b"mat", b". ", b"hat", b"that ", b"\n", "né ".encode()]
 
@@ -123,3 +124,24 @@ def test_context_flows_through_the_text() -> None:
     halves = sum(model.bits_per_byte(half)[-1] * len(half) for half in (text[:60], text[60:]))
     assert whole < halves
     assert math.isclose(whole, -np.log2(model.probabilities(text)[-1]).sum())
+
+
+@given(st.lists(st.binary(max_size=8) | st.sampled_from([b"the cat", b"on a mat"]), max_size=6))
+def test_texts_that_are_read_together_know_nothing_of_each_other(texts: list[bytes]) -> None:
+    model = kneser_ney(prose(150, seed=1), max_order=4)
+    together = model.probabilities_of(texts)
+    assert len(together) == len(texts)
+    for p_NI, text in zip(together, texts, strict=True):
+        np.testing.assert_array_equal(p_NI, model.probabilities(text))
+
+
+def test_bits_of_every_order_need_the_tables_of_one() -> None:
+    """An order has 5 arrays of 8 bytes an n-gram; beside it, counting holds some 10 such arrays, of two orders."""
+    train, texts = np.random.default_rng(0).bytes(2**16), [prose(100, seed=2), prose(50, seed=3)]
+    bits_per_byte(train[:100], 2, texts)  # what is imported on the way
+    tracemalloc.start()
+    found = bits_per_byte(train, 16, texts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == [kneser_ney(train, 16).bits_per_byte(text) for text in texts]
+    assert peak < 30 * 8 * len(train) < 16 * 5 * 8 * len(train)

@@ -21,9 +21,10 @@ from troupe.models.gpt2 import GPT
 from troupe.models.tilted import Tilted
 from troupe.params import Params, load_params
 from troupe.stages import adversarial as stage
-from troupe.stages import following, hearing, texts, tilt
+from troupe.stages import following, game, hearing, texts, tilt
 from troupe.stages.adversarial import adversarial
 from troupe.stages.log import read_metrics
+from troupe.training.validation import validate
 
 FOLDER = model_dir("adversarial")
 LOG = FOLDER / "metrics.jsonl"
@@ -36,7 +37,10 @@ def test_by_default_it_is_tilted_and_nobody_teaches_a_discriminator(
     shipped = load_params(ROOT / "params.yaml").adversarial
     assert (shipped.learn, shipped.candidates, shipped.tilt_rounds) == ("none", 1, 3)
     monkeypatch.setattr(following, "taught", never)
+    looked: list[GPT] = []
+    monkeypatch.setattr(game, "validate", lambda model, *rest: (looked.append(model), validate(model, *rest))[1])
     adversarial(changed(experts, **ONLY_TILTED, tilt_rounds=2, max_bpb_rise=0.01))
+    assert len(looked) == 3, "the start and two tilted models, each once"
     bundle, summary, log = load_bundle(FOLDER), read_json(FOLDER / "summary.json"), read_metrics(LOG)
     parent = load_bundle(model_dir("moe"))
     assert bundle.config["architecture"] == "tilted"

@@ -4,7 +4,7 @@ for Sentence Classification"), which is also told how much each byte surprises m
 On a few hundred windows a network that sees bytes alone learns little; that the surprises help is in
 docs/algorithms/evaluation.md, with figures.
 
-Shapes: M texts, B batch, T bytes of the longest text, N orders of n-grams, C channels.
+Shapes: M texts, B batch, T bytes of the longest text, N orders of n-grams, C channels, S = 2N.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,12 @@ EMBEDDING, CHANNELS, SPAN = 16, 32, 5
 SOFT = 0.3  # standard deviation of the embeddings at first: at 1 they drown the surprises, which say more
 BITS = 3.0  # a usual surprise, by which surprises are divided
 ROUNDS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 20, 32, 1e-3, 0.05
+SCORED = 256  # texts that are read together
 HELD_BACK = 5  # every fifth text is not learned from but says when enough has been learned
 
 
 class ByteNetwork(nn.Module):
-    """byte_BT, surprise_BNT (bits) -> logit_B; every logit is 0 before training.
+    """What `batch` makes of texts -> logit_B; every logit is 0 before training.
 
     Two convolutions, pooled over the text, and beside them the mean and the spread of the surprises themselves.
     """
@@ -42,19 +43,21 @@ class ByteNetwork(nn.Module):
         for layer in (self.first, self.second):
             nn.init.kaiming_normal_(layer.weight, generator=rng)
 
-    def forward(self, byte_BT: Tensor, surprise_BNT: Tensor) -> Tensor:
-        surprise_BNT = surprise_BNT / BITS
+    def forward(self, byte_BT: Tensor, surprise_BNT: Tensor, overall_BS: Tensor) -> Tensor:
         x_BCT = torch.cat([self.embedding(byte_BT).mT, surprise_BNT], dim=1)
         x_BCT = F.relu(self.second(F.relu(self.first(x_BCT))))
-        pooled = x_BCT.mean(2), x_BCT.amax(2), surprise_BNT.mean(2), surprise_BNT.std(2, correction=0)
-        logit_B1: Tensor = self.output(torch.cat(pooled, dim=1))
+        logit_B1: Tensor = self.output(torch.cat([x_BCT.mean(2), x_BCT.amax(2), overall_BS], dim=1))
         return logit_B1.squeeze(1)
 
     @torch.no_grad()
     def score(self, texts: Sequence[str], surprises: Sequence[Floats]) -> Floats:
-        """logit_M, given surprise_NT of every text."""
-        logits = [self(*batch([text], [surprise])) for text, surprise in zip(texts, surprises, strict=True)]
-        return torch.cat(logits).double().numpy() if logits else np.zeros(0)
+        """logit_M, given surprise_NT of every text. Texts of one length are read together, none with padding."""
+        length_M, logit_M = np.array([surprise_NT.shape[1] for surprise_NT in surprises]), np.zeros(len(texts))
+        for length in np.unique(length_M):
+            of_length = np.flatnonzero(length_M == length)
+            for rows in np.split(of_length, range(SCORED, len(of_length), SCORED)):
+                logit_M[rows] = self(*batch([texts[row] for row in rows], [surprises[row] for row in rows])).numpy()
+        return logit_M
 
 
 def trained(
@@ -85,16 +88,17 @@ def trained(
     network.load_state_dict(best)
 
 
-def batch(texts: Sequence[str], surprises: Sequence[Floats]) -> tuple[Tensor, Tensor]:
-    """byte_BT and surprise_BNT, padded at the end."""
-    encoded = [text.encode() for text in texts]
+def batch(texts: Sequence[str], surprises: Sequence[Floats]) -> tuple[Tensor, Tensor, Tensor]:
+    """byte_BT and surprise_BNT, in usual surprises and padded at the end; overall_BS: mean and spread of each order."""
+    encoded = [np.frombuffer(text.encode(), np.uint8) for text in texts]
     width = max(1, *map(len, encoded))
-    byte_BT = torch.full((len(encoded), width), PAD)
-    surprise_BNT = torch.zeros(len(encoded), len(surprises[0]), width)
+    byte_BT = np.full((len(encoded), width), PAD)
+    surprise_BNT = np.zeros((len(encoded), len(surprises[0]), width), np.float32)
     for row, (text, surprise_NT) in enumerate(zip(encoded, surprises, strict=True)):
-        byte_BT[row, : len(text)] = torch.tensor(list(text))
-        surprise_BNT[row, :, : len(text)] = torch.from_numpy(surprise_NT)
-    return byte_BT, surprise_BNT
+        byte_BT[row, : len(text)] = text
+        surprise_BNT[row, :, : len(text)] = surprise_NT
+    read_BNT = torch.from_numpy(surprise_BNT) / BITS
+    return torch.from_numpy(byte_BT), read_BNT, torch.cat([read_BNT.mean(2), read_BNT.std(2, correction=0)], dim=1)
 
 
 def _copy(network: ByteNetwork) -> dict[str, Tensor]:

@@ -10,8 +10,8 @@ from troupe.errors import ArtifactError
 from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.evaluation.windows import Places
 from troupe.evaluation.workers import workers
+from troupe.models import kneser_ney
 from troupe.models.gpt2 import GPT
-from troupe.models.kneser_ney import kneser_ney
 from troupe.params import EvaluateParams
 
 Figures = dict[str, Any]
@@ -56,8 +56,9 @@ class Comparison:
 
     def ngram(self) -> Figures:
         """Kneser-Ney models of bytes: {"order_chosen_on_validation", split: {order: bits per byte}}."""
-        smoothed = kneser_ney(self.train.encode(), self.params.ngram_max_order)
-        bpb = {split: smoothed.bits_per_byte(text.content) for split, text in self.held_out.items()}
+        contents = [text.content for text in self.held_out.values()]
+        found = kneser_ney.bits_per_byte(self.train.encode(), self.params.ngram_max_order, contents)
+        bpb = dict(zip(self.held_out, found, strict=True))
         by_order = {split: {str(n): value for n, value in enumerate(values, 1)} for split, values in bpb.items()}
         chosen = min(range(len(bpb["validation"])), key=bpb["validation"].__getitem__) + 1
         return {"order_chosen_on_validation": chosen, **by_order}

@@ -6,8 +6,11 @@ Every figure is also taken of held-out real text of the same length: near that f
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from statistics import fmean
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from troupe.evaluation.copying import Ints
 
 WORD = re.compile(r"\w+|[^\w\s]")
 SPAN = 50  # bytes; about eight English words: chance and grammar alone seldom repeat so much
@@ -27,12 +30,13 @@ def repetition(texts: Sequence[str], n: int = 3) -> float:
     return 1 - sum(len(set(grams)) for grams in per_text) / total if total else 0.0
 
 
-def memorisation(texts: Sequence[str], train: bytes, span: int = SPAN) -> float:
-    """The share of 50-byte spans of the texts that occur verbatim in the training split; 0 if there are no spans."""
-    spans = [text for encoded in map(str.encode, texts) for text in _spans(encoded, span)]
-    wanted = set(spans)
-    known = {text for text in _spans(train, span) if text in wanted}
-    return sum(text in known for text in spans) / len(spans) if spans else 0.0
+def memorisation(matches: Iterable[Ints], span: int = SPAN) -> float:
+    """The share of 50-byte spans of the texts that occur verbatim in the training split; 0 if there are no spans.
+
+    `matches` are, for every text, those of `Copies.matches`: a span occurs if as many bytes from its first on do.
+    """
+    spans = [match_T[: max(0, len(match_T) - span + 1)] >= span for match_T in matches]
+    return float(np.concatenate(spans).mean()) if any(map(len, spans)) else 0.0
 
 
 def unigram_entropy(texts: Sequence[str]) -> float:
@@ -54,17 +58,6 @@ def out_of_vocabulary(texts: Sequence[str], vocabulary: Collection[str]) -> floa
     return sum(word not in vocabulary for word in words) / len(words) if words else 0.0
 
 
-def summary(samples: Sequence[Sequence[str]], train: bytes) -> dict[str, float]:
-    """The figures of the evaluate stage: a mean over samples of equally many texts, or of all texts together."""
-    figures = {f"distinct_{n}": fmean(distinct(texts, n) for texts in samples) for n in (1, 2, 4)}
-    texts = [text for sample in samples for text in sample]
-    return figures | {"repetition": repetition(texts), "memorisation": memorisation(texts, train)}
-
-
 def _grams(text: str, n: int) -> Iterator[tuple[str, ...]]:
     words = WORD.findall(text)
     return zip(*(words[i:] for i in range(n)), strict=False)
-
-
-def _spans(text: bytes, span: int) -> Iterator[bytes]:
-    return (text[i : i + span] for i in range(len(text) - span + 1))

@@ -96,7 +96,7 @@ class Neural:
 
 def surprises(counted: KneserNey, texts: Sequence[str]) -> list[Floats]:
     """surprise_NT of every text: -log2 of the probability of each of its bytes, at every order; in bits."""
-    return [-np.log2(counted.probabilities(text.encode())) for text in texts]
+    return [-np.log2(p_NT) for p_NT in counted.probabilities_of([text.encode() for text in texts])]
 
 
 def _summary(surprise_NT: Floats) -> Floats:

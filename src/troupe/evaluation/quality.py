@@ -42,7 +42,8 @@ def make_yardstick(train: str, references: Sequence[str], independent: str) -> Y
 
 def measure(texts: Sequence[str], yardstick: Yardstick) -> dict[str, float]:
     """{name: figure} of at least two texts."""
-    runs = [yardstick.copies.longest(text) for text in texts]
+    matches = [yardstick.copies.matches(text) for text in texts]
+    runs = [int(match_T.max(initial=0)) for match_T in matches]
     bleus = {f"bleu_{n}": value for n, value in bleu(texts, yardstick.references).items()}
     self_bleus = {f"self_bleu_{n}": value for n, value in self_bleu(texts).items()}
     return {
@@ -50,7 +51,9 @@ def measure(texts: Sequence[str], yardstick: Yardstick) -> dict[str, float]:
         "reverse_bits": kneser_ney(_joined(texts), ORDER).bits_per_byte(yardstick.real)[-1],
         **bleus,
         **self_bleus,
-        **diversity.summary([texts], yardstick.copies.train),
+        **{f"distinct_{n}": diversity.distinct(texts, n) for n in (1, 2, 4)},
+        "repetition": diversity.repetition(texts),
+        "memorisation": diversity.memorisation(matches),
         "unigram_entropy": diversity.unigram_entropy(texts),
         "out_of_vocabulary": diversity.out_of_vocabulary(texts, yardstick.vocabulary),
         "longest_copy": fmean(runs),

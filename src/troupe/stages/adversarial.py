@@ -22,7 +22,7 @@ from troupe.stages.common import stage_main
 from troupe.stages.contenders import Tried, contenders
 from troupe.stages.duels import Duel, duels, kept
 from troupe.stages.fit import finished
-from troupe.stages.following import follow
+from troupe.stages.following import Followed, follow
 from troupe.stages.game import NAME, Table, bits_per_byte_of_validation
 from troupe.stages.hearing import Figures, Hearing, ValidationJudges, validation_judges
 from troupe.stages.progress import track
@@ -40,9 +40,11 @@ def adversarial(params: Params) -> None:
     began, device = time.monotonic(), set_up(params.run)
     expert, dense = (load_bundle(model_dir(stage), device) for stage in ("moe", "pretrain"))
     how, _ = eager(params.run, dense.model, params.adversarial.reference_batch_size)
-    bits_per_byte = bits_per_byte_of_validation(how)
+    measured = bits_per_byte_of_validation(how)
+    bits_per_byte = cache(measured)  # of models that no longer change: each is asked for up to four times
     judges, table = cache(lambda: validation_judges(expert.tokenizer, params)), Table(params, how)
-    tried = try_all(expert, dense, judges, bits_per_byte, table, params)
+    followed = try_game(expert, dense, judges, measured, table, params)
+    tried = try_tilt(expert, followed, bits_per_byte, table, params)
     among = contenders(expert, tried, params.adversarial)
     with signals_noted("while judges chose what is kept"):
         heard = hear_all(judges, among, bits_per_byte, params.adversarial) if len(among) > 1 else {}
@@ -67,25 +69,31 @@ def adversarial(params: Params) -> None:
     finished(NAME)
 
 
-def try_all(
+def try_game(
     expert: Bundle,
     dense: Bundle,
     judges: Judges,
     bits_per_byte: Callable[[GPT], float],
     table: Table,
     params: Params,
-) -> Tried:
-    """What is asked for. First the game, which may go on from a checkpoint: its steps come first in the log too."""
-    settings = params.adversarial
+) -> Followed | None:
+    """What came of a discriminator, if one is asked for. It comes first, since it may go on from a checkpoint: its
+    steps come first in the log too."""
 
     def judge(model: GPT) -> float:
         return judges().hear(replace(expert, model=model)).accuracy
 
-    followed = None
-    if settings.needs_discriminator:
-        followed = follow(expert, dense, judge, bits_per_byte, table, params)
+    if not params.adversarial.needs_discriminator:
+        return None
+    return follow(expert, dense, judge, bits_per_byte, table, params)
+
+
+def try_tilt(
+    expert: Bundle, followed: Followed | None, bits_per_byte: Callable[[GPT], float], table: Table, params: Params
+) -> Tried:
+    """What was tried, the tilt included if it is asked for."""
     tried = Tried(followed=followed)
-    if not settings.tilt_rounds:
+    if not params.adversarial.tilt_rounds:
         return tried
     with signals_noted("while the model was tilted"):
         return tried._replace(tilting=tilt(expert, bits_per_byte, table.log, tried.steps, params))

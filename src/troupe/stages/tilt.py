@@ -51,25 +51,26 @@ def tilt(
     start: Bundle, bits_per_byte: Callable[[GPT], float], log: MetricsLog, first_step: int, params: Params
 ) -> Tilting:
     """At most `tilt_rounds`; each is logged, as the step after `first_step` and so on. Equal arguments give equal
-    weights, to the byte. Raises CorpusError for a split that is shorter than the model's context."""
+    weights, to the byte. `bits_per_byte` is asked of models that are not changed afterwards.
+
+    Raises CorpusError for a split that is shorter than the model's context.
+    """
     settings = params.adversarial
     counted = NGrams.counted(load_ids(TOKENS, "train"), settings.tilt_order, start.tokenizer.vocab_size)
     model, rounds, models = tilted(start.model, counted), list[Round](), list[Tilted]()
     if not first_step:
-        log(first_step, {"tilt/val_bpb": bits_per_byte(model)})
+        log(first_step, {"tilt/val_bpb": bits_per_byte(start.model)})  # a tilt of 0 says what the start says
     real = {split: real_text(split, n, model, params) for split, n in texts(params).items()}
     for number in range(1, settings.tilt_rounds + 1):
-        before = model.tilt.detach().clone()
         train, held_out = (beside_written(model, real_NT, split, number, params) for split, real_NT in real.items())
         rounds.append(ddo_round(model, train, held_out, settings.prompt_length))
-        if not rounds[-1].signal:
-            model.tilt.data.copy_(before)
-        bits = bits_per_byte(model)
+        if rounds[-1].signal:
+            models.append(copy.deepcopy(model))
+        bits = bits_per_byte(models[-1] if models else start.model)
         log(first_step + number, {**figures(rounds[-1]), "tilt/val_bpb": bits})
         print(f"{SHOWN} {number}/{settings.tilt_rounds}: {said(rounds[-1])}, {bits:.3f} bits per byte", flush=True)
         if not rounds[-1].signal:
             break
-        models.append(copy.deepcopy(model))
     return Tilting(rounds, models)
 
 
