@@ -7,16 +7,23 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # TORCH=cpu takes PyTorch's CPU build; anything else takes what pip finds (on Linux: the CUDA build).
 TORCH  ?=
-TORCH_FLAGS := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
-export SET ?=
-export PROFILE ?=
+TORCH_INDEX := $(if $(filter cpu,$(TORCH)),https://download.pytorch.org/whl/cpu)
+SET ?=
+PROFILE ?=
+# When `make ui` is to train by itself, e.g. CRON="0 3 * * *"; in this machine's time zone, or that of TZ.
+export CRON ?=
 # A checkout of nanoGPT, for the benchmarks that run its own scripts.
-export NANOGPT ?=
+NANOGPT ?=
+# What is typed is what arrives: make would read a `$` in it as a variable of its own.
+override SET := $(value SET)
+override PROFILE := $(value PROFILE)
+override NANOGPT := $(value NANOGPT)
+export SET PROFILE NANOGPT
 # Options of a study, e.g. STUDY="--quick" or STUDY="--config moe-gpu"; `--help` lists them.
 STUDY ?=
 export TROUPE_UID ?= $(shell id -u)
 export TROUPE_GID ?= $(shell id -g)
-BENCHMARKS ?= tokenisation generation training shakespeare switchhead
+BENCHMARKS ?= tokenisation text_size generation training shakespeare switchhead
 PORT   ?= 5001
 COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
@@ -32,6 +39,7 @@ help: ## list the targets
 	@echo '  make pipeline SET="pretrain.steps=500 data.source=tiny-shakespeare"   parameters for one run'
 	@echo '  make pipeline PROFILE=cpu-hours                                       a named set of them; SET wins over it'
 	@echo '  make setup TORCH=cpu                                                  on a machine without a GPU'
+	@echo '  make ui CRON="0 3 * * *"                                              every night at three, local time'
 	@echo '  make bench NANOGPT=../nanoGPT                                         with nanoGPT'\''s own scripts'
 	@echo
 	@echo 'Profiles (profiles/*.yaml):'
@@ -45,10 +53,9 @@ setup: $(STAMP) ## install the locked packages into .venv (every other target do
 
 $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "troupe needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
-	@echo "Setting up $(VENV): a few minutes, once"
+	@echo "Setting up $(VENV), once; its log: $(VENV)/setup.log"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH_FLAGS) --editable '.[dev]'
-	@$(BIN)/python -m pip check --disable-pip-version-check
+	@$(BIN)/python tools/install.py $(VENV)/setup.log $(TORCH_INDEX)
 	@touch $@
 
 pipeline: $(STAMP) ## text -> pretrain -> experts -> adversarial -> judged, registered, promoted
@@ -80,7 +87,7 @@ check: $(STAMP) ## lint, format, types, import contract
 	@$(BIN)/lint-imports
 
 ui: $(STAMP) ## Prefect and MLflow on loopback, with the deployment `train` to start and schedule
-	@$(BIN)/python -m pipelines ui
+	@$(BIN)/python -m pipelines ui --cron "$$CRON"
 
 promote: $(STAMP) ## put the candidate through the gate
 	@$(BIN)/troupe promote

@@ -3,5 +3,8 @@ imported: troupe's wait as everybody else's do, who inherit the environment.
 """
 
 from troupe import environment
+from troupe.stopping import end_at_once, module_started
 
 environment.prepare()
+if name := module_started():
+    end_at_once(name)

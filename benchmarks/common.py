@@ -29,6 +29,7 @@ from tempfile import TemporaryDirectory
 import psutil
 import torch
 
+from troupe import stopping
 from troupe.environment import DEFAULTS
 from troupe.evaluation.provenance import git_commit
 
@@ -64,6 +65,7 @@ def start(
         extra(parser)
     args = parser.parse_args(namespace=argparse.Namespace(name=name, title=title, rounds=1, busy=[]))
     args.rounds = 1 if args.quick else args.rounds
+    stopping.as_usual(f"benchmarks.{name}")
     _require_checkout()
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(args.threads))
     torch.set_num_threads(args.threads)

@@ -22,17 +22,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from troupe.compute import autocast, compiles, set_up
-from troupe.data.batches import Batches, Ids
+from troupe.compute import set_up
+from troupe.data.batches import Batches
+from troupe.data.ids import Ids
 from troupe.data.source import TINY_SHAKESPEARE, read_text
 from troupe.errors import TroupeError
 from troupe.layout import PARAMS
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.overlay import Layers, split_overrides
-from troupe.params import ModelParams, PretrainParams, RunParams
+from troupe.params import ModelParams, Params, PretrainParams, RunParams
 from troupe.seeding import derive_seed, generator
 from troupe.training.loop import train
+from troupe.training.probe import choose
 from troupe.training.validation import validate
 
 
@@ -60,15 +62,15 @@ def fit(config: Path, overrides: list[str], n_validation: int | None = None) -> 
     run, shape, params = _parameters(config, overrides)
     train_ids, validation_ids, vocab_size = nanogpt_split(read_text(TINY_SHAKESPEARE))
     validation_ids = validation_ids[:n_validation]
-    device, compiled = set_up(run), compiles(run, params.steps)
+    device = set_up(run)
     model = GPT(GPTConfig(vocab_size, **shape.model_dump()))
     init_gpt2(model, generator(run.seed, "pretrain", "init"))
     model.to(device)
     batches = Batches(train_ids, shape.block_size, params.batch_size, derive_seed(run.seed, "pretrain", "batches"))
     torch.manual_seed(derive_seed(run.seed, "pretrain", "dropout"))
-    precision, log = partial(autocast, run, device), Log(len(validation_ids), vocab_size, time.monotonic())
-    look = partial(validate, model, validation_ids, len(validation_ids), precision)
-    train(model, batches, look, params, precision, log, lambda _: None, compiled=compiled)
+    how, log = choose(run, model, params).how, Log(len(validation_ids), vocab_size, time.monotonic())
+    look = partial(validate, model, validation_ids, len(validation_ids), how.autocast)
+    train(model, batches, look, params, how.autocast, log, lambda _: None, compiled=how.compiled)
     final = validate(model, validation_ids, len(validation_ids), nullcontext)
     return Result(
         loss=log.per_prediction(final["val/loss"]),
@@ -76,7 +78,7 @@ def fit(config: Path, overrides: list[str], n_validation: int | None = None) -> 
         tokens_per_second=log.tokens_per_second,
         tokens_per_step=params.batch_size * shape.block_size,
         parameters=sum(weight.numel() for weight in model.parameters()),
-        where=f"{device.type}, {_precision(run, device)}, {'compiled' if compiled else 'eager'}, {run.threads} threads",
+        where=f"{how.device}, {how.precision}, {'compiled' if how.compiled else 'eager'}, {how.threads} threads",
         model=shape.model_dump(),
         pretrain=params.model_dump(),
     )
@@ -102,13 +104,8 @@ class Log:
         return (loss * self.n_validation - math.log(self.vocab_size)) / (self.n_validation - 1)
 
 
-def _precision(run: RunParams, device: torch.device) -> str:
-    with autocast(run, device):
-        return "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
-
-
 def _parameters(config: Path, overrides: list[str]) -> tuple[RunParams, ModelParams, PretrainParams]:
-    layers = Layers(PARAMS)
+    layers = Layers(PARAMS, Params)
     layers.add_profile(config)
     for override in overrides:
         layers.add_override(override)

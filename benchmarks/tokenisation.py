@@ -19,10 +19,10 @@ from tiktoken_ext.openai_public import r50k_pat_str as gpt2_pieces  # type: igno
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from benchmarks.common import finish, interleaved, start, table
-from troupe.data.batches import load_ids, save_ids
 from troupe.data.corpus import split_blocks, write_corpus
 from troupe.data.download import mirrored
 from troupe.data.encoding import PIECE, cut_pieces, encode_pieces
+from troupe.data.ids import load_ids, save_ids
 from troupe.data.source import TINY_SHAKESPEARE, Source, read_text
 from troupe.data.tokenizer import BytePairTokenizer, Kind, make_tokenizer
 

@@ -18,7 +18,7 @@ NAME = "train"
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
 
 
-def serve_train(cron: str | None) -> None:
+def serve_train(cron: CronSchedule | None) -> None:
     """Wait for runs of `train` and run each in a process of its own, until stopped; `cron` adds a schedule."""
     with get_client(sync_client=True) as client:
         with suppress(WorkspaceBusy), claim() as run:
@@ -44,12 +44,18 @@ def _deployed(client: SyncPrefectClient) -> DeploymentResponse | None:
         return None
 
 
-def _schedules(deployed: DeploymentResponse | None, cron: str | None) -> list[DeploymentScheduleCreate]:
-    """The schedules made in the UI, which Prefect would drop when a deployment is served again, and `cron`."""
+def _schedules(deployed: DeploymentResponse | None, cron: CronSchedule | None) -> list[DeploymentScheduleCreate]:
+    """The schedules made in the UI, which Prefect would drop when a deployment is served again, and `cron`.
+
+    An expression stands there once: one that is there already, paused or not, is put into the time zone of `cron`.
+    """
     kept = [
         DeploymentScheduleCreate(**schedule.model_dump(include={"schedule", "active", "parameters", "slug"}))
         for schedule in (deployed.schedules if deployed else ())
     ]
-    if cron and not any(getattr(one.schedule, "cron", None) == cron for one in kept):
-        kept.append(DeploymentScheduleCreate(schedule=CronSchedule(cron=cron)))
-    return kept
+    if cron is None:
+        return kept
+    alike = [one for one in kept if isinstance(one.schedule, CronSchedule) and one.schedule.cron == cron.cron]
+    others = [one for one in kept if one not in alike]
+    again = alike[0].model_copy(update={"schedule": cron}) if alike else DeploymentScheduleCreate(schedule=cron)
+    return [*others, again]

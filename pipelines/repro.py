@@ -1,29 +1,27 @@
 """DVC's commands as the pipeline uses them: what has changed, run one stage, version a user's text."""
 
-import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from shutil import which
 
+from pipelines import cache
+from pipelines.cache import DVC, dvc, last_line
 from pipelines.graph import stage_names
 from pipelines.supervisor import supervise
+from pipelines.versioning import version_source
 from pipelines.workspace import Outcome, Run
 from troupe.errors import TroupeError
-from troupe.files import read_json
-from troupe.layout import SOURCE
 from troupe.tracking import records
 
-DVC = (sys.executable, "-m", "dvc")
 DVC_LOCAL_CONFIG = Path(".dvc/config.local")
 INPUTS = "inputs"  # the stage that always runs: it checks the parameters before anything is touched
 USER_ERRORS = (2, 75)  # exit statuses of TroupeError: trying again would end the same way
 EXIT_STATUS = re.compile(r"exited with (-?\d+)$")
 # What DVC says to someone who uses it by hand; it stays in the log.
-CHATTER = re.compile(r"(Updating|Generating) lock|Use `dvc push`|To (track|enable)|\t|> |ERROR: failed to rep|\s*$")
+CHATTER = re.compile(
+    r"(Updating|Generating) lock|Use `dvc push`|To (track|enable)|\t|> |ERROR: failed to rep"
+    r"|WARNING: corrupted cache file|\s*$"  # half a note of an earlier run, left by a kill or a full disk; DVC drops it
+)
 
 
 class StageFailed(TroupeError):
@@ -37,15 +35,19 @@ class StageFailed(TroupeError):
 def changed_stages(run: Run) -> list[str]:
     """Check the parameters, version the user's text, and name the stages to run: from the first changed one on.
 
-    Costs one `dvc repro` of `inputs` and one `dvc status`. Raises TroupeError when a parameter or the text is at fault,
-    before anything is deleted.
+    What DVC's cache has lost is written into it again where the workspace still holds it. Costs one `dvc repro` of
+    `inputs` and one `dvc status`. Raises TroupeError when a parameter or the text is at fault, before anything is
+    deleted.
     """
     if not Path(".git").exists() and not DVC_LOCAL_CONFIG.exists():
-        _dvc("config", "--local", "core.no_scm", "true")  # a copy of the sources without git
-    run_stage(INPUTS, run, on_line=lambda _: None)  # what it has to say is its error, which is raised
+        dvc("config", "--local", "core.no_scm", "true")  # a copy of the sources without git
+    run_stage(INPUTS, run, on_line=_show_remark)
     run.note_params()
-    status = _status()
-    _version_source(status.keys())
+    cache.drop_damaged()
+    status = cache.status(stage_names())  # not of notes: that looks at every file of the user's
+    if again := cache.commit_lost(status):
+        status = {stage: changed for stage, changed in status.items() if stage not in again}
+    version_source(_add)
     stages = [stage for stage in stage_names() if stage != INPUTS]
     first = min((stages.index(stage) for stage in stages if stage in status), default=len(stages))
     for stage in stages[:first]:
@@ -66,6 +68,8 @@ def run_stage(stage: str, run: Run, on_line: Callable[[str], None]) -> Outcome:
         command = [*DVC, "repro", "--single-item", stage]
         if supervise(command, heard, log, run.folder / f"{stage}.system.jsonl", run.environment()):
             raise _failure(stage, lines, log)
+        if fault := cache.disk_fault_in(lines):  # DVC exits with 0 where files of a folder do not fit into its cache
+            raise StageFailed(f"{stage} failed: {fault}", again=False)
         outcome = _outcome(stage, lines)
         if outcome != "cached":
             records.keep(run.folder, stage)
@@ -73,37 +77,15 @@ def run_stage(stage: str, run: Run, on_line: Callable[[str], None]) -> Outcome:
     return outcome
 
 
-def _version_source(changed: Collection[str]) -> None:
-    """Have DVC keep the user's own text, where it lies inside the workspace and git does not keep it already."""
-    named = read_json(SOURCE)["files"] if SOURCE.exists() else []
-    files = {Path(os.path.relpath(name)) for name in named}  # as git and dvc name them
-    inside = {path for path in files if path.resolve().is_relative_to(Path.cwd())}
-    new = [path for path in inside - _kept_by_git(inside) if not _kept_by_dvc(path, changed)]
-    if new and (result := _dvc("add", *map(str, sorted(new)))).returncode:
-        raise TroupeError(f"data.source: {_last_line(result.stderr)}")
+def _show_remark(line: str) -> None:
+    """Show progress and remarks of `inputs`; its errors are raised."""
+    if not line.startswith(("Running stage", f"{INPUTS}: ")):
+        print(line, flush=True)
 
 
-def _kept_by_dvc(path: Path, changed: Collection[str]) -> bool:
-    note = path.with_name(path.name + ".dvc")
-    return note.exists() and note.as_posix() not in changed
-
-
-def _kept_by_git(paths: Collection[Path]) -> set[Path]:
-    if not paths or not which("git"):
-        return set()
-    command = ["git", "ls-files", "-z", "--", *map(str, paths)]
-    return {Path(name) for name in subprocess.run(command, capture_output=True, text=True).stdout.split("\0") if name}
-
-
-def _status() -> dict[str, object]:
-    result = _dvc("status", "--json")
-    if result.returncode:
-        raise TroupeError(f"dvc status: {_last_line(result.stderr)}")
-    return dict(json.loads(result.stdout))
-
-
-def _dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*DVC, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def _add(paths: list[str]) -> None:
+    if (result := dvc("add", *paths)).returncode:
+        raise TroupeError(f"data.source: {cache.disk_fault_in(result.stderr.splitlines()) or last_line(result.stderr)}")
 
 
 def _outcome(stage: str, lines: Sequence[str]) -> Outcome:
@@ -120,11 +102,11 @@ def _failure(stage: str, lines: Sequence[str], log: Path) -> StageFailed:
     if status in USER_ERRORS:
         first = max((n for n, line in enumerate(said) if line.startswith(f"{stage}: ")), default=-1)
         return StageFailed("\n".join(said[first:]), again=False)
-    last_words = said[-1:] if started else said or [_last_line("\n".join(lines))]
+    if fault := cache.disk_fault_in(lines):
+        return StageFailed(f"{stage} failed: {fault}", again=False)
+    last_words = said[-1:] if started else said or [last_line("\n".join(lines))]
     reason = f"killed by signal {-status}" if status < 0 else " ".join(map(str.strip, last_words))
+    if not started and "dvc.lock'" in reason:
+        reason += "; remove that file: DVC finds again what its cache holds"
     kept = "" if stage == INPUTS else f" (log: {log})"  # a run that ends before its first stage leaves no record
     return StageFailed(f"{stage} failed: {reason}{kept}", again=started)
-
-
-def _last_line(text: str) -> str:
-    return next((line for line in reversed(text.splitlines()) if line.strip()), "no reason given")

@@ -1,6 +1,7 @@
 """The last words of a run: the figures, the verdict, where things are, what to type next."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.publish import Publication
@@ -23,6 +24,7 @@ def summary(publication: Publication) -> str:
         ]
         lines += [f"({LEGEND})", *caveats(publication.metrics), ""]
     lines += [*_verdict(publication), ""]
+    lines += _times(publication.run.record)
     lines += [f"report   {REPORT}", f"models   {ARTIFACTS}/, and in the registry: troupe versions", f"next     {NEXT}"]
     return "\n".join(lines)
 
@@ -32,6 +34,20 @@ def markdown(publication: Publication) -> str:
     table = [HEADER, ("---", "---:", "---:"), *_cells(publication.metrics or {})]
     about = [LEGEND, *(caveats(publication.metrics) if publication.metrics else ())]
     return "\n".join([*(f"| {' | '.join(row)} |" for row in table), "", *about, "", *_verdict(publication)])
+
+
+def _times(record: dict[str, Any]) -> list[str]:
+    """Where the time went, if a stage has run."""
+    spent = {stage: state["seconds"] for stage, state in record["stages"].items() if state["outcome"] != "cached"}
+    if not spent:
+        return []
+    whole = (datetime.now(UTC) - datetime.fromisoformat(record["started"])).total_seconds()
+    parts = {**spent, "all else": max(0.0, whole - sum(spent.values()))}
+    return [f"time     {_minutes(whole)}: " + ", ".join(f"{name} {_minutes(took)}" for name, took in parts.items())]
+
+
+def _minutes(seconds: float) -> str:
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
 
 
 def _cells(metrics: dict[str, Any]) -> list[Sequence[str]]:

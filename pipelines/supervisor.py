@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -32,24 +32,27 @@ def supervise(
     lines {"step" and "time" in seconds, "system/cpu_percent" (100 is one core), "system/memory_megabytes"} of the
     command and its children. An exception, a signal that raises one included, ends the whole group: SIGINT first, as
     Ctrl-C would, at which dvc waits for its stage (at SIGTERM it does not) and a stage that trains saves its state;
-    SIGKILL after GRACE_SECONDS. What the command says until then is heard.
+    SIGKILL after GRACE_SECONDS. What the command says until then reaches `on_line` too, but for tracebacks of programs
+    that the signal has met while they started; they stand in the log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with started(command, subprocess.PIPE, environment) as child, log.open("a", encoding="utf-8") as file:
         watcher = threading.Thread(target=_watch, args=(child, system_log), daemon=True)
         watcher.start()
 
-        def hear() -> None:
+        def logged() -> Iterator[str]:
             for line in _lines(child):
                 file.write(line + "\n")
                 file.flush()
-                on_line(line)
+                yield line
 
         try:
-            hear()
+            for line in logged():
+                on_line(line)
         except BaseException:
             _end(child, signal.SIGINT)
-            hear()
+            for line in _without_tracebacks(logged()):
+                on_line(line)
             raise
         watcher.join()
         return child.wait()
@@ -108,6 +111,17 @@ def _lines(child: subprocess.Popen[bytes]) -> Iterator[str]:
     assert child.stdout
     for line in child.stdout:
         yield line.decode("utf-8", errors="replace").rstrip("\r\n")
+
+
+def _without_tracebacks(lines: Iterable[str]) -> Iterator[str]:
+    inside = False
+    for line in lines:
+        if line.startswith("Traceback (most recent call last)"):
+            inside = True
+        elif not inside:
+            yield line
+        elif line and not line[0].isspace():  # the exception itself, which ends it
+            inside = False
 
 
 def _path() -> str:

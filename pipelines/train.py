@@ -20,6 +20,7 @@ from pipelines.publish import Publication, catch_up, mirrored, publish
 from pipelines.repro import StageFailed, changed_stages, run_stage
 from pipelines.summary import markdown, summary
 from pipelines.workspace import Run, claim
+from troupe.overlay import split_overrides
 
 SECONDS_BETWEEN_LINES = 1.0  # what Prefect logs it also stores: 20,000 lines took 38 s
 
@@ -106,4 +107,4 @@ def _name_flow_run(client: SyncPrefectClient, run: Run, flow_run_id: UUID) -> No
 
 
 def _tags(run: Run) -> list[str]:
-    return ["troupe", *([run.profile] if run.profile else []), *run.overrides.split()]
+    return ["troupe", *([run.profile] if run.profile else []), *split_overrides(run.overrides)]

@@ -17,15 +17,18 @@ from typing import Any, Literal
 import psutil
 from ruamel.yaml import YAML
 
+from troupe.cores import usable_cores
 from troupe.errors import WorkspaceBusy
 from troupe.files import read_json, sha256_file, write_json
-from troupe.layout import EFFECTIVE_PARAMS, RUNS
+from troupe.layout import EFFECTIVE_PARAMS, RUNS, model_dir
 from troupe.lock import now, workspace_lock
+from troupe.overlay import split_overrides
 from troupe.stages.common import PROFILE_VARIABLE, SET_VARIABLE
 
 Outcome = Literal["ran", "cached", "restored", "failed"]  # restored: from DVC's cache, without running
 DVC_RWLOCK = Path(".dvc/tmp/rwlock")
 DVC_LOCK = Path("dvc.lock")
+COMPUTED = ("device", "threads", "precision", "compiled", "probe/float32", "probe/bfloat16")  # of summary.json
 
 
 class Run:
@@ -44,7 +47,7 @@ class Run:
             "profile": profile,
             "overrides": overrides,
             "git": _git(),
-            "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "host": f"{platform.system()} {platform.machine()}, {usable_cores()} cores",
             "versions": {"python": platform.python_version(), "torch": _version("torch")},
             "stages": {},
         }
@@ -78,7 +81,8 @@ class Run:
             yield ended
         finally:
             seconds = round(before["seconds"] + time.monotonic() - began, 1)
-            self.record["stages"][stage] = {**state, "outcome": outcome, "finished": now(), "seconds": seconds}
+            ended_so = {"outcome": outcome, "finished": now(), "seconds": seconds, **_computed(stage)}
+            self.record["stages"][stage] = {**state, **ended_so}
             self.save()
 
     def note_cached(self, stage: str) -> None:
@@ -121,8 +125,10 @@ class Run:
 def claim(overrides: str = "", profile: str = "") -> Iterator[Run]:
     """Have the workspace to oneself for one run. A run whose end is not recorded (`Run.recorded`) leaves no record.
 
-    Raises WorkspaceBusy when another pipeline has it, or when a `dvc` started by hand is at work in it.
+    Raises WorkspaceBusy when another pipeline has it, or when a `dvc` started by hand is at work in it, and ParamsError
+    for overrides that cannot be split.
     """
+    split_overrides(overrides)
     with workspace_lock():
         _clear_dvc_lock()
         run = Run(overrides, profile)
@@ -175,6 +181,13 @@ def _git() -> dict[str, Any]:
     if commit.returncode:
         return {"commit": None, "dirty": None}
     return {"commit": commit.stdout.strip(), "dirty": bool(changes.stdout.strip())}
+
+
+def _computed(stage: str) -> dict[str, Any]:
+    """How a stage that trains has computed: what `auto` in section `run` came to, and the probe behind it."""
+    summary = model_dir(stage) / "summary.json"
+    facts = read_json(summary) if summary.exists() else {}
+    return {"computed": found} if (found := {name: facts[name] for name in COMPUTED if name in facts}) else {}
 
 
 def _version(package: str) -> str | None:

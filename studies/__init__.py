@@ -4,5 +4,8 @@ As in benchmarks/, each is a process of its own, so threads are made polite here
 """
 
 from troupe import environment
+from troupe.stopping import end_at_once, module_started
 
 environment.prepare()
+if name := module_started():
+    end_at_once(name)

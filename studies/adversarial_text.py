@@ -10,9 +10,9 @@ from typing import Annotated, Literal, Self, get_args
 import numpy as np
 from pydantic import Field, model_validator
 
-from troupe.data.batches import Ids
 from troupe.data.corpus import cut_blocks
 from troupe.data.encoding import cut_pieces, encode_pieces
+from troupe.data.ids import Ids
 from troupe.data.source import read_text
 from troupe.data.tokenizer import Tokenizer, make_tokenizer
 from troupe.params import Count, DataParams

@@ -19,7 +19,8 @@ from studies.jobs import Figures
 from troupe.adversarial.discrimination import Examples, Verdict
 from troupe.adversarial.game import HELD_OUT, critic_of
 from troupe.adversarial.teaching import Course, continued, teach
-from troupe.data.batches import Batches, Ids
+from troupe.data.batches import Batches
+from troupe.data.ids import Ids
 from troupe.files import write_atomic, write_json
 from troupe.models.config import GPTConfig
 from troupe.models.features import ReferenceFeatures

@@ -25,6 +25,7 @@ from scipy.stats import t
 
 from benchmarks.common import facts, head
 from studies.jobs import WORK
+from troupe import stopping
 from troupe.errors import TroupeError
 from troupe.evaluation.plots import STYLE, write_svg
 from troupe.files import write_atomic
@@ -71,13 +72,15 @@ def start(name: str, title: str, arguments: Sequence[str] | None = None) -> argp
 
 @contextmanager
 def faults_told() -> Iterator[None]:
-    """What a study runs in: a TroupeError is printed without a traceback and ends it, Ctrl-C ends it quietly."""
+    """What a study runs in: a TroupeError is printed without a traceback and ends it, Ctrl-C too."""
+    stopping.as_usual("study")
     try:
         yield
     except TroupeError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
+        print(stopping.line("study", signal.SIGINT), file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
 
 

@@ -19,7 +19,7 @@ from studies.jobs import Figures, Job
 from studies.moe_costs import distilling_steps, rest
 from studies.moe_settings import Arm, Common
 from studies.text import Text, load_text
-from troupe.compute import autocast, compiles, set_up
+from troupe.compute import Arithmetic, set_up
 from troupe.conversion.attention import convert
 from troupe.conversion.distillation import distil
 from troupe.data.batches import Batches
@@ -69,8 +69,9 @@ class Experiment:
     def __init__(self, common: Common, text: Text, seed: int) -> None:
         self.looks, self.text, self.seed = common.looks, text, seed
         self.run = RunParams(seed=seed, threads=1, processes=1, **common.hardware.model_dump())
-        self.device = set_up(self.run)
-        self.precision = partial(autocast, self.run, self.device)
+        self.device, hardware = set_up(self.run), common.hardware
+        how = Arithmetic(self.device.type, hardware.precision, hardware.compile == "always", 1, str(torch.__version__))
+        self.precision, self.compiled = how.autocast, how.compiled
         self.config = GPTConfig(text.vocab_size, **common.model.model_dump())
 
     def build(self, arm: Arm) -> GPT:
@@ -127,7 +128,7 @@ class Experiment:
             self.precision,
             log,
             save=lambda checkpoint: None,
-            compiled=compiles(self.run, params.steps, self.device),
+            compiled=self.compiled,
             penalty=(lambda: weight * balance_loss(model)) if weight else None,
         )
         return {"looks": looks, "tokens_per_second": median(speeds)}

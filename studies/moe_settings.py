@@ -52,9 +52,11 @@ class Arm(Section):
 
 
 class Hardware(Section):
+    """Nothing is left to a probe: what differs between arms must be the arms."""
+
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "float32", "bfloat16"]
-    compile: Literal["auto", "always", "never"]
+    precision: Literal["float32", "bfloat16"]
+    compile: Literal["always", "never"]
 
 
 class Looks(Section):

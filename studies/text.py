@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from studies.jobs import SOURCE, code_digest
-from troupe.data.batches import Ids, load_ids, save_ids
 from troupe.data.corpus import Split, read_manifest, split_blocks, write_corpus
 from troupe.data.encoding import cut_pieces, encode_pieces
+from troupe.data.ids import Ids, load_ids, save_ids
 from troupe.data.source import describe, read_pieces
 from troupe.data.tokenizer import make_tokenizer
 from troupe.files import read_json, write_json

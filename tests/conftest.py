@@ -1,6 +1,7 @@
 """For every test: one thread; many torch threads on a busy machine are slower by orders of magnitude."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from troupe.stages.inputs import inputs
 from troupe.stages.tokens import tokens
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start; _one_thread is for this one
+os.environ.setdefault("TROUPE_CACHE", tempfile.mkdtemp(prefix="troupe-tests-"))  # for probes; workers inherit it
 environment.prepare()  # before any test imports mlflow, which decides on telemetry then
 
 ROOT = Path(__file__).parents[1]

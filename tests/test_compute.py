@@ -1,9 +1,10 @@
-"""What run.device, run.precision and run.compile come to, and what is said where torch cannot compile."""
+"""Threads, names of arithmetics, compiled passes, and what is said where torch cannot compile."""
 
 import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from troupe.compute import CPU, arithmetic, compile_passes, compiler_faults_told, compiles
+from troupe.compute import Arithmetic, compile_passes, compiler_faults_told, threads_of
 from troupe.models.attention import SCORES
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, CausalSelfAttention, init_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
-from troupe.params import STEPS_WORTH_COMPILING, RunParams, load_params
+from troupe.params import RunParams, load_params
 from troupe.seeding import generator
 from troupe.training.loss import cross_entropy
 
@@ -27,19 +28,19 @@ def run(**values: object) -> RunParams:
     return load_params(ROOT / "params.yaml", [f"run.{name}={value}" for name, value in values.items()]).run
 
 
-def test_the_arithmetic_is_what_was_resolved_not_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for has_units, precision in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has_units=has_units: {"amx_bf16": has_units})
-        how = arithmetic(run(precision="auto"), CPU, compiled=True)
-        assert str(how) == f"cpu-{precision}-compiled-torch{torch.__version__}"
-    assert str(arithmetic(run(precision="bfloat16"), CPU)).startswith("cpu-bfloat16-eager-")
+def test_what_rounds_differently_has_another_name() -> None:
+    one = Arithmetic("cpu", "float32", False, 2, "2.13.0")
+    assert str(one) == "cpu2-float32-eager-torch2.13.0"
+    others = {"precision": "bfloat16", "compiled": True, "threads": 3, "torch": "2.14.0"}
+    assert len({str(one), *(str(replace(one, **{name: value})) for name, value in others.items())}) == 5
+    on_gpus = {str(Arithmetic("cuda", "bfloat16", True, threads, "2.13.0")) for threads in (1, 16)}
+    assert on_gpus == {"cuda-bfloat16-compiled-torch2.13.0"}
 
 
-def test_short_runs_and_never_do_not_even_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch, "compile")
-    assert not compiles(run(compile="auto"), STEPS_WORTH_COMPILING - 1)
-    assert not compiles(run(compile="never"), 10**6)
-    assert compiles(run(compile="always"), 1)
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("troupe.compute.usable_cores", lambda: 5)
+    assert [threads_of(run(threads="auto", processes=n)) for n in (1, 2, 4, 8)] == [5, 2, 1, 1]
+    assert threads_of(run(threads=7, processes=2)) == 7
 
 
 def test_faults_that_are_not_the_compilers_stay_as_they_are() -> None:
@@ -93,13 +94,10 @@ def test_compiled_passes_have_the_gradients_and_the_dropout_of_eager_ones(
 
 
 BROKEN = """
-from pathlib import Path
 import torch
-from troupe.compute import compiler_faults_told, compiles
+from troupe.compute import CPU, can_compile, compiler_faults_told
 from troupe.errors import ParamsError
-from troupe.params import STEPS_WORTH_COMPILING, load_params
-run = load_params(Path("params.yaml"), ["run.compile=auto"]).run
-assert not compiles(run, STEPS_WORTH_COMPILING)
+assert not can_compile(CPU)
 try:
     with compiler_faults_told():
         torch.compile(torch.nn.GELU())(torch.ones(8))

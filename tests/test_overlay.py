@@ -1,5 +1,6 @@
 """Profiles: what wins over what, a broken one is named by file and line, and none of the shipped ones rots."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,18 @@ def test_make_help_lists_every_profile() -> None:
         about = YAML(typ="safe").load(path.read_text(encoding="utf-8"))[ABOUT]
         lines = f"  {path.stem:<12} {about['what']}\n{'':15}{about['time']} on {about['hardware']}; {about['figure']} "
         assert f"{lines}({about['measured']})\n" in told
+
+
+@pytest.mark.parametrize("name", ["SET", "PROFILE"])
+def test_make_hands_on_what_is_typed(tmp_path: Path, name: str) -> None:
+    """As an argument of make and in its environment; make would expand a `$` and end at a `#`."""
+    typed = "evaluate.prompt='Chapter #1: $5 $$ $(shell id) \\# % \"two\"\n  ' run.seed=3"
+    show = tmp_path / "show.mk"
+    show.write_text(f'show:\n\t@printf %s "$${name}"\n')
+    command, options = ["make", "-f", str(ROOT / "Makefile"), "-f", str(show), "show"], {"cwd": ROOT, "text": True}
+    assert subprocess.run([*command, f"{name}={typed}"], **options, capture_output=True).stdout == typed
+    given = {**os.environ, name: typed}
+    assert subprocess.run(command, **options, capture_output=True, env=given).stdout == typed
 
 
 def _fields(path: Path) -> list[list[str]]:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from troupe.adversarial.reinforce import Reinforce
 from troupe.adversarial.rewards import BASELINES
 from troupe.errors import ParamsError
+from troupe.overlay import as_typed, join_overrides, split_overrides
 from troupe.params import Params, RulesParams, dump_params, load_params
 
 SHIPPED = Path(__file__).parents[1] / "params.yaml"
@@ -38,18 +39,86 @@ def test_the_shipped_file_is_valid_and_survives_a_round_trip(tmp_path: Path) -> 
     assert load_params(tmp_path / "copy.yaml") == params
 
 
+@settings(max_examples=15)
 @given(st.floats(min_value=1e-300, max_value=10), st.integers(1, 10**9))
 def test_any_value_survives_a_round_trip(tmp_path_factory: pytest.TempPathFactory, rate: float, steps: int) -> None:
     path = tmp_path_factory.mktemp("params") / "params.yaml"
     params = load_params(SHIPPED, [f"pretrain.learning_rate={rate!r}", f"pretrain.steps={steps}"])
     dump_params(params, path)
-    assert load_params(path).pretrain.learning_rate == rate
-    assert load_params(path).pretrain.steps == steps
+    again = load_params(path)
+    assert (again.pretrain.learning_rate, again.pretrain.steps) == (rate, steps)
 
 
 def test_a_rate_without_a_dot_is_a_number() -> None:
     """PyYAML would read 3e-4 as text."""
     assert load_params(SHIPPED, ["pretrain.learning_rate=3e-4"]).pretrain.learning_rate == pytest.approx(0.0003)
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
+
+
+@settings(max_examples=15)
+@given(TEXT)
+@example("Chapter #1")
+@example(" ends in blanks  ")
+@example("ROMEO:")
+@example("1984")
+@example("*.txt")
+@example("null")
+@example("'\"$HOME \\ \t\r\n")
+@example("\x1a" * 30 + " \x85")  # ruamel folds such a line where no blank is, and writes U+0085 as it stands
+def test_a_text_that_is_typed_arrives_as_it_was_typed(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """By the command line, and by the file from which every other stage reads it."""
+    path = tmp_path_factory.mktemp("params") / "params.yaml"
+    params = load_params(SHIPPED, split_overrides(f"run.seed=3 evaluate.prompt={shlex.quote(text)} pretrain.steps=7"))
+    assert (params.evaluate.prompt, params.run.seed, params.pretrain.steps) == (text, 3, 7)
+    dump_params(params, path)
+    assert load_params(path) == params
+
+
+@given(st.lists(TEXT))
+def test_a_line_of_overrides_survives_the_record_and_the_shell(values: list[str]) -> None:
+    overrides = [f"evaluate.prompt={value}" for value in values]
+    assert split_overrides(join_overrides(overrides)) == overrides
+    assert shlex.split(as_typed(overrides)) == [f"SET={join_overrides(overrides)}"]
+    assert as_typed(["run.seed=1", "pretrain.steps=5"]) == 'SET="run.seed=1 pretrain.steps=5"'
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("moe.n_head=null", None),
+        ("moe.head_width=null", None),
+        ("pretrain.steps=500", 500),
+        ("evaluate.temperatures=[0.5, 2]", [0.5, 2.0]),
+        ("evaluate.temperatures=[]", []),
+        ("model.bias=true", True),
+        ("run.device=cpu", "cpu"),
+        ("adversarial.baseline=batch mean", "batch mean"),
+        ("data.source=data/mine/*.txt", "data/mine/*.txt"),
+    ],
+)
+def test_what_is_no_string_is_yaml(override: str, value: object) -> None:
+    section, key = override.partition("=")[0].split(".")
+    assert getattr(getattr(load_params(SHIPPED, [override]), section), key) == value
+
+
+@settings(max_examples=15)
+@given(st.text())
+@example("\x07")
+@example("2001-99-99")
+@example("9" * 5000)
+@example("[" * 1000)
+@example("!!int x")
+@example("!!bool x")
+@example("{a: b: c")
+def test_whatever_is_typed_for_a_number_is_a_number_or_one_line(text: str) -> None:
+    try:
+        load_params(SHIPPED, [f"pretrain.steps={text}"])
+        fault = ""
+    except ParamsError as error:
+        fault = str(error)
+    assert not fault or (fault.startswith("override") and len(fault.splitlines()) == 1)
 
 
 def test_overrides_leave_the_file_alone() -> None:
@@ -80,6 +149,11 @@ def test_overrides_leave_the_file_alone() -> None:
         ),
         ("  tilt_order: ", "  tilt_order: 1 #", "adversarial.tilt_order: Input should be greater than or equal to 2"),
         ("  reference_embd: ", "  reference_embd: 95 #", "adversarial.reference_embd: Input should be a multiple of 2"),
+        (
+            "  prompt: ",
+            "  prompt: 1984 #",
+            "evaluate.prompt: Input should be a valid string, got 1984; put the text in",
+        ),
         ("  bpb_margin: ", "  bpb_margin: .nan #", "promote.bpb_margin"),
         ("  temperatures: [", "  temperatures: [1.0, ", "evaluate.temperatures: each must be another than 1"),
         ("  temperatures: [", "  temperatures: [0.5, 0.5, ", "evaluate.temperatures: each must be another than 1"),
@@ -98,7 +172,6 @@ def test_a_fault_names_file_and_field(edited: Callable[[str, str], Path], old: s
     ("overrides", "says"),
     [
         ("run.precision=float32 run.compile=always", "torch cannot compile grouped in float32"),
-        ("run.precision=float32 moe.steps=300", "set moe.compute=auto or run.compile=never"),
         (
             "run.compile=never model.n_head=32",
             "multiples of 4, not model.n_embd 192 with moe.head_width 6 (null: n_embd",
@@ -119,8 +192,8 @@ def test_grouped_experts_that_torch_cannot_compute_are_refused(overrides: str, s
 @pytest.mark.parametrize(
     "overrides",
     [
-        "run.precision=float32 moe.steps=299",
-        "run.precision=float32 run.compile=never moe.steps=300",
+        "run.precision=float32 run.compile=never",
+        "run.precision=float32 run.compile=auto",  # which then does not compile
         "run.precision=bfloat16 run.compile=always",
         "run.compile=always",  # in bfloat16 where the hardware has it: the stage will know
     ],
@@ -183,6 +256,7 @@ def test_every_fault_is_told_at_once(edited: Callable[[str, str], Path]) -> None
         ("pretrain.stepps=3", "pretrain.stepps: unknown parameter"),
         ("pretrain.steps=few", "override: pretrain.steps"),
         ("pretrain.steps=[", "not a YAML value"),
+        ("#1", "quotes round a value with blanks"),
     ],
 )
 def test_a_wrong_override_is_named(override: str, says: str) -> None:
@@ -192,11 +266,22 @@ def test_a_wrong_override_is_named(override: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "says"),
+    [("evaluate.prompt='x", "no closing quotation"), ("a.b=\0", "NUL"), ("a.b=\udcff", "not UTF-8")],
+)
+def test_a_line_that_cannot_be_split_is_named(line: str, says: str) -> None:
+    with pytest.raises(ParamsError, match=says):
+        split_overrides(line)
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         (b"run: [1", "not YAML"),
         (b"- 1\n", "expected sections"),
         (b"run: \xff", "not UTF-8 at byte 5"),
+        (b"run:\n  seed: \x07\n", "not YAML: it holds the character U\\+0007"),
+        (b"run: {seed: 2001-99-99}\n", "not YAML: month must be in"),
         (b"", "sections"),
     ],
 )

@@ -11,6 +11,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from troupe import stopping
+
+if STARTED := __name__ == "__main__" or Path(sys.argv[0]).name == "troupe":
+    stopping.end_at_once("troupe")
+
 import typer
 
 from troupe import environment, layout
@@ -42,6 +47,8 @@ Profile = Annotated[str, typer.Option(help="A profile between params.yaml and --
 def main() -> None:
     """The entry point: one line on standard error and an exit status for what a user can mend."""
     environment.prepare()
+    if STARTED:
+        stopping.as_usual("troupe")
     try:
         app()
     except TroupeError as error:

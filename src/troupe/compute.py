@@ -5,35 +5,42 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from troupe.cores import usable_cores
 from troupe.errors import ParamsError
 from troupe.params import RunParams
 
 CPU = torch.device("cpu")
+Precision = Literal["float32", "bfloat16"]
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What run.device, run.precision and run.compile have come to here: another one rounds differently."""
+    """What section `run` has come to here (training/probe.py decides): another one rounds differently."""
 
     device: str  # "cpu" or "cuda"
-    precision: str  # "float32" or "bfloat16"
+    precision: Precision
     compiled: bool
+    threads: int  # of a CPU; a GPU rounds alike with any number
     torch: str  # version
 
     def __str__(self) -> str:
-        return f"{self.device}-{self.precision}-{'compiled' if self.compiled else 'eager'}-torch{self.torch}"
+        device = f"cpu{self.threads}" if self.device == "cpu" else self.device
+        return f"{device}-{self.precision}-{'compiled' if self.compiled else 'eager'}-torch{self.torch}"
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which a forward pass computes in `precision`."""
+        return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-def arithmetic(run: RunParams, device: torch.device, compiled: bool = False) -> Arithmetic:
-    """How a stage computes on `device`; `compiled` as `compiles` says."""
-    precision = "bfloat16" if _in_bfloat16(run, device) else "float32"
-    return Arithmetic(device.type, precision, compiled, str(torch.__version__))
+def threads_of(run: RunParams) -> int:
+    """CPU threads of this process: `run.threads`, or for `auto` the cores divided by `run.processes`."""
+    return run.threads if run.threads != "auto" else max(1, usable_cores() // run.processes)
 
 
 def set_up(run: RunParams) -> torch.device:
@@ -42,7 +49,7 @@ def set_up(run: RunParams) -> torch.device:
     Of several processes that train together each has its own GPU, that of the number which torchrun gave it.
     Raises ParamsError when a GPU is asked for and there is none, or fewer than processes.
     """
-    torch.set_num_threads(run.threads)
+    torch.set_num_threads(threads_of(run))
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tenth of a step
     torch.set_flush_denormal(True)  # vanishing gradients are denormal numbers: a step took three times as long
@@ -65,18 +72,17 @@ def keep_memory() -> None:
         set_option(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def autocast(run: RunParams, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a forward pass computes in `run.precision`."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_in_bfloat16(run, device))
+def can_compile(device: torch.device) -> bool:
+    """Have torch compile, load and run a function: of compiler, headers and folder, all that it needs is there, or not.
 
-
-def compiles(run: RunParams, steps: int, device: torch.device = CPU) -> bool:
-    """Whether torch.compile, whose own work takes 20 s to a minute, is to fuse the passes of a training of `steps`.
-
-    `run.compile: auto` says so where enough steps follow to pay for it, and torch finds all that it needs to compile;
-    where it does not, one printed line tells.
+    Nearly all the time it takes is the import of the compiler, which the model then has for nothing.
     """
-    return run.asks_to_compile(steps) and (run.compile == "always" or _can_compile(device))
+    try:
+        torch.compile(torch.sin)(torch.ones(8, device=device))
+    except Exception as error:  # whatever it is, training can do without
+        print(f"run.compile: trains without torch.compile, which fails here ({_first_line(error)})", flush=True)
+        return False
+    return True
 
 
 def compile_passes(module: Callable[..., Tensor], device: torch.device = CPU) -> Callable[..., Tensor]:
@@ -105,35 +111,8 @@ def compiler_faults_told() -> Iterator[None]:
         ) from None
 
 
-def _can_compile(device: torch.device) -> bool:
-    """Have torch compile, load and run a function: of compiler, headers and folder, all that it needs is there, or not.
-
-    Nearly all the time it takes is the import of the compiler, which the model then has for nothing.
-    """
-    try:
-        torch.compile(torch.sin)(torch.ones(8, device=device))
-    except Exception as error:  # whatever it is, training can do without
-        print(f"run.compile: trains without torch.compile, which fails here ({_first_line(error)})", flush=True)
-        return False
-    return True
-
-
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200]
-
-
-def _in_bfloat16(run: RunParams, device: torch.device) -> bool:
-    return run.precision == "bfloat16" or (run.precision == "auto" and _multiplies_bfloat16(device))
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware has units for bfloat16 matrices; elsewhere it is emulated, slower than float32.
-
-    With a Xeon's (AMX) a training step of the default model took 0.29 s instead of 0.64 s on 4 threads.
-    """
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 @contextmanager

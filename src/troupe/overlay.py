@@ -2,16 +2,22 @@
 
 A profile is a file profiles/<name>.yaml beside params.yaml that holds only what differs, section by section, and under
 `about` what a person wants to know first. Every value remembers its file and line, for messages about it.
+
+An override's value is read as its field's type asks: where the schema wants a string, it is what was typed, character
+by character; everywhere else it is YAML 1.2.
 """
 
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.reader import ReaderError
 
 from troupe.errors import ParamsError
 
@@ -22,9 +28,13 @@ Location = tuple[str | int, ...]  # of a field, e.g. ("model", "n_layer"); () is
 class Layers:
     """Plain values by section, and the place that each came from."""
 
-    def __init__(self, path: Path) -> None:
-        """Start from a parameter file. Raises ParamsError if it is missing or no YAML of sections."""
+    def __init__(self, path: Path, schema: type[BaseModel]) -> None:
+        """Start from a parameter file. Raises ParamsError if it is missing or no YAML of sections.
+
+        `schema` has a model of fields for each section; their types say how overrides are read.
+        """
         self.values: dict[str, Any] = {}
+        self._schema = schema
         self._places: dict[Location, str] = {(): str(path)}
         self._lay(path)
 
@@ -35,17 +45,20 @@ class Layers:
         self.values.pop(ABOUT, None)
 
     def add_override(self, override: str) -> None:
-        """Lay one "section.key=value" over what is there; the value is read as YAML."""
+        """Lay one "section.key=value" over what is there. Raises ParamsError if it is not of that form."""
         name, equals, text = override.partition("=")
         section, dot, key = name.strip().partition(".")
         if not (equals and dot and section and key):
-            raise ParamsError(f"override {override!r}: write section.key=value, e.g. pretrain.steps=500")
+            raise ParamsError(
+                f"override {override!r}: write section.key=value, e.g. pretrain.steps=500, "
+                "and quotes round a value with blanks, e.g. evaluate.prompt='Once upon'"
+            )
         if not isinstance(self.values.get(section), dict):
             raise ParamsError(f"override {override!r}: no section {section!r}; there are {', '.join(self.values)}")
         try:
-            self.values[section][key] = YAML(typ="safe").load(text)
-        except MarkedYAMLError as error:
-            raise ParamsError(f"override {override!r}: not a YAML value: {error.problem}") from None
+            self.values[section][key] = _typed(text, self._options(section, key))
+        except _NOT_YAML as error:
+            raise ParamsError(f"override {override!r}: not a YAML value: {_problem(error)}") from None
         self._places[section, key] = "override"
 
     def place(self, location: Location) -> str:
@@ -53,6 +66,12 @@ class Layers:
         while location not in self._places:
             location = location[:-1]
         return self._places[location]
+
+    def _options(self, section: str, key: str) -> set[Any]:
+        """The types that a field may have; an unknown field's is str, for the schema refuses it whatever it holds."""
+        model = self._schema.model_fields[section].annotation if section in self._schema.model_fields else None
+        fields = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
+        return _options(fields[key].annotation) if key in fields else {str}
 
     def _lay(self, path: Path) -> None:
         for section, values in (tree := read_yaml(path)).items():
@@ -66,12 +85,12 @@ class Layers:
                 self.values[section] = _plain(values)
 
 
-def load_layers(path: Path, profile: str, overrides: Sequence[str]) -> Layers:
+def load_layers(path: Path, profile: str, overrides: Sequence[str], schema: type[BaseModel]) -> Layers:
     """params.yaml at `path`, the profile of that name ("" for none), the overrides: the later wins.
 
     Raises ParamsError with one line for what cannot be read; whether the values are right is for the schema to say.
     """
-    layers = Layers(path)
+    layers = Layers(path, schema)
     if profile:
         layers.add_profile(profile_path(path, profile))
     for override in overrides:
@@ -95,11 +114,31 @@ def fields_of(params: Path, profile: str, overrides: Sequence[str]) -> list[str]
 
 
 def split_overrides(text: str) -> list[str]:
-    """The overrides in a line such as "pretrain.steps=500 evaluate.prompt='Once upon'", split as a shell would."""
+    """The overrides in a line such as "pretrain.steps=500 evaluate.prompt='Once upon'", split as a shell would.
+
+    Raises ParamsError for an open quote, and for what no file and no environment can hold: NUL and what is not UTF-8.
+    """
     try:
+        text.encode()
+        if "\0" in text:
+            raise ValueError("it holds a NUL character")
         return shlex.split(text)
+    except UnicodeEncodeError:
+        raise ParamsError(f"override {text!r}: not UTF-8") from None
     except ValueError as error:
-        raise ParamsError(f"override {text!r}: {str(error).lower()}") from None
+        fault = str(error)
+        raise ParamsError(f"override {text!r}: {fault[:1].lower()}{fault[1:]}") from None
+
+
+def join_overrides(overrides: Sequence[str]) -> str:
+    """The line that `split_overrides` splits into these again, quoted where need be."""
+    return shlex.join(overrides)
+
+
+def as_typed(overrides: Sequence[str]) -> str:
+    """What a person types after `make pipeline` for these overrides, e.g. SET="run.seed=1"."""
+    line = join_overrides(overrides)
+    return f"SET={shlex.quote(line)}" if set('"$`\\!') & set(line) else f'SET="{line}"'
 
 
 def read_yaml(path: Path) -> CommentedMap:
@@ -112,12 +151,48 @@ def read_yaml(path: Path) -> CommentedMap:
         ) from None
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path}: not UTF-8 at byte {error.start}") from None
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ParamsError(f"{path}:{line}: not YAML: {error.problem}") from None
+    except _NOT_YAML as error:
+        place = f"{path}:{line}" if (line := _line_of_fault(error)) else str(path)
+        raise ParamsError(f"{place}: not YAML: {_problem(error)}") from None
     if not isinstance(tree, CommentedMap):
         raise ParamsError(f"{path}: expected sections such as `run:` and `model:`")
     return tree
+
+
+def _typed(text: str, options: set[Any]) -> Any:
+    if options <= {str, NoneType}:
+        return None if NoneType in options and text == "null" else text
+    return YAML(typ="safe").load(text)
+
+
+def _options(annotation: Any) -> set[Any]:
+    """The types in an annotation, e.g. {int, NoneType} of `Annotated[int, Field(ge=1)] | None`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _options(arguments[0])
+    if origin in (Union, UnionType):
+        return set().union(*map(_options, arguments))
+    return {type(value) for value in arguments} if origin is Literal else {annotation}
+
+
+# A tag or a date that its text does not fit (`!!int x`, `!!bool x`, 2001-99-99) and 3,000 brackets are no YAMLError.
+_NOT_YAML = (YAMLError, ValueError, KeyError, RecursionError)
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong, in one line."""
+    if isinstance(error, MarkedYAMLError):
+        return str(error.problem)
+    if isinstance(error, ReaderError):
+        return f"it holds the character U+{error.character:04X}, which YAML does not allow"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return " ".join(str(error).split())
+
+
+def _line_of_fault(error: Exception) -> int | None:
+    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    return int(mark.line) + 1 if mark else None
 
 
 def _line(tree: CommentedMap, key: str) -> int:

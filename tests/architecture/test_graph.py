@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 HARMLESS = {
     "troupe",
+    "troupe.cores",  # a fact of the machine, as its processor is
     "troupe.errors",
     "troupe.files",
     "troupe.layout",
@@ -25,6 +26,7 @@ HARMLESS = {
     "troupe.stages.common",
     "troupe.stages.log",
     "troupe.stages.progress",
+    "troupe.stopping",
 }
 
 

@@ -14,13 +14,21 @@ from ruamel.yaml import YAML
 from troupe.data.download import mirrored
 from troupe.models.layers import GPTConfig
 from troupe.overlay import Layers
-from troupe.params import ModelParams, PretrainParams
+from troupe.params import ModelParams, Params, PretrainParams
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "benchmarks" / "configs").glob("*.yaml"))
 SHAKESPEARE = pytest.mark.skipif(
     not any(path.is_file() for path in mirrored("tiny-shakespeare.txt")), reason="no tiny-shakespeare.txt here"
 )
+
+
+@pytest.mark.slow
+def test_cost_against_size_writes_a_page(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.text_size", "--quick", "--out", str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0, ended.stderr
+    assert "\n| 0.1 | " in (tmp_path / "text_size.md").read_text()
 
 
 @SHAKESPEARE
@@ -55,7 +63,7 @@ def test_it_writes_a_page(tmp_path: Path, name: str, options: list[str], row: st
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_is_valid(path: Path) -> None:
-    layers = Layers(ROOT / "params.yaml")
+    layers = Layers(ROOT / "params.yaml", Params)
     layers.add_profile(path)
     ModelParams.model_validate(layers.values["model"])
     PretrainParams.model_validate(layers.values["pretrain"])

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.data.corpus import SPLITS, check_size, cut_blocks, read_manifest, split_beginning, split_text, write_corpus
+from troupe.data.corpus import (
+    SPLITS,
+    check_size,
+    cut_blocks,
+    read_manifest,
+    split_beginning,
+    split_blocks,
+    split_text,
+    write_corpus,
+)
 from troupe.data.source import Source
 from troupe.errors import ArtifactError, CorpusError
 
@@ -134,3 +143,20 @@ def test_a_missing_corpus_is_refused(tmp_path: Path, file: str) -> None:
     (written(tmp_path, "x" * 1000) / file).unlink()
     with pytest.raises(ArtifactError, match=rf"{file}: no such file; run"):
         split_text(tmp_path, "train")
+
+
+@given(text=TEXTS, block_bytes=st.integers(64, 70), n=st.integers(1, 300))
+def test_what_is_read_of_a_split_are_its_blocks(
+    tmp_path_factory: pytest.TempPathFactory, text: str, block_bytes: int, n: int
+) -> None:
+    """Written from pieces of any size, read by seeking: the blocks of the definition, and the whole text joined."""
+    folder = tmp_path_factory.getbasetemp() / "corpus"
+    write_corpus(folder, chunks_of_text(text, n), "t.txt", described(text), block_bytes)
+    blocks = list(cut_blocks(chunks(text.encode(), block_bytes)))
+    for split in SPLITS:
+        assert split_text(folder, split) == "".join(block.decode() for own, block in blocks if own == split)
+    assert "".join(split_blocks(folder, *SPLITS)) == text
+
+
+def chunks_of_text(text: str, size: int) -> list[str]:
+    return [text[at : at + size] for at in range(0, len(text), size)]

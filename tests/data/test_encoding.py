@@ -1,7 +1,9 @@
 """Encoding in pieces: the ids of the pieces, joined, are the ids of the whole text, whatever it holds."""
 
 import os
+import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from troupe.data import bpe
+from troupe.data import bpe, stretches
 from troupe.data.encoding import cut_pieces, encode_pieces
 from troupe.data.tokenizer import ByteTokenizer, Tokenizer, make_tokenizer
 
@@ -36,6 +38,50 @@ def test_the_ids_of_the_pieces_are_the_ids_of_the_text(kind: str, text: str, n: 
     tokenizer = LEARNED[kind]
     found = [ids.tolist() for ids in encode_pieces(tokenizer, cut_pieces(chunks(text, size), n), threads=1)]
     assert [i for ids in found for i in ids] == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+@given(text=TEXTS | st.text(st.sampled_from("ab \n\x0b")), n=st.integers(1, 9), size=st.integers(1, 9))
+@example(text="aaaaaa   \n\n\n\n  b", n=1, size=3)
+def test_pieces_are_cut_where_the_text_is_cut_within_long_stretches(kind: str, text: str, n: int, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stretches, "LONGEST", 3)
+        found = [ids.tolist() for ids in encode_pieces(LEARNED[kind], cut_pieces(chunks(text, size), n), threads=1)]
+        assert [i for ids in found for i in ids] == LEARNED[kind].encode(text)
+        assert LEARNED[kind].decode_bytes([i for ids in found for i in ids]) == text.encode()
+
+
+def test_only_longer_stretches_are_cut() -> None:
+    words = " ".join("x" * 100 for _ in range(1000))
+    assert [*stretches.cut_stretches(words)] == [words]
+    assert [len(part) for part in stretches.cut_stretches(f"ab {'x' * 25} y", 10)] == [13, 10, 7]
+
+
+@given(text=st.text(st.sampled_from("ab \n")), longest=st.integers(1, 5))
+def test_stretches_are_cut_after_every_so_many_characters(text: str, longest: int) -> None:
+    """As the definition has it, character by character."""
+    parts, run = [""], 0
+    for before, character in pairwise(f" {text}" if text[:1].strip() else f"a{text}"):
+        same = before.isspace() == character.isspace()
+        run = run % longest + 1 if same else 1
+        parts[-1] += character
+        if run == longest:
+            parts.append("")
+    assert [*stretches.cut_stretches(text, longest)] == (parts if parts[-1] or len(parts) == 1 else parts[:-1])
+
+
+@pytest.mark.parametrize("character", ["x", "日"])
+def test_a_text_without_any_blank_takes_time_in_proportion(character: str) -> None:
+    """A quadratic method takes a hundred times as long for ten times the text, a linear one ten times."""
+    tokenizer, seconds = LEARNED["bpe"], []
+    for n in (2**16, 10 * 2**16):
+        began = time.process_time()
+        pieces = cut_pieces([character * n])
+        tokens = make_tokenizer("bpe", list(cut_pieces([character * n])), 300)
+        assert sum(map(len, encode_pieces(tokenizer, pieces, threads=1))) == len(tokenizer.encode(character * n))
+        assert tokens.decode(tokens.encode(character * n)) == character * n
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 30 * seconds[0]
 
 
 @given(text=TEXTS, n=st.integers(1, 9), size=st.integers(1, 9))

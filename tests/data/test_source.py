@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from troupe.data import source
+from troupe.data.files import expand
 from troupe.data.source import Source, describe, find_files, read_text
 from troupe.errors import CorpusError
 
@@ -131,6 +134,7 @@ def test_documents_read_in_pieces_are_joined_unless_blank(
     for number, text in enumerate(texts, 1):
         write(folder / f"{number}{suffix}", json.dumps({"text": text}) if suffix == ".jsonl" else text)
     kept = [text if suffix == ".jsonl" else text.replace("\r\n", "\n") for text in texts if text.strip()]
+    kept = list(dict.fromkeys(kept))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "PIECE", piece)
         assert read_text(f"{folder}/*") == "\n\n".join(["first", *kept])
@@ -177,3 +181,73 @@ def test_looking_at_the_source_imports_neither_numpy_nor_torch() -> None:
     """The inputs stage runs on every call of the pipeline, also when there is nothing to do."""
     probe = "import sys, troupe.stages.inputs; print(*{'numpy', 'torch', 'pooch', 'mlflow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_a_file_is_read_once_whatever_links_lead_to_it(tmp_path: Path) -> None:
+    """A link upwards used to name each file 41 times and more, and what lies beside the folder too."""
+    folder, elsewhere = tmp_path / "w/mine", tmp_path / "elsewhere"
+    write(folder / "a.txt", "one")
+    write(folder / "deep/b.txt", "two")
+    write(tmp_path / "w/beside.txt", "not meant")
+    write(elsewhere / "c.txt", "three")
+    (folder / "deep/up").symlink_to("..")
+    (folder / "deep/further").symlink_to(tmp_path / "w")
+    (folder / "0").symlink_to("deep")
+    (folder / "z").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    (folder / "0.txt").symlink_to("deep/b.txt")
+    (folder / "z.txt").hardlink_to(folder / "a.txt")
+    (folder / "nothing.txt").symlink_to("nowhere")
+    found = [path.relative_to(folder).as_posix() for path in find_files(f"{folder}/**/*.txt")]
+    assert found == ["a.txt", "deep/b.txt", "z/c.txt"]
+    assert read_text(f"{folder}/**") == "one\n\ntwo\n\nthree"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*", "**", "**/*.txt", "d*/*.txt", "d?/[ab].txt", ".h/*", "d1/**/a.txt", "./*.txt"]
+)
+def test_globs_name_what_the_standard_library_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    for name in ["a.txt", ".b.txt", "d1/a.txt", "d1/c.txt", "d2/b.txt", "d1/e/a.txt", ".h/a.txt", "d1/.i/a.txt"]:
+        write(tmp_path / name, name)
+    monkeypatch.chdir(tmp_path)
+    names = sorted({Path(name).as_posix() for name in glob(pattern, recursive=True) if Path(name).is_file()})  # noqa: PTH207
+    assert [path.as_posix() for path in expand(pattern)] == names
+    assert [str(path) for path in expand(f"{tmp_path}/{pattern}")] == [str(tmp_path / name) for name in names]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a/one.txt", "one")
+
+    def refuse(folder: str) -> None:
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read everything
+    assert "cannot be read: Permission denied" in refusal(f"{tmp_path}/**/*.txt")
+
+
+COPIED = st.sampled_from(["a", "b", "ab" * 9, "ab" * 9 + "c", "ab" * 9 + "\r\n", "\n ", "é" * 30])
+
+
+@given(texts=st.lists(COPIED, max_size=9), piece=st.integers(1, 40), suffix=st.sampled_from([".txt", ".jsonl"]))
+def test_of_documents_with_one_text_the_first_is_kept(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], piece: int, suffix: str
+) -> None:
+    """Short and long ones, in files of their own or lines of one."""
+    folder = tmp_path_factory.mktemp("copies")
+    write(folder / "0.txt", "first")
+    if suffix == ".jsonl":
+        write(folder / "1.jsonl", "\n".join(json.dumps({"text": text}) for text in texts))
+    else:
+        for number, text in enumerate(texts, 1):
+            write(folder / f"{number}.txt", text)
+    visible = [text if suffix == ".jsonl" else text.replace("\r\n", "\n") for text in texts if text.strip()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "PIECE", piece)
+        patch.setattr(source, "BEGINNING", 8)
+        kept, found = [*dict.fromkeys(visible)], describe(f"{folder}/*")
+        assert read_text(f"{folder}/*") == "\n\n".join(["first", *kept])
+    assert found.copies == len(visible) - len(kept)
+    assert found.copied_bytes == len("".join(visible).encode()) - len("".join(kept).encode())
+    assert found.sha256 == hashlib.sha256("\n\n".join(["first", *kept]).encode()).hexdigest()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from troupe.evaluation import realism
+from troupe.data.room import prompt_length
 from troupe.evaluation.realism import Ruling, real_against_real, verdict
 
 
@@ -76,4 +76,4 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
 
 @pytest.mark.parametrize(("bytes_per_token", "block_size", "tokens"), [(1.0, 128, 48), (3.0, 128, 16), (1.0, 32, 16)])
 def test_every_tokenizer_gives_about_the_same_prompt(bytes_per_token: float, block_size: int, tokens: int) -> None:
-    assert realism.prompt_length(bytes_per_token, block_size) == tokens
+    assert prompt_length(bytes_per_token, block_size) == tokens

@@ -4,6 +4,7 @@ import math
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ def test_without_a_verdict_it_says_what_to_do(reports: Path) -> None:
 
 def test_it_names_profile_and_overrides_and_marks_what_they_set(reports: Path) -> None:
     text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
-    assert 'make pipeline PROFILE=small SET="run.seed=1"</pre>' in text
+    assert 'make pipeline PROFILE=small SET="run.seed=1"</pre>' in unescape(text)
     assert '<dt>n_layer</dt><dd class="set">4</dd>' in text
     assert '<dt>n_head</dt><dd class="">4</dd>' in text
     plain = provenance() | {"profile": "", "overrides": [], "changed": []}

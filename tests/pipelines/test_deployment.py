@@ -1,5 +1,6 @@
 from uuid import uuid4
 
+import pytest
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
@@ -9,9 +10,10 @@ from pipelines.deployment import _schedules
 NIGHTLY = "0 3 * * *"
 
 
-def deployed(*crons: str, active: bool = True) -> DeploymentResponse:
+def deployed(*crons: str, active: bool = True, timezone: str | None = None) -> DeploymentResponse:
     about = {"active": active, "parameters": {"overrides": "a.b=1"}}
-    made = [DeploymentSchedule(id=uuid4(), schedule=CronSchedule(cron=cron), **about) for cron in crons]
+    schedules = [CronSchedule(cron=cron, timezone=timezone) for cron in crons]
+    made = [DeploymentSchedule(id=uuid4(), schedule=schedule, **about) for schedule in schedules]
     return DeploymentResponse(id=uuid4(), name="train", flow_id=uuid4(), schedules=made)
 
 
@@ -23,7 +25,19 @@ def test_schedules_made_in_the_ui_outlive_the_ui() -> None:
 
 
 def test_a_schedule_from_the_command_line_is_added_once() -> None:
+    nightly = CronSchedule(cron=NIGHTLY, timezone="Europe/Berlin")
     assert _schedules(None, cron=None) == []
-    assert [one.schedule.cron for one in _schedules(None, NIGHTLY)] == [NIGHTLY]
-    assert len(_schedules(deployed(NIGHTLY), NIGHTLY)) == 1
-    assert len(_schedules(deployed("0 4 * * *"), NIGHTLY)) == 2
+    assert [one.schedule for one in _schedules(None, nightly)] == [nightly]
+    assert [one.schedule for one in _schedules(deployed("0 4 * * *"), nightly)] == [
+        CronSchedule(cron="0 4 * * *"),
+        nightly,
+    ]
+
+
+@pytest.mark.parametrize("before", [None, "Europe/Berlin", "America/New_York"])
+def test_served_again_a_schedule_is_not_doubled_but_put_into_the_zone_asked_for(before: str | None) -> None:
+    nightly = CronSchedule(cron=NIGHTLY, timezone="Europe/Berlin")
+    [again] = _schedules(deployed(NIGHTLY, active=False, timezone=before), nightly)
+    assert again.schedule == nightly
+    assert not again.active, "paused in the UI, it stays paused"
+    assert again.parameters == {"overrides": "a.b=1"}

@@ -1,6 +1,7 @@
 """`make ui`, from the lock: both servers answer, and what cron schedules is run.
 
-One wrong transitive version (SQLAlchemy 2.1) stops scheduling silently: everything answers, and nothing is ever run.
+One wrong transitive version can stop scheduling silently (SQLAlchemy 2.1 did so under Prefect 3.8): everything answers,
+and nothing is ever run.
 """
 
 import json

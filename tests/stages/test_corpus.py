@@ -49,10 +49,10 @@ def test_the_test_split_of_the_default_corpus_does_not_stand_in_what_networks_le
 
 def test_a_text_edited_after_the_inputs_stage_is_refused_and_nothing_is_written() -> None:
     text = Path("mine.txt")
-    text.write_text("words " * 200)
+    text.write_text("words " * 4000)
     given = params("mine.txt", 64)
     inputs(given)
-    text.write_text("other " * 200)
+    text.write_text("other " * 4000)
     with pytest.raises(CorpusError, match="the inputs stage saw"):
         corpus(given)
     assert not list(CORPUS.iterdir())

@@ -20,7 +20,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace with the shipped params.yaml and a text of ten small blocks."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(SHIPPED.read_text(encoding="utf-8"), encoding="utf-8")
-    (tmp_path / "mine.txt").write_text("words " * 200, encoding="utf-8")
+    (tmp_path / "mine.txt").write_text("words " * 4000, encoding="utf-8")
     return tmp_path
 
 
@@ -35,8 +35,8 @@ def test_it_writes_the_parameters_of_this_run_and_what_the_source_holds() -> Non
     assert (written.data.source, written.data.block_bytes, written.pretrain.steps) == ("mine.txt", 64, 7)
     assert load_params(Path("params.yaml")).pretrain.steps != 7, "the user's file stays as it was"
     source = read_json(SOURCE)
-    assert (source["kind"], source["files"], source["bytes"]) == ("files", ["mine.txt"], 1200)
-    assert source["sha256"] == hashlib.sha256(b"words " * 200).hexdigest()
+    assert (source["kind"], source["files"], source["bytes"]) == ("files", ["mine.txt"], 24_000)
+    assert source["sha256"] == hashlib.sha256(b"words " * 4000).hexdigest()
     assert read_json(INITIAL) == {"init_from": "scratch"}
 
 
@@ -46,7 +46,7 @@ def test_changed_text_changes_the_digest(workspace: Path) -> None:
     before = read_json(SOURCE)["sha256"]
     inputs(params)
     assert read_json(SOURCE)["sha256"] == before
-    (workspace / "mine.txt").write_text("Words " + "words " * 199)
+    (workspace / "mine.txt").write_text("Words " + "words " * 3999)
     inputs(params)
     assert read_json(SOURCE)["sha256"] != before
 
@@ -55,7 +55,7 @@ def test_changed_text_changes_the_digest(workspace: Path) -> None:
     ("overrides", "complaint"),
     [
         ("data.source=absent.txt", "data.source 'absent.txt': no such file"),
-        ("data.source=mine.txt", "1200 bytes, fewer than 10 blocks of data.block_bytes=4096; lower data.block_bytes"),
+        ("data.source=mine.txt", "24000 bytes, fewer than 10 blocks of data.block_bytes=4096; bring at least"),
         ("data.source=params.yaml", "params.yaml: data.source takes .txt, .md, .jsonl files only"),
         ("data.sauce=mine.txt", "data.sauce: unknown parameter"),
         ("data.source=mine.txt data.block_bytes=64 pretrain.init_from=nowhere", "'nowhere': no such folder"),

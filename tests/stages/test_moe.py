@@ -14,7 +14,7 @@ import torch
 
 from tests.forked import forked
 from tests.training.test_parallel import Say, together
-from troupe.data.batches import load_ids
+from troupe.data.ids import load_ids
 from troupe.errors import ParamsError
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, TOKENS, model_dir

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from troupe.data import batches
-from troupe.data.batches import load_ids
+from troupe.data import ids as ids_on_disk
+from troupe.data import stretches
 from troupe.data.corpus import SPLITS, cut_blocks, split_text, write_corpus
 from troupe.data.encoding import cut_pieces
+from troupe.data.ids import load_ids
 from troupe.data.source import Source
 from troupe.data.tokenizer import load_tokenizer
+from troupe.errors import CorpusError
 from troupe.files import read_json, sha256_file
 from troupe.layout import CORPUS, TOKENS
 from troupe.params import load_params
@@ -20,21 +22,26 @@ from troupe.stages.tokens import spread, tokens
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 KINDS = ["bytes", "chars", "bpe"]
+BLOCK = 384  # bytes
+SMALL = (
+    "model.block_size=16 evaluate.stride=8 evaluate.judge_window=16 "
+    "adversarial.prompt_length=2 adversarial.sequence_length=8 adversarial.span=8"
+)
 
 
 @pytest.fixture(autouse=True)
 def _in_a_workspace_with_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training text about a cat; validation and test text of characters and words that occur nowhere else."""
     monkeypatch.chdir(tmp_path)
-    train = "the cat sat on the mat; " * 16  # 384 bytes
-    text = train + "zyzzyva ö " * 35 + "z" + train + "quokka 日 " * 34 + "quokka"
+    train = "the cat sat on the mat; " * 64  # 1536 bytes
+    text = train + "zyzzyva ö " * 140 + "z" * 4 + train + "quokka 日 " * 136 + "quokka" * 4
     content = text.encode()
     source = Source("files", [], len(content), hashlib.sha256(content).hexdigest(), "as given by the user")
-    write_corpus(CORPUS, [text], "mine.txt", source, 96)
+    write_corpus(CORPUS, [text], "mine.txt", source, BLOCK)
 
 
 def run(kind: str) -> None:
-    tokens(load_params(SHIPPED, [f"tokens.kind={kind}", "tokens.vocab_size=280"]))
+    tokens(load_params(SHIPPED, [f"tokens.kind={kind}", "tokens.vocab_size=280", *SMALL.split()]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,7 +56,7 @@ def test_the_ids_of_each_split_are_its_text(kind: str) -> None:
     assert meta["bytes"] == {split: len(split_text(CORPUS, split).encode()) for split in SPLITS}
     assert meta["test_sha256"] == hashlib.sha256(split_text(CORPUS, "test").encode()).hexdigest()
     assert meta["corpus_sha256"] == sha256_file(CORPUS / "corpus.txt")
-    assert meta["block_bytes"] == 96
+    assert meta["block_bytes"] == BLOCK
     assert meta["tokenizer_sha256"] == sha256_file(TOKENS / "tokenizer.json")
 
 
@@ -58,10 +65,10 @@ def test_the_tokenizer_depends_on_the_training_split_only(kind: str) -> None:
     run(kind)
     before = (TOKENS / "tokenizer.json").read_bytes()
     with (CORPUS / "corpus.txt").open("rb") as file:
-        blocks = list(cut_blocks(iter(partial(file.read, 96), b"")))
+        blocks = list(cut_blocks(iter(partial(file.read, BLOCK), b"")))
     content = b"".join(block if split == "train" else b"#" * len(block) for split, block in blocks)
     source = Source("files", [], len(content), hashlib.sha256(content).hexdigest(), "as given by the user")
-    write_corpus(CORPUS, [content.decode()], "mine.txt", source, 96)
+    write_corpus(CORPUS, [content.decode()], "mine.txt", source, BLOCK)
     run(kind)
     assert (TOKENS / "tokenizer.json").read_bytes() == before
 
@@ -86,7 +93,36 @@ def test_a_text_of_many_pieces_and_shards_gives_the_ids_of_the_whole(monkeypatch
     run("bpe")
     whole = {split: load_ids(TOKENS, split).tolist() for split in SPLITS}
     monkeypatch.setattr(tokens_stage, "cut_pieces", lambda text, n=0: cut_pieces(text, 7))
-    monkeypatch.setattr(batches, "SHARD_TOKENS", 50)
+    monkeypatch.setattr(ids_on_disk, "SHARD_TOKENS", 50)
     run("bpe")
     assert (TOKENS / "train-001.npy").exists()
     assert {split: load_ids(TOKENS, split).tolist() for split in SPLITS} == whole
+
+
+def test_tokens_too_few_for_a_later_stage_are_refused_with_values_that_are_enough() -> None:
+    """The bytes allow 96 tokens more than there are: only their number tells."""
+    given = ["tokens.kind=bpe", "tokens.vocab_size=280", *SMALL.split()]
+    tokens(load_params(SHIPPED, given))
+    critic = len(load_ids(TOKENS, "critic"))
+    with pytest.raises(
+        CorpusError, match=f"the critic split holds {critic} tokens where model.block_size={critic} "
+    ) as no:
+        tokens(load_params(SHIPPED, [*given, f"model.block_size={critic}"]))
+    line = str(no.value).partition('SET="')[2].rstrip('"')
+    least = min(len(load_ids(TOKENS, split)) for split in ("train", "critic", "validation"))
+    assert f"model.block_size={least - 1} " in line
+    tokens(load_params(SHIPPED, [*given, *line.split()]))
+
+
+def test_a_line_says_where_a_stretch_without_a_blank_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("bpe")
+    assert "without a blank" not in capsys.readouterr().out
+    monkeypatch.setattr(stretches, "LONGEST", 4)
+    run("bytes")
+    assert "without a blank" not in capsys.readouterr().out
+    run("bpe")
+    assert "tokens: test: cut after every 4 characters of a stretch without a blank" in capsys.readouterr().out
+    tokenizer = load_tokenizer(TOKENS / "tokenizer.json")
+    assert load_ids(TOKENS, "test").tolist() == tokenizer.encode(split_text(CORPUS, "test"))

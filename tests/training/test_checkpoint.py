@@ -124,7 +124,7 @@ def test_the_key_depends_on_parameters_inputs_and_code(tmp_path: Path, monkeypat
     assert len(set(keys)) == 5
 
 
-EAGER, COMPILED = (Arithmetic("cpu", "float32", compiled, "2.0") for compiled in (False, True))
+EAGER, COMPILED = (Arithmetic("cpu", "float32", compiled, 2, "2.0") for compiled in (False, True))
 
 
 def test_another_arithmetic_starts_afresh_with_one_line(
@@ -136,8 +136,8 @@ def test_another_arithmetic_starts_afresh_with_one_line(
     assert capsys.readouterr().out == ""
     assert Checkpoints(folder_of("pretrain", "key", COMPILED), None).newest() is None
     assert capsys.readouterr().out == (
-        "pretrain: starts afresh as cpu-float32-compiled-torch2.0; the checkpoints at hand are of "
-        "cpu-float32-eager-torch2.0\n"
+        "pretrain: starts afresh as cpu2-float32-compiled-torch2.0; the checkpoints at hand are of "
+        "cpu2-float32-eager-torch2.0\n"
     )
 
 

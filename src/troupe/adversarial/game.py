@@ -17,7 +17,8 @@ from torch import Tensor
 from troupe.adversarial.objectives import Score, objective_from
 from troupe.adversarial.reinforce import Reinforce
 from troupe.adversarial.selection import Bounds
-from troupe.data.batches import Batches, Ids, Shards
+from troupe.data.batches import Batches
+from troupe.data.ids import Ids, Shards
 from troupe.data.tokenizer import Tokenizer
 from troupe.decoding import Decoding, generate
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator

@@ -13,9 +13,11 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from troupe.data.download import fetch, mirrored
+from troupe.data.stretches import cut_stretches
 
 GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 GPT2_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+LONGEST_LEARNED = 2**10  # characters: the library that learns removes a symbol from a word by moving all after it
 
 
 def printable_bytes() -> dict[int, str]:
@@ -43,7 +45,8 @@ def from_printable(texts: Iterable[str]) -> list[bytes]:
 def learn_tokens(pieces: Iterable[str], vocab_size: int) -> list[bytes]:
     """Learn at most `vocab_size` tokens from a text (fewer if no pair of it occurs twice any more).
 
-    `pieces` of a text cut as in data/encoding.py give the same tokens as the whole of it.
+    `pieces` of a text cut as in data/encoding.py give the same tokens as the whole of it. Pairs are not counted across
+    the cuts that are made after every LONGEST_LEARNED characters of a stretch without a blank.
     """
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -53,7 +56,8 @@ def learn_tokens(pieces: Iterable[str], vocab_size: int) -> list[bytes]:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # all 256 bytes, so that any text can be encoded
         show_progress=False,
     )
-    learner.train_from_iterator(pieces, trainer)
+    parts = (part for piece in pieces for part in cut_stretches(piece, LONGEST_LEARNED))
+    learner.train_from_iterator(parts, trainer)
     ids = learner.get_vocab()
     return from_printable(sorted(ids, key=ids.__getitem__))
 

@@ -10,17 +10,18 @@ and the language models before the adversarial stage see the training text only;
 by itself, so that no token and no context window holds bytes of two splits. Held-out blocks lie all over the text: all
 splits have the same mix. They lie between blocks of training text: none of them continues another.
 
-What it does not protect from: text that stands in the corpus twice. Where a sentence or a licence header recurs, or a
-document is a near-copy of another, a held-out block may repeat what the training blocks say, and a model that remembers
-looks better than it would on new text; remove duplicates first (python-docs is cleaned of repeated paragraphs). And the
+What it does not protect from: text that stands in the corpus twice, other than as a whole document (data/source.py
+leaves such copies out). Where a sentence or a licence header recurs, or a document is a near-copy of another, a
+held-out block may repeat what the training blocks say, and a model that remembers looks better than on new text; remove
+near-copies first (python-docs is cleaned of repeated paragraphs). And the
 ends of a held-out block continue sentences that training blocks begin or end.
 
-The text may be larger than memory: it is written and read block by block.
+The text may be larger than memory: it is written in one pass, and of a split no more than its own blocks is read.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Collection, Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -34,7 +35,7 @@ CYCLE = 10  # blocks
 HELD_OUT: dict[int, Split] = {1: "critic", 4: "validation", 9: "test"}  # by place in the cycle, counted from 0
 TEXT, MANIFEST = "corpus.txt", "manifest.json"
 CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes that stand inside a UTF-8 character, never at its beginning
-BUFFER = 2**20  # bytes read from disk at a time
+LONGEST_CHARACTER = 4  # bytes of UTF-8
 
 
 def check_size(n_bytes: int, block_bytes: int) -> None:
@@ -70,11 +71,19 @@ def write_corpus(directory: Path, pieces: Iterable[str], name: str, source: Sour
     """
     check_size(source.bytes, block_bytes)
     digest = hashlib.sha256()
+    sizes, digests = dict.fromkeys(SPLITS, 0), {split: hashlib.sha256() for split in SPLITS}
     with atomic_file(directory / TEXT) as file:
-        for piece in pieces:
-            content = piece.encode()
-            digest.update(content)
-            file.write(content)
+
+        def written() -> Iterator[bytes]:
+            for piece in pieces:
+                content = piece.encode()
+                digest.update(content)
+                file.write(content)
+                yield content
+
+        for split, block in cut_blocks(_chunks(written(), block_bytes)):
+            sizes[split] += len(block)
+            digests[split].update(block)
         if digest.hexdigest() != source.sha256:
             raise CorpusError(
                 f"data.source {name!r}: its text has sha256 {digest.hexdigest()}, but the inputs stage saw "
@@ -86,7 +95,7 @@ def write_corpus(directory: Path, pieces: Iterable[str], name: str, source: Sour
         "bytes": source.bytes,
         "sha256": source.sha256,
         "block_bytes": block_bytes,
-        "splits": _facts(directory / TEXT, block_bytes),
+        "splits": {split: {"bytes": sizes[split], "sha256": digests[split].hexdigest()} for split in SPLITS},
     }
     write_json(directory / MANIFEST, manifest)
 
@@ -120,10 +129,9 @@ def split_blocks(directory: Path, *splits: Split) -> Iterator[str]:
     """
     manifest = read_manifest(directory)
     path, digests = directory / TEXT, {split: hashlib.sha256() for split in splits}
-    for part, block in _read_blocks(path, manifest["block_bytes"]):
-        if part in digests:
-            digests[part].update(block)
-            yield block.decode(errors="replace")
+    for part, block in _read_blocks(path, manifest["block_bytes"], splits):
+        digests[part].update(block)
+        yield block.decode(errors="replace")
     for split, digest in digests.items():
         if digest.hexdigest() != manifest["splits"][split]["sha256"]:
             raise ArtifactError(
@@ -131,17 +139,30 @@ def split_blocks(directory: Path, *splits: Split) -> Iterator[str]:
             )
 
 
-def _read_blocks(path: Path, block_bytes: int) -> Iterator[tuple[Split, bytes]]:
+def _chunks(contents: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The joined contents in chunks of one size; the last may be shorter."""
+    held = bytearray()
+    for content in contents:
+        held += content
+        while len(held) >= size:
+            yield bytes(held[:size])
+            del held[:size]
+    if held:
+        yield bytes(held)
+
+
+def _read_blocks(path: Path, block_bytes: int, splits: Collection[Split]) -> Iterator[tuple[Split, bytes]]:
+    """The blocks that `cut_blocks` makes, but of some splits only: what lies between them is not read."""
+    places = [place for place in range(CYCLE) if split_of(place) in splits]
     try:
-        with path.open("rb", buffering=BUFFER) as file:
-            yield from cut_blocks(iter(partial(file.read, block_bytes), b""))
+        with path.open("rb") as file:
+            for number in (cycle + place for cycle in count(0, CYCLE) for place in places):
+                file.seek(number * block_bytes)
+                if not (chunk := file.read(block_bytes + LONGEST_CHARACTER - 1)):
+                    return
+                begun, following = chunk[:block_bytes].lstrip(CONTINUATION), chunk[block_bytes:]
+                block = begun + following[: len(following) - len(following.lstrip(CONTINUATION))]
+                if block:
+                    yield split_of(number), block
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; run the corpus stage, or `make pipeline`") from None
-
-
-def _facts(path: Path, block_bytes: int) -> dict[Split, dict[str, Any]]:
-    sizes, digests = dict.fromkeys(SPLITS, 0), {split: hashlib.sha256() for split in SPLITS}
-    for split, block in _read_blocks(path, block_bytes):
-        sizes[split] += len(block)
-        digests[split].update(block)
-    return {split: {"bytes": sizes[split], "sha256": digests[split].hexdigest()} for split in SPLITS}

@@ -5,16 +5,17 @@ the blank or line break after it. GPT-2's regular expression (as `bpe` and `gpt2
 space at their beginning or nowhere, and runs of white space; so no match goes from a visible character on to white
 space, and a match may begin at the cut. The expression looks ahead only from white space to what follows it, and a
 visible character ends the piece: what stands after the cut changes no match before it. Bytes and characters may be cut
-anywhere.
+anywhere. Where no such place comes for long, the text is cut where every encoding cuts it (data/stretches.py).
 """
 
-import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from troupe.data.batches import Ids
+from troupe.cores import usable_cores
+from troupe.data.ids import Ids
+from troupe.data.stretches import cut_stretches
 from troupe.data.tokenizer import Tokenizer
 
 PIECE = 2**18  # characters: large enough that a piece's own cost vanishes, small enough for all cores to end together
@@ -24,7 +25,7 @@ UP_TO_LAST_CUT = re.compile(r"(?s:.*)\S(?=[ \t\r\n])")  # Python's \s is wider t
 def cut_pieces(texts: Iterable[str], n: int = PIECE) -> Iterator[str]:
     """The joined texts in pieces of about `n` characters that can be encoded one by one.
 
-    A stretch without any blank or line break stays whole, however long it is.
+    A stretch without any blank or line break stays whole up to the length at which every encoding cuts it.
     """
     held, size, enough = [""], 0, n
     for text in texts:
@@ -36,6 +37,9 @@ def cut_pieces(texts: Iterable[str], n: int = PIECE) -> Iterator[str]:
         if found := UP_TO_LAST_CUT.match(joined):
             yield found[0]
             joined, enough = joined[found.end() :], n
+        elif len(parts := [*cut_stretches(joined)]) > 1:
+            yield "".join(parts[:-1])
+            joined, enough = parts[-1], n
         else:
             enough = 2 * size  # looking again after every text would take quadratic time
         held, size = [joined], len(joined)
@@ -45,7 +49,7 @@ def cut_pieces(texts: Iterable[str], n: int = PIECE) -> Iterator[str]:
 
 def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str], threads: int | None = None) -> Iterator[Ids]:
     """The ids of every piece, in order; `threads` pieces (all cores by default) are encoded at a time."""
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or usable_cores()
     pending: deque[Future[Ids]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for piece in pieces:

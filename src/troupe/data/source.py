@@ -2,19 +2,23 @@
 
 Files are UTF-8 (a byte order mark at the front is dropped, CRLF becomes LF). A document is a .txt or .md file, the
 "text" field of a line of a .jsonl file, or a paragraph of the Python reference; documents are joined by a blank line.
-All is read piece by piece, so that a text may be larger than memory; only a line of a .jsonl file may not.
+A file is read once, however many names and links lead to it, and of documents with one text the first: a copy may lie
+in another split, where the test would ask for what was learned.
+All is read piece by piece, so that a text may be larger than memory; only a line of a .jsonl file may not. Of every
+document 16 bytes are remembered, by which its copies are found.
 Nothing here imports numpy or torch: the `inputs` stage runs on every call and must start fast.
 """
 
 import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from glob import glob
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from troupe.data.download import fetch, mirrored
+from troupe.data.files import expand
 from troupe.errors import CorpusError
 
 PYTHON_DOCS = "python-docs"
@@ -30,34 +34,93 @@ LICENCES = {
 USERS_LICENCE = "as given by the user"
 SEPARATOR = "\n\n"
 PIECE = 2**20  # bytes of a file at a time
+BEGINNING = 2**16  # characters, no more than a piece holds, by which a long document is suspected to be a copy
+Document = Callable[[], Iterable[str]]  # its text in pieces; it can be asked again
+Follow = Callable[[Iterable[str], int], Iterable[str]]  # hands on the pieces of a text of about so many bytes
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a source holds: `bytes` and `sha256` are those of its text in UTF-8, `files` the user's, if any."""
+    """What a source holds: `bytes` and `sha256` are those of its text in UTF-8, `files` the user's, if any.
+
+    `copies` documents, with `copied_bytes` of text, were left out of it, since they repeat others.
+    """
 
     kind: str
     files: list[str]
     bytes: int
     sha256: str
     licence: str
+    copies: int = 0
+    copied_bytes: int = 0
 
 
-def describe(name: str) -> Source:
+@dataclass
+class Copies:
+    """How many documents repeat an earlier one, found by digests of all that have gone through `first`."""
+
+    documents: int = 0
+    size: int = 0  # bytes
+    _whole: set[bytes] = field(default_factory=set)
+    _beginnings: set[bytes] = field(default_factory=set)  # of documents of at least BEGINNING characters
+
+    def first(self, document: Document) -> Iterator[str]:
+        """The document in pieces, or nothing if it repeats an earlier one or holds nothing visible.
+
+        One of more than a piece is read twice if it begins as an earlier one does.
+        """
+        pieces = _unless_blank(iter(document()))
+        begun, following = next(pieces, ""), next(pieces, "")
+        if not begun:
+            return
+        suspected = self._begins_as_another(begun) or not following
+        if suspected and self._repeats([begun] if not following else _unless_blank(iter(document()))):
+            return
+        digest = hashlib.blake2b(digest_size=16)
+        for piece in _chained(begun, following, pieces):
+            if not suspected:
+                digest.update(piece.encode())
+            yield piece
+        if not suspected:
+            self._whole.add(digest.digest())
+
+    def _begins_as_another(self, begun: str) -> bool:
+        if len(begun) < BEGINNING:
+            return True
+        digest = hashlib.blake2b(begun[:BEGINNING].encode(), digest_size=16).digest()
+        known = digest in self._beginnings
+        self._beginnings.add(digest)
+        return known
+
+    def _repeats(self, pieces: Iterable[str]) -> bool:
+        digest, size = hashlib.blake2b(digest_size=16), 0
+        for piece in pieces:
+            content = piece.encode()
+            digest.update(content)
+            size += len(content)
+        known = digest.digest() in self._whole
+        self._whole.add(digest.digest())
+        self.documents += known
+        self.size += known * size
+        return known
+
+
+def describe(name: str, follow: Follow = lambda pieces, _: pieces) -> Source:
     """Digest the source called `name`: by reading all of it, but tiny-shakespeare, a download, is known by its digest.
 
-    Raises CorpusError for text that cannot be used, naming file and place.
+    `follow` shows how far it is. Raises CorpusError for text that cannot be used, naming file and place.
     """
     if name == TINY_SHAKESPEARE:
         return Source(name, [], SHAKESPEARE_BYTES, SHAKESPEARE_SHA256, LICENCES[name])
-    digest, size = hashlib.sha256(), 0
-    for piece in read_pieces(name):
+    files = [] if name == PYTHON_DOCS else find_files(name)
+    copies, digest, size = Copies(), hashlib.sha256(), 0
+    for piece in follow(_joined(name, files, copies), sum(file.stat().st_size for file in files)):
         content = piece.encode()
         digest.update(content)
         size += len(content)
-    if name == PYTHON_DOCS:
-        return Source(name, [], size, digest.hexdigest(), LICENCES[name])
-    return Source("files", [path.as_posix() for path in find_files(name)], size, digest.hexdigest(), USERS_LICENCE)
+    kind, licence = (name, LICENCES[name]) if name == PYTHON_DOCS else ("files", USERS_LICENCE)
+    names = [path.as_posix() for path in files]
+    return Source(kind, names, size, digest.hexdigest(), licence, copies.documents, copies.size)
 
 
 def read_text(name: str) -> str:
@@ -71,26 +134,17 @@ def read_pieces(name: str) -> Iterator[str]:
     Raises CorpusError: no such file, unsupported suffix, not UTF-8 (byte offset), bad JSON line (file:line), no text, a
     download that fails or has another digest.
     """
-    before = ""
-    for document in _documents(name):
-        for place, piece in enumerate(_unless_blank(iter(document))):
-            yield piece if place else before + piece
-            before = SEPARATOR
-    if not before:
-        raise CorpusError(f"data.source {name!r}: there is no text in it")
+    return _joined(name, [] if name in LICENCES else find_files(name), Copies())
 
 
 def find_files(pattern: str) -> list[Path]:
-    """The files that a path or glob (`**` too) names, in the order of their names.
+    """The files that a path or glob (`**` too) names, each once, in the order of their names.
 
-    Raises CorpusError if there is none, or one has another suffix than those in SUFFIXES.
+    Raises CorpusError if there is none, one has another suffix than those in SUFFIXES, or a folder cannot be read.
     """
     if Path(pattern).is_dir():
         raise CorpusError(f"data.source {pattern!r} is a folder; name its files, e.g. {pattern.rstrip('/')}/*.txt")
-    # Path.glob refuses absolute patterns
-    names = [pattern] if Path(pattern).is_file() else glob(pattern, recursive=True)  # noqa: PTH207
-    paths = sorted((Path(name) for name in names if Path(name).is_file()), key=Path.as_posix)
-    if not paths:
+    if not (paths := expand(pattern)):
         known = f"{PYTHON_DOCS}, {TINY_SHAKESPEARE}, or a path or glob of {', '.join(SUFFIXES)} files"
         raise CorpusError(f"data.source {pattern!r}: no such file; write {known}")
     for path in paths:
@@ -116,22 +170,33 @@ def _tiny_shakespeare() -> str:
     return fetch(SHAKESPEARE_URL, SHAKESPEARE_SHA256, mirrored("tiny-shakespeare.txt"), advice).decode()
 
 
-def _documents(name: str) -> Iterator[Iterable[str]]:
-    """Every document, itself in pieces."""
+def _joined(name: str, files: Sequence[Path], copies: Copies) -> Iterator[str]:
+    before = ""
+    for document in _documents(name, files):
+        for place, piece in enumerate(copies.first(document)):
+            yield piece if place else before + piece
+            before = SEPARATOR
+    if not before:
+        raise CorpusError(f"data.source {name!r}: there is no text in it")
+
+
+def _documents(name: str, files: Sequence[Path]) -> Iterator[Document]:
     if name == TINY_SHAKESPEARE:
-        yield [_tiny_shakespeare()]
-        return
+        text = _tiny_shakespeare()
+        yield lambda: [text]
     if name == PYTHON_DOCS:
-        yield from ([paragraph] for paragraph in _python_docs())
-        return
-    for path in find_files(name):
-        pieces = _unix_newlines(_decoded(path))
+        yield from (partial(list, [paragraph]) for paragraph in _python_docs())
+    for path in files:
         if path.suffix.lower() != ".jsonl":
-            yield pieces
+            yield partial(_text_of, path)
             continue
-        for number, line in enumerate(_lines(pieces), start=1):
+        for number, line in enumerate(_lines(_text_of(path)), start=1):
             if line.strip():
-                yield [_text_field(line, f"{path}:{number}")]
+                yield partial(list, [_text_field(line, f"{path}:{number}")])
+
+
+def _text_of(path: Path) -> Iterator[str]:
+    return _unix_newlines(_decoded(path))
 
 
 def _decoded(path: Path) -> Iterator[str]:
@@ -175,7 +240,14 @@ def _unless_blank(pieces: Iterator[str]) -> Iterator[str]:
         leading += piece
         if leading.strip():
             yield leading
-            yield from pieces
+            yield from filter(None, pieces)
+
+
+def _chained(begun: str, following: str, pieces: Iterator[str]) -> Iterator[str]:
+    yield begun
+    if following:
+        yield following
+    yield from pieces
 
 
 def _text_field(line: str, place: str) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tiktoken_ext.openai_public import r50k_pat_str as gpt2_pieces  # type: ignore[import-untyped]
 
 from troupe.data import bpe
+from troupe.data.stretches import cut_stretches
 from troupe.errors import ArtifactError
 from troupe.files import read_json, write_json
 
@@ -118,7 +119,10 @@ class CharTokenizer:
 
 
 class BytePairTokenizer:
-    """An id is a byte or a merge of bytes, learned from the training text (`bpe`) or GPT-2's own (`gpt2`)."""
+    """An id is a byte or a merge of bytes, learned from the training text (`bpe`) or GPT-2's own (`gpt2`).
+
+    Nothing is merged across the cuts of a very long stretch without a blank (data/stretches.py).
+    """
 
     def __init__(self, kind: Literal["bpe", "gpt2"], tokens: list[bytes]) -> None:
         # The library that learns the merges cuts text into the same pieces, so that both give the same ids.
@@ -133,10 +137,12 @@ class BytePairTokenizer:
         self._encoding = tiktoken.Encoding(kind, pat_str=gpt2_pieces, mergeable_ranks=ranks, special_tokens=special)
 
     def encode(self, text: str) -> list[int]:
-        return self._encoding.encode_ordinary(text)
+        return [i for part in cut_stretches(text) for i in self._encoding.encode_ordinary(part)]
 
     def encode_array(self, text: str) -> NDArray[np.uint32]:
-        return self._encoding.encode_to_numpy(text, disallowed_special=())  # lets other threads run meanwhile
+        # encode_to_numpy lets other threads run meanwhile
+        parts = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in cut_stretches(text)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         return self._encoding.decode_bytes(list(ids))

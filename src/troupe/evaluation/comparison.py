@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from troupe.data.batches import Ids
+from troupe.data.ids import Ids
 from troupe.errors import ArtifactError
 from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.evaluation.windows import Places

@@ -20,7 +20,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-PROMPT_BYTES = 48  # of real text before a window: about the same for every tokenizer and context, so figures compare
 NEIGHBOURS = 32  # windows in a stretch of text that counts as one: 4096 bytes when a window has 128
 FEWEST_STRETCHES = 8
 FEATURES = {"analyzer": "char", "ngram_range": (1, 3), "min_df": 2, "sublinear_tf": True, "lowercase": False}
@@ -159,8 +158,3 @@ def _clustered_variance(residual_M: np.ndarray, group_M: np.ndarray) -> tuple[fl
     if groups == 1:
         return 0.0, 0
     return float(groups / (groups - 1) * (sum_G**2).sum() / len(residual_M) ** 2), groups - 1
-
-
-def prompt_length(bytes_per_token: float, block_size: int) -> int:
-    """Tokens of real text that a model continues: PROMPT_BYTES on average, at most half its context."""
-    return max(1, min(round(PROMPT_BYTES / bytes_per_token), block_size // 2))

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from troupe.data.room import PROMPT_BYTES
 from troupe.evaluation import families, realism
 from troupe.evaluation.families import FAMILIES, Floats, Judge
 from troupe.evaluation.realism import Ruling, Windows, clustered, paired, real_against_real, verdict
@@ -145,7 +146,7 @@ def description(params: EvaluateParams, learnt_from: Mapping[str, str]) -> dict[
         "families": FAMILIES,
         "linear": [realism.FEATURES, realism.ORDERS, realism.KNOWN_TEXT, realism.INVERSE_PENALTY],
         "boosted": [families.TREES, families.COUNTED_TEXT, families.MAX_ORDER],
-        "prompt": realism.PROMPT_BYTES,
+        "prompt": PROMPT_BYTES,
         "stride": params.stride,
         "learnt_from": dict(learnt_from),
         **setting,

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from troupe.files import read_json, write_atomic
 from troupe.layout import METRICS, MODEL_STAGES, REPORT
+from troupe.overlay import as_typed
 
 TEMPLATE = "report.html.j2"
 UNDECIDED = {"outcome": "undecided", "reasons": ["not yet decided: run make promote"]}
@@ -54,6 +55,7 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
         params=provenance["params"],
         profile=provenance["profile"],
         overrides=provenance["overrides"],
+        typed=as_typed(provenance["overrides"]) if provenance["overrides"] else "",
         changed=provenance["changed"],
         git_commit=provenance["git_commit"],
     )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from troupe.data.room import FEWEST_WINDOWS, token_bytes, window_starts
 from troupe.data.tokenizer import Tokenizer, whole_characters
 from troupe.decoding import Decoding, generate
 from troupe.errors import CorpusError
@@ -20,7 +21,6 @@ from troupe.seeding import derive_seed, generator
 
 CACHE_FLOATS = 2**28  # 1 GB of keys and values: bounds how many texts are generated at a time
 AT_ONCE = 256  # sequences that a worker writes at a time: small, so that no worker is left with a long one at the end
-FEWEST = 8  # windows; with fewer no judge can be trained on one half and tested on the other
 
 
 Sample = Callable[[GPT, Tensor, int, list[int]], Tensor]  # model, ids_BT, n_new, seeds -> ids_BT with n_new more
@@ -81,17 +81,14 @@ def find_places(split: str, ids: np.ndarray, tokenizer: Tokenizer, width: int, p
 
     Raises CorpusError if fewer than eight fit.
     """
-    ends = np.cumsum(token_bytes(tokenizer)[ids])  # ends[i]: bytes up to and with token i
-    starts, start = [], prompt
-    while start < len(ids) and ends[start - 1] + width <= ends[-1]:
-        starts.append(start)
-        start = int(np.searchsorted(ends, ends[start - 1] + width)) + 1
-    if len(starts) < FEWEST:
+    bytes_N = token_bytes(tokenizer)[ids]
+    starts = window_starts(bytes_N, width, prompt, int(bytes_N.sum()))
+    if len(starts) < FEWEST_WINDOWS:
         raise CorpusError(
-            f"{split} split: too short for the judge, which needs {FEWEST} windows of evaluate.judge_window "
+            f"{split} split: too short for the judge, which needs {FEWEST_WINDOWS} windows of evaluate.judge_window "
             f"({width}) bytes and finds {len(starts)}; bring more text or lower evaluate.judge_window"
         )
-    return Places(ids, np.array(starts), prompt, width, tokenizer)
+    return Places(ids, starts, prompt, width, tokenizer)
 
 
 def continuations(model: GPT, places: Places, seed: int, sample: Sample = OWN_DISTRIBUTION) -> list[str]:
@@ -139,8 +136,3 @@ def clip(text: bytes, width: int) -> str:
     Bytes inside that are not UTF-8 are a fault of their writer: the judge sees U+FFFD.
     """
     return whole_characters(text[:width])
-
-
-def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
-    """Bytes of every token, by id."""
-    return np.array([len(tokenizer.decode_bytes([token])) for token in range(tokenizer.vocab_size)])

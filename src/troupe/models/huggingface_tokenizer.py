@@ -18,8 +18,9 @@ BYTES = [bytes([byte]) for byte in range(256)]
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, block_size: int) -> None:
     """Write what `AutoTokenizer.from_pretrained(folder)` reads.
 
-    It gives the ids of `tokenizer`, but as every tokenizer of transformers takes "<|endoftext|>" in a text for GPT-2's
-    end-of-text token, where there is one.
+    It gives the ids of `tokenizer`, except that ours merges nothing across the cuts of stretches of more than 16,384
+    characters without a blank (data/stretches.py), and as every tokenizer of transformers takes "<|endoftext|>" in a
+    text for GPT-2's end-of-text token, where there is one.
     """
     theirs = to_huggingface(tokenizer)
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": block_size}

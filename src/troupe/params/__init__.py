@@ -3,7 +3,6 @@
 from troupe.params.adversarial import MOST_CANDIDATES, AdversarialParams, GameParams, RulesParams
 from troupe.params.files import dump_params, load_params
 from troupe.params.schema import (
-    STEPS_WORTH_COMPILING,
     DataParams,
     EvaluateParams,
     ModelParams,
@@ -16,7 +15,7 @@ from troupe.params.section import Count, Rate, Section, Share, Weight
 from troupe.params.training import MoeParams, PretrainParams, TrainParams, grouped_fault
 
 __all__ = [
-    "MOST_CANDIDATES", "STEPS_WORTH_COMPILING", "AdversarialParams", "Count", "DataParams", "EvaluateParams",
+    "MOST_CANDIDATES", "AdversarialParams", "Count", "DataParams", "EvaluateParams",
     "GameParams", "ModelParams", "MoeParams", "Params", "PretrainParams", "PromoteParams", "Rate", "RulesParams",
     "RunParams", "Section", "Share", "TokensParams", "TrainParams", "Weight", "dump_params", "grouped_fault",
     "load_params",

@@ -16,9 +16,10 @@ from troupe.params.schema import Params
 def load_params(path: Path, overrides: Sequence[str] = (), profile: str = "") -> Params:
     """Read and check a parameter file, with a profile of that name and overrides such as "pretrain.steps=500" over it.
 
+    The value of an override is the very text after "=" where the schema wants a string, and YAML elsewhere.
     Raises ParamsError with one line per fault: file, line, field, what is wrong.
     """
-    layers = load_layers(path, profile, overrides)
+    layers = load_layers(path, profile, overrides, Params)
     try:
         return Params.model_validate(layers.values)
     except ValidationError as error:
@@ -29,6 +30,7 @@ def dump_params(params: Params, path: Path) -> None:
     """Write parameters as YAML, sections and keys in the order of the schema: equal parameters give equal bytes."""
     text = StringIO()
     yaml = YAML()
+    yaml.allow_unicode, yaml.width = False, 2**31  # ruamel loses characters such as U+0085, and some where it folds
     yaml.dump(params.model_dump(), text)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text.getvalue(), encoding="utf-8")
@@ -42,4 +44,6 @@ def _fault(layers: Layers, error: Any) -> str:
     }.get(error["type"], error["msg"].removeprefix("Value error, "))
     if error["type"] not in ("extra_forbidden", "missing", "value_error"):
         message += f", got {error['input']!r}"
+    if error["type"] == "string_type" and error["input"] is not None:
+        message += "; put the text in quotes"
     return ": ".join(filter(None, [layers.place(error["loc"]), field, message]))

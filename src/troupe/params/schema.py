@@ -2,26 +2,26 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from troupe.params.adversarial import AdversarialParams
 from troupe.params.section import Count, Section, Weight
 from troupe.params.training import MoeParams, PretrainParams, grouped_fault
 
-STEPS_WORTH_COMPILING = 300
+
+def _threads(value: object) -> object:
+    if value == "auto" or (type(value) is int and 1 <= value <= 256):
+        return value
+    raise ValueError(f"auto or a whole number from 1 to 256, got {value!r}")  # one line, where a union would take two
 
 
 class RunParams(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    threads: Annotated[int, Field(ge=1, le=256)]
+    threads: Annotated[int | Literal["auto"], BeforeValidator(_threads)]
     processes: Annotated[int, Field(ge=1, le=256)]
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]
     compile: Literal["auto", "always", "never"]
-
-    def asks_to_compile(self, steps: int) -> bool:
-        """Whether a training of `steps` is to be compiled, where that is possible."""
-        return self.compile == "always" or (self.compile == "auto" and steps >= STEPS_WORTH_COMPILING)
 
 
 class DataParams(Section):
@@ -125,10 +125,10 @@ class Params(Section):
 
     @model_validator(mode="after")
     def grouped_experts_can_be_computed(self) -> Self:
-        """As far as it shows here: what `auto` comes to on this machine the stage knows, and asks again."""
+        """As far as it shows here: what precision `auto` comes to on this machine the stage knows, and asks again."""
         if self.moe.compute == "grouped":
             head_width = self.moe.head_width or self.model.n_embd // self.model.n_head
-            compiled = self.run.precision == "float32" and self.run.asks_to_compile(self.moe.steps)
+            compiled = self.run.precision == "float32" and self.run.compile == "always"
             if fault := grouped_fault(self.model.n_embd, head_width, self.run.precision, compiled):
                 raise ValueError(fault)
         return self

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
-from troupe.compute import arithmetic, set_up
+from troupe.compute import set_up
+from troupe.data.room import check_tokens
 from troupe.files import read_json, write_json
 from troupe.layout import TOKENS, model_dir
 from troupe.models.bundle import Bundle, load_bundle, save_bundle
@@ -27,6 +28,7 @@ from troupe.stages.hearing import Figures, Hearing, ValidationJudges, validation
 from troupe.stages.progress import track
 from troupe.stages.tilt import tilt
 from troupe.training.interruption import signals_noted
+from troupe.training.probe import eager
 
 NO_GAME = {"steps": 0, "stopped": None, "collapsed": False, "kept_step": 0}  # what summary.json says then
 Judges = Callable[[], ValidationJudges]  # made when they are first asked for
@@ -34,9 +36,11 @@ Judges = Callable[[], ValidationJudges]  # made when they are first asked for
 
 def adversarial(params: Params) -> None:
     """Refine the expert model as the parameters say; write what judges of validation text find best."""
+    check_tokens(params, TOKENS)
     began, device = time.monotonic(), set_up(params.run)
     expert, dense = (load_bundle(model_dir(stage), device) for stage in ("moe", "pretrain"))
-    how, bits_per_byte = arithmetic(params.run, device), bits_per_byte_of_validation(params, device)
+    how, _ = eager(params.run, dense.model, params.adversarial.reference_batch_size)
+    bits_per_byte = bits_per_byte_of_validation(how)
     judges, table = cache(lambda: validation_judges(expert.tokenizer, params)), Table(params, how)
     tried = try_all(expert, dense, judges, bits_per_byte, table, params)
     among = contenders(expert, tried, params.adversarial)

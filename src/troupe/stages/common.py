@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from troupe import stopping
 from troupe.errors import TroupeError
 from troupe.files import DISK_FAULTS, disk_fault
 from troupe.layout import PARAMS
@@ -24,7 +25,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def stage_main(name: str, body: Callable[[Params], None]) -> None:
     """Run a stage from the command line: `body(params)`; a TroupeError is printed as one line and exits non-zero.
 
-    So does a disk that is full or read-only. Ctrl-C ends a stage quietly; training saves its state first (fit.py).
+    So does a disk that is full or read-only. SIGTERM and Ctrl-C end a stage with one line, whenever they come; training
+    saves its state first (fit.py).
 
     `--params FILE` is read as it stands. Without it params.yaml is read, the profile in TROUPE_PROFILE laid over
     it, and over both the overrides in TROUPE_SET.
@@ -34,6 +36,15 @@ def stage_main(name: str, body: Callable[[Params], None]) -> None:
     parser.add_argument("--params", type=Path, help=f"a complete parameter file (default: {default})")
     file: Path | None = parser.parse_args().params
     die_with_parent()
+    try:
+        with stopping.raised():
+            _run(name, body, file)
+    except stopping.Stopped as stop:
+        print(stopping.line(name, stop.number), file=sys.stderr)
+        raise SystemExit(128 + stop.number) from None
+
+
+def _run(name: str, body: Callable[[Params], None], file: Path | None) -> None:
     try:
         overrides, profile = overrides_from_environment(), profile_from_environment()
         body(load_params(file) if file else load_params(PARAMS, overrides, profile))
@@ -45,8 +56,6 @@ def stage_main(name: str, body: Callable[[Params], None]) -> None:
             raise
         print(f"{name}: {error.filename or 'a file'}: {disk_fault(error)}", file=sys.stderr)
         raise SystemExit(TroupeError.exit_code) from None
-    except KeyboardInterrupt:
-        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def overrides_from_environment() -> list[str]:

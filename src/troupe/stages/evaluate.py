@@ -10,13 +10,13 @@ from torch import nn
 
 from troupe.compute import set_up
 from troupe.data.corpus import Split, read_manifest, split_beginning
+from troupe.data.room import prompt_length
 from troupe.data.tokenizer import load_tokenizer
 from troupe.evaluation.candidate import choose
 from troupe.evaluation.comparison import Comparison, Figures, HeldOut
 from troupe.evaluation.judging import make_judging
 from troupe.evaluation.plots import draw_all
 from troupe.evaluation.provenance import gather_provenance
-from troupe.evaluation.realism import prompt_length
 from troupe.evaluation.referee import description
 from troupe.evaluation.report import caveats, render_report, rows
 from troupe.evaluation.samples import write_samples

@@ -4,15 +4,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from troupe.compute import Arithmetic, arithmetic, autocast, compiler_faults_told, compiles
-from troupe.data.batches import Batches, load_ids, open_ids
+from troupe.compute import compiler_faults_told
+from troupe.data.batches import Batches
+from troupe.data.ids import load_ids, open_ids
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import Diverged
 from troupe.files import read_json, write_json
@@ -28,6 +28,7 @@ from troupe.training.interruption import signals_noted
 from troupe.training.loop import train
 from troupe.training.loss import Autocast
 from troupe.training.parallel import Team, leads, team_of
+from troupe.training.probe import Choice
 from troupe.training.step import Figures
 from troupe.training.validation import validate
 
@@ -41,6 +42,7 @@ def fit(
     model: GPT,
     params: TrainParams,
     run: RunParams,
+    choice: Choice,
     folder: Path,
     sections: Mapping[str, Section],
     inputs: Sequence[Path] = (),
@@ -50,31 +52,35 @@ def fit(
 ) -> Figures:
     """Train `model` on the training split; write to `folder` the best model by validation, metrics.jsonl, summary.json.
 
-    `sections` and `inputs` (beyond the tokens) are what the result depends on: with any of them changed, training
-    starts afresh instead of from the checkpoints of an earlier attempt. `origin` is what the model's provenance says
-    beyond stage, seed and corpus; `penalty` is added to the loss (training/loop.py).
+    `choice` says how it computes, and is shown in one line. `sections` and `inputs` (beyond the tokens) are what the
+    result depends on: with any of them changed, training starts afresh instead of from the checkpoints of an earlier
+    attempt. `origin` is what the model's provenance says beyond stage, seed and corpus; `penalty` is added to the loss
+    (training/loop.py).
     Returns the facts of summary.json; nothing in a process that trains along and leaves writing to the one that leads.
 
     Raises Interrupted after a last checkpoint when SIGTERM or Ctrl-C comes, Diverged (training/loop.py), and
     ParamsError if `run.compile` asks for what torch cannot do here.
     """
     team, began = team_of(run, next(model.parameters()).device), time.monotonic()
-    batches, precision = _batches(name, model, params, run), partial(autocast, run, team.device)
-    look, compiled = _look(model, precision, watch), compiles(run, params.steps, team.device)
-    how = arithmetic(run, team.device, compiled)
+    batches, how = _batches(name, model, params, run), choice.how
+    look = _look(model, how.autocast, watch)
     journal = folder / "metrics.jsonl" if team.leads else None
     checkpoints = Checkpoints(folder_of(name, run_key(sections, [*TOKEN_FILES, *inputs]), how), journal)
     resume = checkpoints.newest()
     start = resume.step if resume else 0
+    if team.leads:
+        print(f"{name:<12} {choice}", flush=True)
     _seed_dropout(name, run, team)
     record = _logged_and_shown(name, journal, params.steps, start) if journal else nullcontext(_unheard)
     with record as log, signals_noted() as interrupted, _last_good_one_named(checkpoints), compiler_faults_told():
         save = checkpoints.save
-        best = train(model, batches, look, params, precision, log, save, resume, team, interrupted, compiled, penalty)
+        best = train(
+            model, batches, look, params, how.autocast, log, save, resume, team, interrupted, how.compiled, penalty
+        )
     if not team.leads:
         return {}
 
-    facts = _facts(model, params, time.monotonic() - began, start, how, best)
+    facts = _facts(model, params, time.monotonic() - began, start, choice, best)
     facts["weights_sha256"] = _save(folder, model, name, run, origin or {})
     write_json(folder / "summary.json", facts)
     checkpoints.finish()
@@ -113,7 +119,7 @@ def _look(model: GPT, precision: Autocast, watch: Watch | None) -> Callable[[], 
 
 
 def _facts(
-    model: GPT, params: TrainParams, seconds: float, start: int, how: Arithmetic, best: Figures
+    model: GPT, params: TrainParams, seconds: float, start: int, choice: Choice, best: Figures
 ) -> dict[str, Any]:
     """What summary.json says: how much of a training it was, how it was computed, and what it came to."""
     tokens = params.steps * params.batch_size * model.config.block_size
@@ -124,7 +130,8 @@ def _facts(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seconds": round(seconds, 1),
         "resumed_at_step": start,
-        **asdict(how),
+        **asdict(choice.how),
+        **({f"probe/{name}": seconds for name, seconds in asdict(choice.probe).items()} if choice.probe else {}),
         **{f"best/{figure}": value for figure, value in best.items()},
     }
 

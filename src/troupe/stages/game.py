@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import torch
-
 from troupe.adversarial.ddo import ddo_step
 from troupe.adversarial.game import Game
 from troupe.adversarial.loop import Judge, Learn, Outcome, Validate, refine
@@ -12,8 +10,8 @@ from troupe.adversarial.policy import update_generator
 from troupe.adversarial.reinforce import Reinforce
 from troupe.adversarial.resampling import distil_step
 from troupe.adversarial.selection import Bounds
-from troupe.compute import Arithmetic, autocast
-from troupe.data.batches import load_ids, open_ids
+from troupe.compute import Arithmetic
+from troupe.data.ids import load_ids, open_ids
 from troupe.files import read_json
 from troupe.layout import CORPUS, TOKENS, model_dir
 from troupe.models.bundle import CONFIG, WEIGHTS, Bundle
@@ -94,13 +92,12 @@ def key_of(params: Params) -> str:
     return run_key({"run": params.run, NAME: params.adversarial}, inputs)
 
 
-def bits_per_byte_of_validation(params: Params, device: torch.device) -> Callable[[GPT], float]:
+def bits_per_byte_of_validation(how: Arithmetic) -> Callable[[GPT], float]:
     """The figure that pretrain and moe report too, of the same text."""
     ids, n_bytes = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")["bytes"]["validation"]
-    precision = partial(autocast, params.run, device)
 
     def bits_per_byte(model: GPT) -> float:
         with evaluating(model):  # `validate` leaves a model in training mode
-            return validate(model, ids, n_bytes, precision)["val/bpb"]
+            return validate(model, ids, n_bytes, how.autocast)["val/bpb"]
 
     return bits_per_byte

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from troupe.compute import torch_threads
-from troupe.data.batches import load_ids
+from troupe.compute import threads_of, torch_threads
 from troupe.data.corpus import split_beginning
+from troupe.data.ids import load_ids
+from troupe.data.room import ROOM_TO_WRITE
 from troupe.data.tokenizer import Tokenizer
 from troupe.evaluation.families import QUICK, Judge, families
 from troupe.evaluation.realism import Ruling, Windows, paired
@@ -26,7 +27,6 @@ from troupe.seeding import derive_seed
 from troupe.stages.texts import writing
 
 KNOWN_BYTES = 2**22  # of training text: what judges take for known
-ROOM = 1.2  # `windows.continuations` writes so many times the tokens that a window typically has
 Figures = dict[str, Any]
 
 
@@ -95,10 +95,10 @@ def validation_judges(tokenizer: Tokenizer, params: Params) -> ValidationJudges:
     """Windows are as long as what the discriminator reads at a time. Raises CorpusError for too short a text."""
     settings, meta = params.adversarial, read_json(TOKENS / "meta.json")
     token_bytes = meta["bytes"]["validation"] / meta["tokens"]["validation"]
-    width = max(1, int(settings.sequence_length * token_bytes / ROOM))
+    width = max(1, int(settings.sequence_length * token_bytes / ROOM_TO_WRITE))
     places = find_places("validation", load_ids(TOKENS, "validation"), tokenizer, width, settings.prompt_length)
     spread = np.linspace(0, len(places.starts) - 1, min(len(places.starts), 2 * settings.judge_texts)).round()
     known = families(split_beginning(CORPUS, "train", KNOWN_BYTES))
     seed = derive_seed(params.run.seed, "adversarial", "judges")
     few = {name: known[name] for name in QUICK}
-    return ValidationJudges(places.take(spread.astype(int)), few, seed, params.run.threads)
+    return ValidationJudges(places.take(spread.astype(int)), few, seed, threads_of(params.run))

@@ -5,19 +5,23 @@ artifacts/init.json (the weights that pretrain.init_from names now).
 """
 
 from dataclasses import asdict
+from functools import partial
 
-from troupe.data.corpus import check_size
+from troupe.data.room import check_bytes
 from troupe.data.source import describe
 from troupe.files import write_json
 from troupe.layout import EFFECTIVE_PARAMS, INITIAL, SOURCE
 from troupe.params import Params, dump_params
 from troupe.stages.common import stage_main
+from troupe.stages.progress import follow
 
 
 def inputs(params: Params) -> None:
     """Write this run's parameters and the digest of its source; every fault is found before either is written."""
-    source = describe(params.data.source)
-    check_size(source.bytes, params.data.block_bytes)
+    source = describe(params.data.source, partial(follow, "inputs"))
+    if source.copies:
+        print(f"data.source: left out {source.copies:,} documents ({source.copied_bytes:,} bytes) that repeat others")
+    check_bytes(source.bytes, params)
     initial = _initial_weights(params, source.sha256)
     dump_params(params, EFFECTIVE_PARAMS)
     write_json(SOURCE, asdict(source))

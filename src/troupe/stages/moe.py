@@ -6,20 +6,22 @@ rates. What experts are worth is the difference between the two.
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from troupe.compute import arithmetic, autocast, compiles, set_up
+from troupe.compute import set_up
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.conversion.distillation import distil
-from troupe.data.batches import Batches, load_ids, open_ids
+from troupe.data.batches import Batches
+from troupe.data.ids import load_ids, open_ids
+from troupe.data.room import check_tokens
 from troupe.errors import ParamsError
 from troupe.files import read_json, write_json
 from troupe.layout import TOKENS, USAGE, model_dir
 from troupe.models.bundle import CONFIG, WEIGHTS, load_bundle
-from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.models.mode import evaluating
 from troupe.models.switchhead import ExpertUsage, balance_loss, expert_usage, keep_balance
@@ -32,6 +34,7 @@ from troupe.training.interruption import signals_noted
 from troupe.training.launch import side_by_side
 from troupe.training.loss import Autocast
 from troupe.training.parallel import leads, team_of
+from troupe.training.probe import Choice, choose
 from troupe.training.step import Figures
 from troupe.training.validation import validate
 
@@ -44,14 +47,16 @@ def moe(params: Params) -> None:
     Raises as `fit` does; ParamsError for `moe.compute: grouped` where it cannot be; and Diverged and Interrupted of the
     distillation, which begins anew at the next start.
     """
+    check_tokens(params, TOKENS)
     device, folder, parent = set_up(params.run), model_dir("moe"), model_dir("pretrain")
     dense = load_bundle(parent, device).model
-    _require_kernel(dense.config, params, device)
-    experts, of_switch = _switch(dense, params, partial(autocast, params.run, device))
+    choice = _choose(params, dense)
+    experts, of_switch = _switch(dense, params, choice.how.autocast)
     train_on = partial(
         fit,
         params=params.moe,
         run=params.run,
+        choice=choice,
         sections={"run": params.run, "moe": params.moe},
         inputs=[parent / WEIGHTS, parent / CONFIG],
     )
@@ -67,13 +72,20 @@ def moe(params: Params) -> None:
     finished("moe", "moe-control")
 
 
-def _require_kernel(dense: GPTConfig, params: Params, device: torch.device) -> None:
-    """Raise ParamsError if this machine cannot compute these experts as `moe.compute` names it."""
-    experts = experts_wanted(params.moe, dense)
-    if experts.compute == "grouped":
-        how = arithmetic(params.run, device, compiles(params.run, params.moe.steps, device))
-        if fault := grouped_fault(dense.n_embd, experts.head_width, how.precision, how.compiled):
-            raise ParamsError(fault)
+def _choose(params: Params, dense: GPT) -> Choice:
+    """How both models are trained, so that they differ in their experts alone.
+
+    Raises ParamsError if this machine cannot compute these experts as `moe.compute` names it.
+    """
+    choice, experts = choose(params.run, dense, params.moe), experts_wanted(params.moe, dense.config)
+    if experts.compute != "grouped":
+        return choice
+    how = choice.how
+    if params.run.compile == "auto" and how.precision == "float32":
+        how = replace(how, compiled=False)  # torch cannot compile them
+    if fault := grouped_fault(dense.config.n_embd, experts.head_width, how.precision, how.compiled):
+        raise ParamsError(fault)
+    return replace(choice, how=how)
 
 
 def _switch(dense: GPT, params: Params, precision: Autocast) -> tuple[GPT, Figures]:

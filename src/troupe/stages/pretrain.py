@@ -6,6 +6,7 @@ It starts from random weights, or from those that `pretrain.init_from` names and
 from typing import Any
 
 from troupe.compute import set_up
+from troupe.data.room import check_tokens
 from troupe.errors import ArtifactError
 from troupe.files import read_json
 from troupe.layout import INITIAL, TOKENS, model_dir
@@ -18,15 +19,18 @@ from troupe.seeding import generator
 from troupe.stages.common import stage_main
 from troupe.stages.fit import finished, fit
 from troupe.training.launch import side_by_side
+from troupe.training.probe import choose
 
 
 def pretrain(params: Params) -> None:
     """Train a GPT-2 on the training split."""
+    check_tokens(params, TOKENS)
     device, scratch = set_up(params.run), params.pretrain.init_from == SCRATCH
     model, origin = (random_gpt2(params), {}) if scratch else given_gpt2(params)
     sections = {"run": params.run, "model": params.model, "pretrain": params.pretrain}
     folder = model_dir("pretrain")
-    fit("pretrain", model.to(device), params.pretrain, params.run, folder, sections, [INITIAL], origin=origin)
+    choice = choose(params.run, model.to(device), params.pretrain)
+    fit("pretrain", model, params.pretrain, params.run, choice, folder, sections, [INITIAL], origin=origin)
     finished("pretrain")
 
 

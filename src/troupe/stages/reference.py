@@ -12,8 +12,8 @@ from functools import partial
 import safetensors.torch
 import torch
 
-from troupe.compute import autocast
-from troupe.data.batches import Batches, load_ids, open_ids
+from troupe.data.batches import Batches
+from troupe.data.ids import load_ids, open_ids
 from troupe.files import read_json
 from troupe.layout import TOKENS
 from troupe.models.config import GPTConfig
@@ -22,6 +22,7 @@ from troupe.params import AdversarialParams, Params, TrainParams
 from troupe.seeding import derive_seed, generator
 from troupe.stages.progress import track
 from troupe.training.loop import train
+from troupe.training.probe import eager
 from troupe.training.validation import validate
 
 SHOWN = "adversarial: small reference"  # in progress lines
@@ -38,7 +39,7 @@ def small_reference(dense: GPT, params: Params) -> GPT:
     init_gpt2(model, generator(seed("init")))
     model.to(device)
     torch.manual_seed(seed("dropout"))
-    lessons, precision = lessons_of(settings), partial(autocast, params.run, device)
+    lessons, precision = lessons_of(settings), eager(params.run, dense, settings.reference_batch_size)[0].autocast
     batches = Batches(open_ids(TOKENS, "train"), model.config.block_size, lessons.batch_size, seed("batches"))
     ids, n_bytes = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")["bytes"]["validation"]
     look = partial(validate, model, ids, n_bytes, precision)

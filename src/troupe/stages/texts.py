@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from troupe import decoding
-from troupe.compute import torch_threads
-from troupe.data.batches import Batches, open_ids
+from troupe.compute import threads_of, torch_threads
+from troupe.data.batches import Batches
 from troupe.data.corpus import Split
+from troupe.data.ids import open_ids
 from troupe.errors import CorpusError
 from troupe.evaluation.workers import workers
 from troupe.layout import TOKENS
@@ -83,7 +84,7 @@ def side_by_side(
     n, at_once = len(real_NT), min(AT_ONCE, decoding.side_by_side(writer.config))
     seeds = [derive_seed(params.run.seed, *purpose, "fake", row) for row in range(n)]
     cuts = [seeds[first : first + at_once] for first in range(0, n, at_once)]
-    with torch_threads(params.run.threads), writing(writer) as pool, track(shown, n) as show:
+    with torch_threads(threads_of(params.run)), writing(writer) as pool, track(shown, n) as show:
         parts: list[Made] = []
         for made in pool.map(work, torch.split(real_NT, at_once), cuts):
             parts.append(made)

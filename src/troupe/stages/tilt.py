@@ -14,8 +14,8 @@ from torch import Tensor
 from troupe.adversarial.game import HELD_OUT
 from troupe.adversarial.teaching import continued
 from troupe.adversarial.tilting import Round, Texts, ddo_round
-from troupe.data.batches import load_ids
 from troupe.data.corpus import Split
+from troupe.data.ids import load_ids
 from troupe.layout import TOKENS
 from troupe.models.bundle import Bundle
 from troupe.models.gpt2 import GPT

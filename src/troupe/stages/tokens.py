@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 
-from troupe.data.batches import save_ids
+from troupe.data import stretches
 from troupe.data.corpus import SPLITS, Split, read_manifest, split_blocks
 from troupe.data.encoding import cut_pieces, encode_pieces
-from troupe.data.tokenizer import Tokenizer, make_tokenizer
+from troupe.data.ids import save_ids
+from troupe.data.room import check_tokens
+from troupe.data.stretches import holds_stretch
+from troupe.data.tokenizer import BytePairTokenizer, Tokenizer, make_tokenizer
 from troupe.files import sha256_file, write_json
 from troupe.layout import CORPUS, TOKENS
 from troupe.params import Params, TokensParams
@@ -17,7 +20,10 @@ LEARN_PIECE = 2**16  # characters; the library that learns holds 256 pieces
 
 
 def tokens(params: Params) -> None:
-    """Write tokenizer.json, meta.json and the ids of every split (train.npy, ...) to artifacts/tokens."""
+    """Write tokenizer.json, meta.json and the ids of every split (train.npy, ...) to artifacts/tokens.
+
+    Raises CorpusError if they are too few for a later stage.
+    """
     manifest = read_manifest(CORPUS)
     sizes = {split: manifest["splits"][split]["bytes"] for split in SPLITS}
     tokenizer = learn(params.tokens, sizes["train"])
@@ -34,6 +40,7 @@ def tokens(params: Params) -> None:
             "tokenizer_sha256": sha256_file(TOKENS / "tokenizer.json"),
         },
     )
+    check_tokens(params, TOKENS)
 
 
 def learn(params: TokensParams, n_bytes: int) -> Tokenizer:
@@ -53,7 +60,21 @@ def spread(pieces: Iterable[str], share: float) -> Iterator[str]:
 def encode(tokenizer: Tokenizer, split: Split, n_bytes: int) -> int:
     """Write the ids of a split of `n_bytes`; returns how many there are."""
     text = follow(f"tokens: {split}", split_blocks(CORPUS, split), n_bytes)
-    return save_ids(TOKENS, split, encode_pieces(tokenizer, cut_pieces(text)), tokenizer.vocab_size)
+    pieces = cut_pieces(text)
+    if isinstance(tokenizer, BytePairTokenizer):
+        pieces = with_cuts_reported(pieces, split)
+    return save_ids(TOKENS, split, encode_pieces(tokenizer, pieces), tokenizer.vocab_size)
+
+
+def with_cuts_reported(pieces: Iterable[str], split: Split) -> Iterator[str]:
+    """The pieces; a line says if one holds a stretch in which every encoding cuts."""
+    reported = False
+    for piece in pieces:
+        if not reported and holds_stretch(piece):
+            reported = True
+            where = f"every {stretches.LONGEST:,} characters of a stretch without a blank, or of blanks alone"
+            print(f"tokens: {split}: cut after {where}: such long ones would take quadratic time", flush=True)
+        yield piece
 
 
 if __name__ == "__main__":

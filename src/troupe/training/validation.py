@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from troupe.data.batches import Ids
+from troupe.data.ids import Ids
 from troupe.models.gpt2 import GPT
 from troupe.training.loss import Autocast, cross_entropy
 

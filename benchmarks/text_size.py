@@ -1,0 +1,87 @@
+"""What the stages before training cost against the size of the text: `python -m benchmarks.text_size --sizes 1 10 100`.
+
+Each stage runs as in a pipeline, as a process of its own, in a temporary workspace with the parameters of params.yaml.
+Seconds are of processor, so that other work on the machine changes them little; memory is the process's greatest.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from shutil import copy
+from tempfile import TemporaryDirectory
+
+import psutil
+
+from benchmarks.common import finish, start, watched
+
+STAGES = ("inputs", "corpus", "tokens")
+WORDS = 20_000  # different ones, as frequent as Zipf has it
+LINE = 2000  # words
+
+
+def main() -> None:
+    args = start("text_size", "Cost against the size of the text", extra=options)
+    sizes = [0.1] if args.quick else args.sizes
+    lines = ["| MB | " + " | ".join(f"{stage}: s of processor, s, MB" for stage in STAGES) + " |"]
+    lines += [f"|{'---:|' * (len(STAGES) + 1)}"]
+    for size in sizes:
+        with watched(args), TemporaryDirectory() as folder:
+            write(Path(folder), size)
+            cells = [" / ".join(f"{figure:.3g}" for figure in measure(Path(folder), stage)) for stage in STAGES]
+        lines.append(f"| {size:g} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    finish(
+        args,
+        ["\n".join(lines)],
+        notes=[
+            f"Text: lines of {LINE:,} words out of {WORDS:,}, in one file. `inputs` and `corpus` read it once; of the "
+            "corpus `tokens` reads the training split twice and the others once.",
+            "Memory grows to that of one shard of ids and of what BPE learns from (256 MB of text at most).",
+        ],
+        packages=["tiktoken", "tokenizers", "numpy"],
+    )
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sizes", type=float, nargs="+", default=[1, 10, 100], help="of the text, in MB")
+
+
+def write(folder: Path, megabytes: float) -> None:
+    """A workspace with a text of that size."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("etaoinshrdlucmfw", k=rng.randint(1, 12))) for _ in range(WORDS)]
+    weights, size = [1 / rank for rank in range(1, WORDS + 1)], 0
+    with (folder / "text.txt").open("w", encoding="utf-8") as file:
+        while size < megabytes * 1e6:
+            size += file.write(" ".join(rng.choices(words, weights, k=LINE)) + "\n")
+    copy("params.yaml", folder)
+
+
+def measure(folder: Path, stage: str) -> tuple[float, float, float]:
+    """(seconds of processor, seconds, MB of memory at most) of one stage."""
+    command = [sys.executable, "-m", f"troupe.stages.{stage}"]
+    if stage != "inputs":
+        command += ["--params", "artifacts/params.yaml"]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command, cwd=folder, env={**os.environ, "TROUPE_SET": "data.source=text.txt"}, stdout=subprocess.DEVNULL
+    )
+    memory, ended = 0, 0
+    while not ended:  # the system's own figure begins with the memory of the process that started it
+        with suppress(psutil.Error):
+            memory = max(memory, psutil.Process(process.pid).memory_info().rss)
+        time.sleep(0.01)
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{stage} ended with status {process.returncode}")
+    return usage.ru_utime + usage.ru_stime, time.perf_counter() - began, memory / 1e6
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""DVC's cache as the pipeline looks after it: damaged objects are found and dropped, lost ones written again.
+
+DVC takes an object that is write-protected, as all of its own are, for what its name says, and would restore damaged
+bytes from it. An object is therefore hashed once, when something has changed its file since the last look.
+"""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from troupe.errors import TroupeError
+from troupe.files import DISK_FAULTS, disk_fault
+from troupe.layout import STATE
+
+DVC = (sys.executable, "-m", "dvc")
+OBJECTS = Path(".dvc/cache/files/md5")  # <2 hex digits>/<30 hex digits>[.dir]; a cache elsewhere is other people's too
+LOOKED = STATE / "cache-checked"  # its time of change is that of the last look
+OF_THE_SYSTEM = re.compile(r"ERROR: .*\[Errno (?P<number>\d+)\] [^:]*(?::.*'(?P<file>[^']+)')?")
+LOST = "not in cache"  # in `dvc status`
+
+
+def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `dvc ARGUMENTS...` to its end, without input."""
+    return subprocess.run([*DVC, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def status(stages: Iterable[str]) -> dict[str, Any]:
+    """What has changed, by stage, as `dvc status --json` says it. Raises TroupeError with DVC's reason if it fails."""
+    result = dvc("status", "--json", *stages)
+    if result.returncode:
+        raise TroupeError(f"dvc status: {last_line(result.stderr)}")
+    return dict(json.loads(result.stdout))
+
+
+def drop_damaged() -> list[Path]:
+    """Remove objects of the cache whose bytes are not those that their names say; return their paths.
+
+    Reads only files that have changed since the last call, by the time of change that the system keeps.
+    """
+    since = LOOKED.stat().st_ctime if LOOKED.exists() else 0.0
+    STATE.mkdir(exist_ok=True)
+    LOOKED.touch()  # before the look: what changes meanwhile is looked at next time
+    damaged = [path for path in _changed_since(since) if _digest(path) != path.parent.name + path.stem]
+    for path in damaged:
+        path.unlink()
+    return damaged
+
+
+def commit_lost(changes: Mapping[str, Any]) -> list[str]:
+    """Write outputs that the cache has lost into it again, from the workspace; return the stages this was done for.
+
+    `changes` is what `status` returned. DVC refuses a stage, which then has to run, unless the digests of all that it reads and
+    writes are those in dvc.lock. Raises TroupeError where the cache cannot be written.
+    """
+    lost = [stage for stage, changed in changes.items() if _only_lost(changed)]
+    return [stage for stage in lost if _committed(stage)]
+
+
+def disk_fault_in(lines: Iterable[str]) -> str | None:
+    """What keeps DVC from writing its cache or the outputs, by what it says, and what to do; None if nothing does."""
+    faults = [match for line in lines if (match := OF_THE_SYSTEM.match(line)) and int(match["number"]) in DISK_FAULTS]
+    if not faults:
+        return None
+    number, file, folder = int(faults[0]["number"]), faults[0]["file"], _folder()
+    fault = disk_fault(OSError(number, os.strerror(number)))
+    if file and folder not in Path(file).absolute().parents:
+        return f"{os.path.relpath(file)}: {fault}"
+    return f"DVC's cache {folder}: {fault}; `dvc gc --workspace` removes what only earlier runs have needed"
+
+
+def last_line(text: str) -> str:
+    """The last line of a text that is not blank."""
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "no reason given")
+
+
+def _committed(stage: str) -> bool:
+    result = dvc("commit", stage)
+    if fault := disk_fault_in(result.stderr.splitlines()):  # where only some files of a folder fail, DVC exits with 0
+        raise TroupeError(fault)
+    return result.returncode == 0
+
+
+def _folder() -> Path:
+    result = dvc("cache", "dir")
+    return Path(result.stdout.strip()) if result.returncode == 0 else OBJECTS.parents[1]
+
+
+def _changed_since(moment: float) -> Iterator[Path]:
+    """Finished objects; those within two seconds before the moment too, for clocks that are coarse."""
+    for path in OBJECTS.glob("[0-9a-f][0-9a-f]/[0-9a-f]*"):
+        if path.is_file() and path.stat().st_ctime > moment - 2:
+            yield path
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise TroupeError(f"{path}: not read: {error.strerror}; remove it, the pipeline writes it again") from None
+
+
+def _only_lost(changed: Any) -> bool:
+    """Of a stage's list of changes, each {"changed outs" | "changed deps": {path: how}} or a word."""
+    return bool(changed) and all(
+        isinstance(change, dict) and set(change) == {"changed outs"} and set(change["changed outs"].values()) == {LOST}
+        for change in changed
+    )

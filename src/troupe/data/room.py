@@ -1,0 +1,226 @@
+"""How much text the later stages need: a text that is too short for them is refused before anything is trained.
+
+From bytes alone only what is certain can be refused, as a token holds at least one byte; from token ids, the rest. The
+advice names values with which a run goes through, for its last stage too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from troupe.data.corpus import CYCLE, Split, split_of
+from troupe.errors import CorpusError
+from troupe.files import read_json
+from troupe.params import Params
+
+if TYPE_CHECKING:
+    from troupe.data.tokenizer import Tokenizer
+
+FEWEST_WINDOWS = 8  # of held-out text: with fewer no judge can be trained on one half and tested on the other
+ROOM_TO_WRITE = 1.2  # texts are written so many times as long, in tokens, as a window typically is
+PROMPT_BYTES = 48  # of real text before a window: about the same for every tokenizer and context, so figures compare
+BYTES_PER_TOKEN = {"bytes": 1.0, "chars": 4.0, "bpe": 4.0, "gpt2": 6.0}  # hardly more in any language
+LEAST_CONTEXT, LEAST_BLOCK, LEAST_WINDOW = 8, 64, 16  # of model.block_size, data.block_bytes, evaluate.judge_window
+MOST_TEXT = 10**9  # bytes; if that were not enough, more text is no remedy
+
+
+class Room(Protocol):
+    """What a split holds."""
+
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def tokens(self) -> int: ...
+
+    def windows(self, width: int, prompt: int, most_bytes: int) -> int:
+        """How many windows of `width` bytes fit after `prompt` tokens into its first bytes; FEWEST_WINDOWS at most."""
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """From the size of a split and an average number of bytes per token; at 1 no split holds more."""
+
+    bytes: int
+    bytes_per_token: float
+
+    @property
+    def tokens(self) -> int:
+        return int(self.bytes / self.bytes_per_token)
+
+    def windows(self, width: int, prompt: int, most_bytes: int) -> int:
+        left = min(self.bytes, most_bytes) - prompt * self.bytes_per_token
+        return min(FEWEST_WINDOWS, int(left / (width + self.bytes_per_token - 1)))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """From the ids of a split."""
+
+    bytes: int
+    ids: NDArray[np.unsignedinteger]
+    bytes_of_token: NDArray[np.int64]
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+    def windows(self, width: int, prompt: int, most_bytes: int) -> int:
+        beginning = self.ids[: prompt + (FEWEST_WINDOWS + 1) * (width + 1)]
+        starts = window_starts(self.bytes_of_token[beginning], width, prompt, min(self.bytes, most_bytes))
+        return min(FEWEST_WINDOWS, len(starts))
+
+
+Rooms = Mapping[Split, Room]
+
+
+def window_starts(bytes_N: NDArray[np.int64], width: int, prompt: int, total: int) -> NDArray[np.int64]:
+    """The tokens at which windows of `width` bytes begin, one after the other, in a text of `total` bytes.
+
+    `bytes_N` are those of each token of the text or of its beginning. `prompt` tokens stand before the first window.
+    """
+    ends, starts, start = np.cumsum(bytes_N), list[int](), prompt
+    while start < len(ends) and ends[start - 1] + width <= total:
+        starts.append(start)
+        start = int(np.searchsorted(ends, ends[start - 1] + width)) + 1
+    return np.array(starts, np.int64)
+
+
+def token_bytes(tokenizer: "Tokenizer") -> NDArray[np.int64]:
+    """Bytes of every token, by id."""
+    return np.array([len(tokenizer.decode_bytes([token])) for token in range(tokenizer.vocab_size)])
+
+
+def prompt_length(bytes_per_token: float, block_size: int) -> int:
+    """Tokens of real text that a model continues: PROMPT_BYTES on average, at most half its context."""
+    return max(1, min(round(PROMPT_BYTES / bytes_per_token), block_size // 2))
+
+
+def check_bytes(n_bytes: int, params: Params) -> None:
+    """Raise CorpusError, with values that help, if a text of so many bytes cannot go through every stage."""
+    block_bytes, bytes_per_token = params.data.block_bytes, BYTES_PER_TOKEN[params.tokens.kind]
+    if n_bytes < CYCLE * block_bytes:
+        fault: str | None = f"fewer than {CYCLE} blocks of data.block_bytes={block_bytes}"
+    else:
+        fault = _fault(params, _estimated(n_bytes + CYCLE * 3, block_bytes, 1.0))  # a cut moves by 3 bytes at most
+    if not fault:
+        return
+    fits, block = _smaller(params, _estimated(n_bytes, block_bytes, bytes_per_token)), {}
+    if n_bytes // CYCLE < block_bytes or not fits:
+        lower = max(LEAST_BLOCK, min(block_bytes, n_bytes // CYCLE))
+        fits, block = _smaller(params, _estimated(n_bytes, lower, bytes_per_token)), {"data.block_bytes": lower}
+    fits = block | fits if fits is not None and n_bytes >= CYCLE * LEAST_BLOCK else None
+    raise CorpusError(f"the text has {n_bytes} bytes, {fault}; {_advice(params, bytes_per_token, fits)}")
+
+
+def check_tokens(params: Params, folder: Path) -> None:
+    """The same from the tokens in `folder`. Raises ArtifactError if they are not there."""
+    from troupe.data.ids import load_ids  # late: stage `inputs` needs neither
+    from troupe.data.tokenizer import load_tokenizer
+
+    meta, tokenizer = read_json(folder / "meta.json"), load_tokenizer(folder / "tokenizer.json")
+    bytes_of_token, sizes = token_bytes(tokenizer), meta["bytes"]
+    rooms = {split: Measured(sizes[split], load_ids(folder, split), bytes_of_token) for split in sizes}
+    if fault := _fault(params, rooms):
+        bytes_per_token = max(sizes[split] / max(1, meta["tokens"][split]) for split in sizes)
+        advice = _advice(params, 1.1 * bytes_per_token, _smaller(params, rooms))
+        raise CorpusError(f"the text has {sum(sizes.values())} bytes, {fault}; {advice}")
+
+
+def _fault(params: Params, rooms: Rooms) -> str | None:
+    """Which stage finds too little text in which split, in the order in which they would."""
+    context, game, judged = params.model.block_size, params.adversarial, params.evaluate
+    chosen = game.tilt_rounds > 0 or game.needs_discriminator
+    wanted: dict[Split, int] = {"train": context + 1}
+    if game.needs_discriminator:
+        wanted |= dict.fromkeys(("critic", "validation"), game.prompt_length + game.sequence_length + 1)
+    if game.tilt_rounds:
+        wanted |= dict.fromkeys(("critic", "validation"), context + 1)
+    for split, n in wanted.items():
+        if (there := rooms[split].tokens) < n:
+            return f"of which the {split} split holds {there} tokens where model.block_size={context} needs {n}"
+    validation, train = rooms["validation"], rooms["train"]
+    width = max(1, int(game.sequence_length * validation.bytes / validation.tokens / ROOM_TO_WRITE))
+    windows = validation.windows(width, game.prompt_length, validation.bytes)
+    if chosen and windows < FEWEST_WINDOWS:
+        return _too_few("validation", windows, f"adversarial.sequence_length={game.sequence_length} tokens")
+    prompt = prompt_length(train.bytes / train.tokens, context)
+    for split in ("validation", "test"):
+        windows = rooms[split].windows(judged.judge_window, prompt, judged.held_out_bytes)
+        if windows < FEWEST_WINDOWS:
+            return _too_few(split, windows, f"evaluate.judge_window={judged.judge_window} bytes")
+    return None
+
+
+def _too_few(split: str, windows: int, of: str) -> str:
+    return f"of which the {split} split holds {max(0, windows)} windows of {of} where judges need {FEWEST_WINDOWS}"
+
+
+def _estimated(n_bytes: int, block_bytes: int, bytes_per_token: float) -> Rooms:
+    cycles, rest = divmod(n_bytes, CYCLE * block_bytes)
+    sizes: dict[Split, int] = {}
+    for place in range(CYCLE):
+        last = min(block_bytes, max(0, rest - place * block_bytes))
+        sizes[split_of(place)] = sizes.get(split_of(place), 0) + cycles * block_bytes + last
+    return {split: Estimated(size, bytes_per_token) for split, size in sizes.items()}
+
+
+def _advice(params: Params, bytes_per_token: float, smaller: Mapping[str, int] | None) -> str:
+    ways, block_bytes = [], params.data.block_bytes
+    cycles = 1
+    while cycles * CYCLE * block_bytes <= MOST_TEXT:
+        if not _fault(params, _estimated(cycles * CYCLE * block_bytes, block_bytes, bytes_per_token)):
+            ways.append(f"bring at least {cycles * CYCLE * block_bytes} bytes")
+            break
+        cycles += max(1, cycles // 8)
+    if smaller:
+        line = " ".join(f"{name}={value}" for name, value in smaller.items())
+        ways.append(f'lower what needs so much: SET="{line}"')
+    return ", or ".join(ways) or "raise evaluate.held_out_bytes"
+
+
+def _smaller(params: Params, rooms: Rooms) -> dict[str, int] | None:
+    """The values to lower, and to what, so that the text is enough; None if nothing helps."""
+    least = min(rooms[split].tokens for split in ("train", "critic", "validation")) - 1
+    context = min(params.model.block_size, least)
+    while context >= LEAST_CONTEXT:
+        lower = _with_context(params, context)
+        for window in range(params.evaluate.judge_window, LEAST_WINDOW - 1, -1):
+            if not (fault := _fault(_changed(params, lower | {"evaluate.judge_window": window}), rooms)):
+                return _differing(params, lower | {"evaluate.judge_window": window})
+            if "judge_window" not in fault:
+                break
+        context = context * 3 // 4
+    return None
+
+
+def _with_context(params: Params, context: int) -> dict[str, int]:
+    """A context, and what must fit into it, in the proportions that it has now."""
+    game, before = params.adversarial, params.model.block_size
+    prompt, text = (max(1, n * context // before) for n in (game.prompt_length, game.sequence_length))
+    return {
+        "model.block_size": context,
+        "adversarial.prompt_length": prompt,
+        "adversarial.sequence_length": text,
+        "adversarial.span": min(game.span, text),
+        "evaluate.stride": max(1, min(params.evaluate.stride, context // 2)),
+    }
+
+
+def _changed(params: Params, values: Mapping[str, int]) -> Params:
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        section, key = name.split(".")
+        sections.setdefault(section, {})[key] = value
+    return params.model_copy(
+        update={name: getattr(params, name).model_copy(update=update) for name, update in sections.items()}
+    )
+
+
+def _differing(params: Params, values: Mapping[str, int]) -> dict[str, int]:
+    now = params.model_dump()
+    return {name: value for name, value in values.items() if now[name.split(".")[0]][name.split(".")[1]] != value}
