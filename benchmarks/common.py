@@ -39,6 +39,7 @@ RESULTS = Path("benchmarks/results")
 BUSY = 25.0  # per cent of the machine in use by others above which figures are not to be trusted
 VARIABLES = ("NANOGPT", "TROUPE_MIRROR")  # of the environment, that decide what is measured
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # how threads wait, as troupe.environment sets it or the user
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # by which a machine does as if it had fewer instructions
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # where torch.compile keeps what it has generated
 CAPABILITIES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "sve")  # as torch.cpu names them; those that matter
 Figures = dict[str, list[float]]  # of each contestant, one figure per round
@@ -183,6 +184,7 @@ def facts(module: str, packages: Sequence[str]) -> dict[str, str]:
     given = [f"{name}=path" for name in VARIABLES if os.environ.get(name)]
     waiting = {name: os.environ.get(name, DEFAULTS[name]) for name in WAITING}
     given += [f"{name}={value}" for name, value in waiting.items() if value != DEFAULTS[name]]
+    given += [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
     return {
         "machine": _machine(),
         "versions": ", ".join([f"python {platform.python_version()}", *(f"{one} {version(one)}" for one in packages)]),

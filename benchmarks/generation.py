@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -33,17 +34,21 @@ DIMENSIONS = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
 CONFIG = GPTConfig(len(CHARACTERS), block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.0)
 QUICK = GPTConfig(len(CHARACTERS), block_size=32, n_layer=1, n_head=2, n_embd=32, dropout=0.0)
 TEMPERATURE, TOP_K = 0.8, 50
+PARTS = [NANOGPT := "nanogpt", TRANSFORMERS := "transformers"]
 WAY = Decoding(temperature=TEMPERATURE, top_k=TOP_K)
 
 
 def main() -> None:
-    args = start("generation", "Tokens per second of generation", rounds=3)
+    args = start("generation", "Tokens per second of generation", rounds=3, extra=_arguments)
+    if set(args.parts) != set(PARTS) and not (args.quick or args.out):
+        raise SystemExit("generation: the page holds all parts; name a folder for some of them with --out")
     config, n_new = (QUICK, 3000) if args.quick else (CONFIG, 1000)
     model = new_model(config)
     half = config.block_size // 2
     notes = [
-        f"Every contestant draws with temperature {TEMPERATURE:g} from the {TOP_K} likeliest tokens, in float32.",
-        "A ratio above 1 is faster than the first row.",
+        f"Every contestant draws with temperature {TEMPERATURE:g} from the {TOP_K} likeliest tokens, and computes in "
+        "float32 where its row says nothing else.",
+        "A ratio above 1 is faster than the contestant that it names, of transformers its faster precision.",
         "transformers has no answer to a full context for learned positions, so there the text just fills one.",
         f"Up to {config.block_size - 1} tokens every contestant sees the whole text. Past the context nanoGPT computes "
         f"the last {config.block_size} tokens anew for each one; troupe starts again from the last {half} whenever the "
@@ -55,10 +60,14 @@ def main() -> None:
 
 
 def sections(args: argparse.Namespace, model: GPT, n_new: int, folder: Path) -> Iterator[str]:
-    if checkout := nanogpt():
+    if NANOGPT in args.parts and (checkout := nanogpt()):
         yield from against_nanogpt(args, checkout, model, n_new, folder)
-    for batch in (1, 16):
+    for batch in (1, 16) if TRANSFORMERS in args.parts else ():
         yield against_transformers(args, model, batch, folder)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="of the page (default: all)")
 
 
 def new_model(config: GPTConfig) -> GPT:
@@ -113,24 +122,24 @@ def sample_script(checkout: Path, model: GPT, folder: Path) -> Callable[[int], f
 def against_transformers(args: argparse.Namespace, model: GPT, batch: int, folder: Path) -> str:
     """The same weights, exported; from one token of prompt until the context is full."""
     export_gpt2(folder / f"transformers {batch}", model, CharTokenizer(CHARACTERS))
-    theirs: Any = AutoModelForCausalLM.from_pretrained(folder / f"transformers {batch}")  # in evaluation mode
+    theirs: dict[str, Any] = {  # in evaluation mode
+        f"transformers, {name}": AutoModelForCausalLM.from_pretrained(folder / f"transformers {batch}", dtype=dtype)
+        for name, dtype in {"float32": torch.float32, "bfloat16": torch.bfloat16}.items()
+    }
     n_new = model.config.block_size - 1
     prompt_B1 = torch.zeros(batch, 1, dtype=torch.long)
     options: dict[str, Any] = {"attention_mask": torch.ones_like(prompt_B1), "pad_token_id": 0}
     options |= {"min_new_tokens": n_new, "max_new_tokens": n_new}
     greedy = generate(model, prompt_B1, n_new, Decoding(greedy=True), range(batch))
-    if not theirs.generate(prompt_B1, do_sample=False, **options).equal(greedy):
+    if not theirs["transformers, float32"].generate(prompt_B1, do_sample=False, **options).equal(greedy):
         raise SystemExit("transformers and troupe differ in their greedy text: not the same weights")
     drawn = {"do_sample": True, "temperature": TEMPERATURE, "top_k": TOP_K}
-    figures = interleaved(
-        {
-            "transformers": lambda: batch * n_new / seconds(partial(theirs.generate, prompt_B1, **drawn, **options)),
-            "troupe": lambda: batch * n_new / seconds(partial(ours, model, batch, n_new)),
-        },
-        args,
-    )
+    works = {name: partial(one.generate, prompt_B1, **drawn, **options) for name, one in theirs.items()}
+    works["troupe"] = partial(ours, model, batch, n_new)
+    figures = interleaved({name: partial(speed, work, batch * n_new) for name, work in works.items()}, args)
     texts = "one text" if batch == 1 else f"{batch} texts at a time"
-    return table(f"{n_new} tokens, {texts}", figures, "tokens/s", bases=["transformers"])
+    fastest = max(theirs, key=lambda name: median(figures[name]))
+    return table(f"{n_new} tokens, {texts}", figures, "tokens/s", bases=[fastest])
 
 
 def ours(model: GPT, batch: int, n_new: int) -> None:
@@ -139,6 +148,10 @@ def ours(model: GPT, batch: int, n_new: int) -> None:
 
 def run(command: list[str], cwd: Path | None = None) -> None:
     subprocess.run(command, cwd=cwd, stdout=subprocess.DEVNULL, check=True)
+
+
+def speed(work: Callable[[], object], n_tokens: int) -> float:
+    return n_tokens / seconds(work)
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -76,7 +76,7 @@ SIZES = {
         "shakespeare-10m",
         steps=6,
         slow_steps=3,
-        hopeless=(("gpt2", FLOAT32), ("shakespeare-10m", BFLOAT16)),
+        hopeless=(("gpt2", FLOAT32), ("shakespeare-10m", FLOAT32), ("shakespeare-10m", BFLOAT16)),
     ),
 }
 WHOLE = "whole"
@@ -86,19 +86,20 @@ QUICK = [Size("tiny", BenchShape(2, 2, 32, 32, 4, 0.0), None, 6, 6)]
 
 def main() -> None:
     args = start("training", "Training speed", rounds=1, extra=_arguments)
-    if set(args.parts) != set(PARTS) and not (args.quick or args.out):
-        raise SystemExit("training: the page holds all parts; name a folder for some of them with --out")
+    if (args.only or set(args.parts) != set(PARTS)) and not (args.quick or args.out):
+        raise SystemExit("training: the page holds all parts and rows; name a folder for some of them with --out")
     with _copy(nanogpt()) as folder:
         finish(args, sections(args, folder), NOTES, ["torch", "numpy"])
 
 
 def sections(args: argparse.Namespace, folder: Path | None) -> Iterator[str]:
     for size in QUICK if args.quick else [SIZES[name] for name in args.parts if name in SIZES]:
-        contestants = theirs(folder, size, args.quick) | ours(size, args.threads, args.quick)
-        figures = interleaved(contestants | peaks(size.shape), args)
+        contestants = wanted(theirs(folder, size, args.quick) | ours(size, args.threads, args.quick), args.only)
+        figures = interleaved(contestants | ({} if args.only else peaks(size.shape)), args)
         speeds = {name: figures[name] for name in contestants}
         yield table(size.title, speeds, "tokens/s", bases(speeds))
-        yield utilisation(size.shape, figures)
+        if not args.only:
+            yield utilisation(size.shape, figures)
     if WHOLE in args.parts and not args.quick:
         whole = interleaved(whole_runs(folder, args.threads), args)
         yield table(SECONDS_OF_LONG_RUNS, whole, "seconds")
@@ -106,6 +107,18 @@ def sections(args: argparse.Namespace, folder: Path | None) -> Iterator[str]:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="of the page (default: all)")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="WORDS",
+        help='of the parts, the rows whose names hold these, e.g. "eager"',
+    )
+
+
+def wanted(contestants: dict[str, Callable[[], float]], words: list[str]) -> dict[str, Callable[[], float]]:
+    """Those whose names hold one of `words`; all, if there are none."""
+    return {name: one for name, one in contestants.items() if not words or any(word in name for word in words)}
 
 
 def bases(figures: Figures) -> list[str]:
@@ -134,14 +147,14 @@ def ours(size: Size, threads: int, quick: bool) -> dict[str, Callable[[], float]
     length = [f"pretrain.batch_size={shape.batch_size}", f"pretrain.steps={size.steps}"]
     length.append(f"pretrain.eval_interval={size.steps}")
     run = [*dimensions, *length, f"run.threads={threads}", "run.device=cpu"]
-    eager = [("gpt2", FLOAT32), ("gpt2", BFLOAT16), *([(size.recipe, BFLOAT16)] if size.recipe else [])]
-    wanted = [(*one, False) for one in eager if one not in size.hopeless]
-    wanted += [] if quick else [(*one, True) for one in eager if one[1] == BFLOAT16]
+    alike = [(config, precision) for config in filter(None, ("gpt2", size.recipe)) for precision in (FLOAT32, BFLOAT16)]
+    tried = [(*one, False) for one in alike if one not in size.hopeless]
+    tried += [] if quick else [(*one, True) for one in alike]
     return {
         f"troupe {'as GPT-2' if config == 'gpt2' else 'with its recipe'}, {precision}, {how(compiled)}": partial(
             _fit, config, [*run, f"run.precision={precision}", f"run.compile={'always' if compiled else 'never'}"]
         )
-        for config, precision, compiled in wanted
+        for config, precision, compiled in tried
     }
 
 

@@ -2,13 +2,15 @@
 
 import copy
 import math
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import Muon, Optimizer
 
-from troupe.training.muon import StackedMuon, orthogonalise
+from troupe.training.muon import StackedMuon, orthogonalise, precision_of_muon
 
 TORCHS = (3.4445, -4.775, 2.0315), 5, 1e-7
 # Of 5 iterations each makes three products and rounds them to bfloat16: evenly distributed errors of up to 2^-8 of a
@@ -77,3 +79,27 @@ def test_directions_stay_and_their_lengths_become_equal(shape: tuple[int, ...]) 
 
 def test_zeros_stay_zeros() -> None:
     assert orthogonalise(torch.zeros(2, 8, 4), *TORCHS).eq(0).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 64), (3, 64, 16)])
+def test_in_float32_it_is_as_exact_as_float32(shape: tuple[int, ...]) -> None:
+    """A rounding grows in 5 iterations by at most a^5 = 485, of which each rounds a sum of 64 products or fewer."""
+    matrices_NRC = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found_NRC, exact_NRC = orthogonalise(matrices_NRC, *TORCHS), orthogonalise(matrices_NRC.double(), *TORCHS)
+    assert found_NRC.dtype == torch.float32
+    assert (found_NRC - exact_NRC).abs().max() <= 485 * 64 * torch.finfo(torch.float32).eps
+
+
+def test_a_run_in_float32_orthogonalises_in_float32_on_a_cpu() -> None:
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16)
+    assert precision_of_muon(nullcontext, torch.device("cpu")) == torch.float32
+    assert precision_of_muon(autocast, torch.device("cpu")) == torch.bfloat16
+    assert precision_of_muon(nullcontext, torch.device("cuda")) == torch.bfloat16
+    for dtype, digits in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
+        weight = nn.Parameter(torch.zeros(16, 16))
+        weight.grad = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
+        StackedMuon([weight], dtype, lr=1.0, weight_decay=0.0).step()
+        exact = orthogonalise(weight.grad.double()[None], *TORCHS)[0]
+        error = (weight + exact).norm() / exact.norm()
+        assert error < digits
+        assert (error > 1e-4) == (dtype == torch.bfloat16)

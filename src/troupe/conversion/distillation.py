@@ -18,6 +18,7 @@ from troupe.params import TrainParams
 from troupe.training.divergence import require_lesson
 from troupe.training.interruption import given_up
 from troupe.training.loss import Autocast
+from troupe.training.muon import precision_of_muon
 from troupe.training.optim import build_optimizers, set_rate
 from troupe.training.parallel import Team
 from troupe.training.schedule import learning_rate_factor
@@ -46,7 +47,7 @@ def distil(
     """
     team = team or Team(device=next(model.parameters()).device)
     layers = nn.ModuleList(attention_of(model))
-    optimizers = build_optimizers(layers, params)
+    optimizers = build_optimizers(layers, params, precision_of_muon(autocast, team.device))
     errors: list[float] = []
     with evaluating(dense), evaluating(model):  # without dropout: what is to be learnt is a function
         for step in range(params.steps):

@@ -19,6 +19,7 @@ from troupe.models.layers import (
     CausalConv,
     KVCache,
     LayerCache,
+    Linear,
     QueryKey,
     build_norm,
 )
@@ -33,9 +34,9 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         self.config = config
         width = config.attention_width
-        self.query_key_value = nn.Linear(config.n_embd, 3 * width, bias=config.bias)
+        self.query_key_value = Linear(config.n_embd, 3 * width, bias=config.bias)
         self.prepare = QueryKey(config, width // config.n_head)
-        self.output = nn.Linear(width, config.n_embd, bias=config.bias)
+        self.output = Linear(width, config.n_embd, bias=config.bias)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         B, T, _ = x_BTD.shape
@@ -43,6 +44,7 @@ class CausalSelfAttention(nn.Module):
         q, k = self.prepare(q, k, cache.length if cache else 0)
         if cache is not None:
             k, v = cache.extend(k, v)
+            q = q.contiguous()  # strided, as `Linear` may give it, torch's kernel would refuse it and take a slower way
         y_BHTK = causal_attention(q, k, v)
         return dropout(self.output(y_BHTK.transpose(1, 2).flatten(2)), self.config.dropout, self.training)
 

@@ -17,7 +17,7 @@ from troupe.models.config import ONLY_FIELDS, Dropout, GPTConfig, Size
 from troupe.models.dropout import dropout
 from troupe.models.experts import Router, Way, mix_outputs, mix_values, pick_way
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.layers import LayerCache, QueryKey
+from troupe.models.layers import LayerCache, Linear, QueryKey
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SwitchHead(nn.Module):
         super().__init__()
         self.config, self.experts = config, experts
         D, M, E, K = config.n_embd, experts.n_head, experts.n_expert, experts.head_width
-        self.query_key = nn.Linear(D, 2 * M * K, bias=config.bias)
+        self.query_key = Linear(D, 2 * M * K, bias=config.bias)
         self.prepare = QueryKey(config, K)
         self.router = Router(
             D, 2 * M, E, experts.top_k, experts.router, experts.expert_dropout
@@ -66,6 +66,7 @@ class SwitchHead(nn.Module):
         v = torch.unflatten(v_NMK, 0, x_BTD.shape[:2]).transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(k, v)
+            q = q.contiguous()  # for the reason given in gpt2.py
         y_NMK = causal_attention(q, k, v).transpose(1, 2).flatten(0, 1)
         y_ND = mix_outputs(y_NMK, output_gates_NME, self.output.weight, self.output.bias, way)
         return dropout(y_ND.view_as(x_BTD), self.config.dropout, self.training)

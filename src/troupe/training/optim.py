@@ -6,6 +6,7 @@ experts of a projection are one matrix). AdamW: Loshchilov & Hutter 2019 (arXiv 
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
@@ -16,11 +17,12 @@ ADAM_BETAS = (0.9, 0.95)  # GPT-3's (Brown et al. 2020, appendix B): a shorter m
 ROUTER = "router"  # part of the name of every linear layer that chooses experts
 
 
-def build_optimizers(model: nn.Module, params: TrainParams) -> list[Optimizer]:
+def build_optimizers(model: nn.Module, params: TrainParams, muon_in: torch.dtype = torch.bfloat16) -> list[Optimizer]:
     """One or two optimisers that together hold every parameter of `model` once.
 
     Weight decay falls on the blocks' matrices alone: not on embeddings (the head is tied to one), norms, biases, or
     routers, whose scores it would pull towards indifference. `initial_lr` of each group is the rate at factor 1.
+    Muon orthogonalises in `muon_in`.
     """
     matrices, others = _matrices_and_others(model)
     if params.optimizer == "adamw":
@@ -28,7 +30,7 @@ def build_optimizers(model: nn.Module, params: TrainParams) -> list[Optimizer]:
         optimizers: list[Optimizer] = [AdamW(groups, lr=params.learning_rate, betas=ADAM_BETAS, fused=True)]
     else:
         optimizers = [
-            StackedMuon(matrices, lr=params.learning_rate, weight_decay=params.weight_decay),
+            StackedMuon(matrices, muon_in, lr=params.learning_rate, weight_decay=params.weight_decay),
             AdamW(others, lr=params.adamw_learning_rate, betas=ADAM_BETAS, weight_decay=0.0, fused=True),
         ]
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):

@@ -12,6 +12,7 @@ from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
 from troupe.training.divergence import Watch, require_health
 from troupe.training.loss import Autocast, cross_entropy
+from troupe.training.muon import precision_of_muon
 from troupe.training.optim import build_optimizers, set_rate, update
 from troupe.training.parallel import Team
 from troupe.training.schedule import learning_rate_factor
@@ -39,7 +40,8 @@ class Step:
         self.model, self.batches, self.params = model, batches, params
         self.autocast, self.team, self.penalty = autocast, team, penalty
         self.forward = compile_passes(model, team.device) if compiled else model
-        self.optimizers, self.watch = build_optimizers(model, params), Watch()
+        self.optimizers = build_optimizers(model, params, precision_of_muon(autocast, team.device))
+        self.watch = Watch()
 
     def __call__(self, done: int, interrupted: Callable[[], int]) -> tuple[Figures, bool]:
         """Take the step after which `done` are done; returns its figures, and whether any process of the team has been
