@@ -66,7 +66,7 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(THREADS)
     yield
     torch.set_flush_denormal(False)
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")  # use_deterministic_algorithms would import the compiler
 
 
 TINY = (

@@ -50,7 +50,7 @@ def set_up(run: RunParams) -> torch.device:
     Raises ParamsError when a GPU is asked for and there is none, or fewer than processes.
     """
     torch.set_num_threads(threads_of(run))
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports the compiler: as long as torch
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tenth of a step
     torch.set_flush_denormal(True)  # vanishing gradients are denormal numbers: a step took three times as long
     if run.device == "cuda" and not torch.cuda.is_available():
@@ -91,6 +91,8 @@ def compile_passes(module: Callable[..., Tensor], device: torch.device = CPU) ->
     On a CPU its random numbers come from torch's generator, as without: the compiler would draw the key of a dropout's
     mask anew for every vector of elements.
     """
+    if torch.get_deterministic_debug_mode():
+        torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler, which is needed now, too
     options: dict[str, Any] = {"fallback_random": device.type == "cpu"}
     compiled: Callable[..., Tensor] = torch.compile(module, dynamic=False, options=options)
     return compiled
