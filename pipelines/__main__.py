@@ -5,9 +5,11 @@ import signal
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -124,8 +126,17 @@ def _up_to_date(overrides: str, profile: str) -> bool:
         from pipelines.publish import catch_up
         from pipelines.summary import summary
 
-        print(summary(catch_up(current)))
+        publication = catch_up(current)
+        print(summary(publication), flush=True)
+        publication.require()
         return True
+
+
+def _require_path(workspace: Path) -> None:
+    """Raise TroupeError for a path with braces, which DVC takes for a format, or with what is no line of UTF-8."""
+    for character in str(workspace):
+        if character in "{}" or unicodedata.category(character) in ("Cc", "Cs"):
+            raise TroupeError(f"{str(workspace)!r}: no stage can run in a path with {character!r}; rename the folder")
 
 
 @contextmanager
@@ -133,8 +144,9 @@ def _entry() -> Iterator[None]:
     """One line and an exit status for what goes wrong; quiet switches for everything that is started."""
     stopping.as_usual("pipeline")
     environment.prepare()
-    servers.quiet_prefect()
     try:
+        _require_path(Path.cwd())
+        servers.quiet_prefect()
         with terminable():
             yield
     except TroupeError as error:

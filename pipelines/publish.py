@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.workspace import Run
-from troupe.errors import RegistryError
+from troupe.errors import RegistryError, RegistryUnreachable
 from troupe.evaluation.provenance import gather_provenance
 from troupe.evaluation.report import render_report
 from troupe.files import read_json, sha256_file, write_json
@@ -29,7 +29,12 @@ class Publication:
     run: Run
     metrics: dict[str, Any] | None  # reports/metrics.json
     decision: "Decision | None"
-    problem: str | None = None  # why MLflow does not have everything
+    problem: RegistryError | None = None  # why MLflow does not have everything
+
+    def require(self) -> None:
+        """Raise the problem, unless it is a server out of reach: the next run sends what that lacks."""
+        if self.problem and not isinstance(self.problem, RegistryUnreachable):
+            raise self.problem
 
 
 @contextmanager
@@ -71,15 +76,17 @@ def warm_up() -> None:
 def publish(run: Run) -> Publication:
     """Send earlier runs that MLflow lacks, register every stage's model, put the candidate through the gate, report.
 
-    A second time it changes nothing. MLflow out of reach is no error: the publication says so, the next run makes up.
+    A second time it changes nothing. Whatever is wrong with MLflow, the report is written; the publication says what,
+    and its `require` raises it. MLflow out of reach is no error, for the next run makes up.
     """
     metrics = read_json(METRICS) if METRICS.exists() else None
-    decision, problem = None, None
+    decision: Decision | None = None
+    problem: RegistryError | None = None
     try:
         mirror_pending(current=run.id)
         decision = _register_and_promote(run) if metrics else None
     except RegistryError as error:
-        problem = str(error)
+        problem = error
     if metrics:
         _report(run, decision)
     records.keep_report(run.folder)

@@ -20,6 +20,7 @@ from pipelines.supervisor import started
 from troupe.errors import TroupeError
 from troupe.files import write_json
 from troupe.layout import STATE
+from troupe.tracking.store import quoted
 
 HOST = "127.0.0.1"  # the servers ask for no password, so only this machine may talk to them
 ANNOUNCEMENT = STATE / "servers.json"
@@ -64,12 +65,15 @@ def prefect_command(server: Server, ui: bool) -> list[str]:
 
 
 def mlflow_command(server: Server) -> list[str]:
-    """The server reads the same files as a run without it: runs made before and after stand in one list."""
+    """The server reads the same files as a run without it: runs made before and after stand in one list.
+
+    The address is relative, so that no character of the workspace's path means anything in it.
+    """
     port = server.url.rpartition(":")[2]
     place = ["--host", HOST, "--port", port, "--workers", "1"]
     store = ["--backend-store-uri", "sqlite:///mlflow.db"]
-    artifacts = ["--no-serve-artifacts", "--default-artifact-root", str(Path("mlartifacts").resolve())]
-    return [sys.executable, "-m", "mlflow", "server", *place, *store, *artifacts]
+    artifacts = ["--no-serve-artifacts", "--default-artifact-root", Path("mlartifacts").resolve().as_uri()]
+    return [sys.executable, "-m", "troupe.tracking.store", *place, *store, *artifacts]
 
 
 @contextmanager
@@ -85,7 +89,8 @@ def wait_for(server: Server, child: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not answers(server.health):
         if child.poll() is not None:
-            raise TroupeError(f"{server.name} stopped while starting; see {_log(server)}")
+            said = _log(server).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+            raise TroupeError(f"{server.name} stopped while starting: {said or 'without a word'}; see {_log(server)}")
         if time.monotonic() > deadline:
             raise TroupeError(f"{server.name} did not answer within {START_SECONDS:.0f} s; see {_log(server)}")
         time.sleep(0.2)
@@ -132,8 +137,15 @@ def ensure_prefect_api() -> None:
 def quiet_prefect(console_level: str = "CRITICAL") -> None:
     """Keep Prefect's state in the workspace and its log off the console, where stages speak for themselves."""
     PREFECT_HOME.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("PREFECT_HOME", str(PREFECT_HOME.resolve()))
+    if "PREFECT_HOME" not in os.environ:
+        os.environ["PREFECT_HOME"] = str(PREFECT_HOME.resolve())
+        os.environ.setdefault("PREFECT_API_DATABASE_CONNECTION_URL", prefect_database())
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", console_level)
+
+
+def prefect_database() -> str:
+    """The URL of Prefect's database in its home; its own default takes a "?" or "%" of the path for the URL's."""
+    return f"sqlite+aiosqlite:///{quoted(PREFECT_HOME.resolve() / 'prefect.db')}"
 
 
 def answers(health: str) -> bool:

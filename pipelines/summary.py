@@ -63,7 +63,7 @@ def _cells(metrics: dict[str, Any]) -> list[Sequence[str]]:
 
 def _verdict(publication: Publication) -> list[str]:
     if publication.problem:
-        return [publication.problem]
+        return [str(publication.problem)]
     if not publication.decision:
         return ["nothing to promote: the graph has no evaluation"]
     decision = publication.decision

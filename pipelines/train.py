@@ -43,6 +43,7 @@ def train(overrides: str = "", profile: str = "") -> None:
         publication = _work(run, stages) if stages else catch_up(run)
         create_markdown_artifact(key="figures", markdown=markdown(publication), description=f"Run {run.id}")
         print(summary(publication), flush=True)
+        publication.require()
 
 
 def bury_killed_runs(client: SyncPrefectClient, run: Run) -> None:

@@ -288,10 +288,18 @@ def _continue(bundle: "Bundle", prompt: str, n_new: int, decoding: "Decoding", s
 
 def _row(version: "Version") -> tuple[str, ...]:
     tags = version.tags
-    figures = [f"{float(tags[name]):.4f}" if name in tags else "" for name in ("test_bpb", "judge_accuracy")]
+    figures = [_figure(tags.get(name, "")) for name in ("test_bpb", "judge_accuracy")]
     short = [tags.get(name, "")[:12] for name in ("weights_sha256", "git_commit")]
     aliases = " ".join(version.aliases)
     return (version.name, version.number, aliases, *figures, tags.get("verdict", ""), *short, tags.get("run_id", ""))
+
+
+def _figure(text: str) -> str:
+    """Of a tag, which someone may have written by hand."""
+    try:
+        return f"{float(text):.4f}"
+    except ValueError:
+        return text
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ TroupeError
 ├── Interrupted      a signal has asked a run to stop, and it has: the message says where the same command begins
 ├── ProcessFailed    one of the processes that train a model together has ended
 ├── WorkspaceBusy    another pipeline is running in this workspace
-└── RegistryError    the model registry cannot be reached or refuses
+└── RegistryError    the model registry refuses, or its store is broken
+    └── RegistryUnreachable    it does not answer; what it lacks is sent later
 
 Every message names the field, file and place where it can. Entry points print it without a traceback and exit non-zero.
 """
@@ -57,4 +58,8 @@ class WorkspaceBusy(TroupeError):
 
 
 class RegistryError(TroupeError):
+    pass
+
+
+class RegistryUnreachable(RegistryError):
     pass

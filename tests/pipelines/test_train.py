@@ -13,6 +13,7 @@ import pytest
 from tests.pipelines.small import PYTHON, WORK, environment, eventually, make, pipeline, processes_in
 from troupe.layout import RUNS
 
+WORST = "a%41 b#c?d=e&f'[g]*h:i$j;k"
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
 
 
@@ -23,7 +24,10 @@ def record(folder: Path) -> dict[str, Any]:
 
 
 def test_killed_then_completed(tmp_path: Path) -> None:
-    folder = make(tmp_path, "touch began; exec sleep 60")
+    """In a folder whose name means something to URLs, SQL, globs, shells and format strings."""
+    folder = tmp_path / WORST
+    folder.mkdir()
+    make(folder, "touch began; exec sleep 60")
     with subprocess.Popen([PYTHON, "-m", "pipelines", "run"], cwd=folder, env=environment()) as child:
         eventually((folder / "began").exists, 90)
         child.kill()
@@ -44,7 +48,38 @@ def test_killed_then_completed(tmp_path: Path) -> None:
     eventually(lambda: not processes_in(folder))
     with closing(sqlite3.connect(folder / ".troupe" / "prefect" / "prefect.db")) as database:
         states = database.execute("SELECT state_type FROM flow_run ORDER BY start_time").fetchall()
+    assert [path.name for path in tmp_path.iterdir()] == [WORST], "nothing appears beside it"
+    assert (folder / "mlflow.db").exists()
     assert states == [("CRASHED",), ("COMPLETED",)], "Prefect does not show the killed run as running for ever"
+
+
+def test_a_broken_store_is_a_status_after_all_stages_are_done(tmp_path: Path) -> None:
+    """One line with the remedy, at the first run and at the next, which has nothing to do; the remedy helps."""
+    folder = make(tmp_path)
+    (folder / "mlflow.db").write_bytes(b"no database at all" * 100)
+    for _ in range(2):
+        ended = pipeline(folder)
+        assert ended.returncode == 2
+        assert ended.stderr.count("\n") == 1
+        assert "mlflow.db: no database; move it away" in ended.stderr
+        assert "Traceback" not in ended.stdout
+        assert "models   artifacts/" in ended.stdout, "it went on to the last words"
+        assert (folder / "second.txt").exists()
+    assert record(folder)["outcome"] == "completed"
+    (folder / "mlflow.db").rename(folder / "mlflow.db.broken")
+    assert pipeline(folder).returncode == 0
+    with closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        assert store.execute("select count(*) from tags where key = 'troupe.run_id'").fetchone() > (0,)
+
+
+@pytest.mark.parametrize("name", ["a{b}", "a\nb", b"a\xff".decode(errors="surrogateescape")])
+def test_a_path_in_which_no_stage_can_run_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    refused = pipeline(tmp_path / name)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.count("\n") == 1
+    assert "rename the folder" in refused.stderr
+    assert not any((tmp_path / name).iterdir())
 
 
 def test_bad_input_is_one_line_before_any_server_starts(tmp_path: Path) -> None:

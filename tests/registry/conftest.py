@@ -17,6 +17,7 @@ from troupe.models.bundle import Resampling, save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.seeding import generator
+from troupe.tracking import store
 from troupe.tracking.connection import connection
 
 REPOSITORY = Path(__file__).parents[2]
@@ -33,10 +34,11 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "empty.db"
     with FileLock(f"{path}.lock"), pytest.MonkeyPatch.context() as patch:
         if not path.exists():
-            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}.new")
+            made = path.with_name("made.db")
+            patch.setenv("MLFLOW_TRACKING_URI", store.address(made))
             with connection() as client:
                 client.search_experiments()
-            Path(f"{path}.new").replace(path)
+            made.replace(path)
     return path
 
 

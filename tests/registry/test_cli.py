@@ -172,6 +172,7 @@ def test_params_are_checked_and_printed_with_overrides(
 @pytest.mark.slow
 def test_promote_versions_rollback_and_generate_from_the_registry(troupe: Run, evaluated: Callable[..., Path]) -> None:
     from troupe.registry.registration import register
+    from troupe.tracking.connection import connection
 
     run_dir = evaluated(seed=1)
     assert not Path("params.yaml").exists(), "the rule is that of the run that is judged"
@@ -195,6 +196,9 @@ def test_promote_versions_rollback_and_generate_from_the_registry(troupe: Run, e
     table = [line.split() for line in troupe("versions")[1].splitlines()]
     assert table[1][:6] == ["troupe", "2", "champion", "1.5000", "0.7900", "promoted"]
     assert table[2][:6] == ["troupe", "1", "previous", "1.5000", "0.8000", "promoted"]
+    with connection() as client:
+        client.set_model_version_tag("troupe", "1", "test_bpb", "quite good")
+    assert [line.split() for line in troupe("versions")[1].splitlines()][2][3:5] == ["quite", "good"]
     assert troupe("rollback")[1] == "champion is models:/troupe/1 again, previous is models:/troupe/2\n"
     assert "whole" in troupe("verify", "models:/troupe@previous")[1]
     status, out, err = troupe("generate", "--prompt", "A", "--max-new-tokens", "5", "--seed", "1")

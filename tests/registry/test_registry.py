@@ -17,7 +17,7 @@ from troupe.registry.registration import register
 from troupe.registry.release import promote, rollback
 from troupe.registry.versions import Version, resolve, table
 from troupe.tracking import mirror
-from troupe.tracking.connection import connection
+from troupe.tracking.connection import connection, experiment
 
 pytestmark = pytest.mark.slow
 RULE = PromoteParams(bpb_margin=0.01, confidence=0.95)
@@ -196,6 +196,41 @@ def test_foreign_weights_are_refused_everywhere(evaluated: Evaluated) -> None:
         fetch.load("models:/troupe@champion")
     with pytest.raises(ArtifactError, match="as registered"):
         mlflow.pyfunc.load_model("models:/troupe@champion")
+
+
+def test_versions_that_others_made_are_left_alone(evaluated: Evaluated) -> None:
+    """Under our names too: without tags, with tags that say nothing, with an alias; deleted ones are gone."""
+    run_dir = evaluated()
+    with connection() as client:
+        for name in ("troupe", "troupe-pretrain", "troupe-moe", "theirs"):
+            client.create_registered_model(name)
+            client.create_model_version(name, "/somewhere/else", tags={"weights_sha256": "theirs", "test_bpb": "good"})
+            client.create_model_version(name, "/somewhere/else")
+        client.delete_model_version("troupe-moe", "2")
+        client.set_registered_model_alias("troupe", "champion", "2")
+    versions = register_all(run_dir)
+    assert [versions[stage].number for stage in MODEL_STAGES] == ["3", "3", "1"]
+    assert versions["moe"].tags["parent"] == "models:/troupe-pretrain/3"
+    with pytest.raises(RegistryError, match=r"troupe/2: not registered by troupe|its files are gone"):
+        fetch.verify("models:/troupe@champion")
+    assert promote(RULE, fresh=True).verdict.outcome == "promoted"
+    assert champion().number == "3"
+    with pytest.raises(RegistryError, match="models:/troupe/2"):
+        rollback()
+    assert champion().number == "3"
+    with connection() as client:
+        assert client.get_model_version("troupe", "1").tags == {"weights_sha256": "theirs", "test_bpb": "good"}
+    assert len(table()) == 7
+
+
+def test_a_run_whose_tags_someone_deleted_is_registered_all_the_same(evaluated: Evaluated) -> None:
+    run_dir = evaluated()
+    mirror.mirror_run(run_dir)
+    with connection() as client:
+        for run in client.search_runs([experiment(client)], "tags.`troupe.stage` = 'pretrain'"):
+            client.delete_tag(run.info.run_id, "troupe.run_id")
+            client.delete_tag(run.info.run_id, "mlflow.source.git.commit")
+    assert register("pretrain", run_dir).tags["weights_sha256"]
 
 
 def test_what_cannot_be_found_is_named(evaluated: Evaluated) -> None:

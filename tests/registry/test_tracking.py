@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from mlflow import MlflowClient
@@ -75,7 +76,7 @@ def test_parent_child_params_curves_lineage_summary_and_report(workspace: Path, 
     dataset = child.inputs.dataset_inputs[0].dataset
     assert dataset.digest == ("ab" * 32)[:36]
     assert json.loads(dataset.profile)["sha256"] == "ab" * 32
-    artifacts = Path(parent.info.artifact_uri)
+    artifacts = Path(unquote(parent.info.artifact_uri.removeprefix("file://")))
     assert artifacts.is_relative_to(workspace / "mlartifacts")
     assert (artifacts / "reports/report.html").read_text() == "<p>report</p>"
 
@@ -164,6 +165,33 @@ def test_killed_runs_are_closed_by_the_next_but_the_current_is_not(workspace: Pa
 
 
 @pytest.mark.slow
+def test_runs_of_others_in_the_experiment_are_left_alone(workspace: Path, write_run: WriteRun) -> None:
+    with connection.connection() as client:
+        theirs = client.create_run(connection.experiment(client), tags={"troupe.stage": "mine"})
+        client.set_terminated(theirs.info.run_id)
+        client.set_terminated(client.create_run(connection.experiment(client)).info.run_id)
+    mirror.mirror_run(write_run())
+    mirror.mirror_pending()
+    with connection.connection() as client:
+        untouched = client.get_run(theirs.info.run_id).data
+        assert len(client.search_runs([connection.experiment(client)])) == 4
+    assert untouched.tags["troupe.stage"] == "mine"
+    assert "troupe.run_id" not in untouched.tags
+
+
+@pytest.mark.slow
+def test_a_cursor_that_someone_has_edited_sends_everything_again(workspace: Path, write_run: WriteRun) -> None:
+    run_dir = write_run("running", stages={"pretrain": "running"})
+    write_curve(range(1, 11))
+    mirror.mirror_run(run_dir)
+    with connection.connection() as client:
+        client.set_tag(runs()[f"{RUN_ID}/pretrain"].info.run_id, "troupe.sent.metrics", "all of them")
+    write_curve(range(1, 21))
+    mirror.mirror_run(run_dir)
+    assert [step for step, *_ in curve(runs()[f"{RUN_ID}/pretrain"])] == [*range(1, 21)]
+
+
+@pytest.mark.slow
 def test_deleting_the_experiment_in_the_ui_does_not_stop_the_mirror(workspace: Path, write_run: WriteRun) -> None:
     mirror.mirror_run(write_run(run_id="one"))
     with connection.connection() as client:
@@ -199,7 +227,7 @@ def test_a_leftover_of_an_earlier_run_is_not_taken_for_the_curve(
 def test_where_mlflow_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking_uri() == f"sqlite+pysqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert tracking_uri() == "http://127.0.0.1:5000"
 

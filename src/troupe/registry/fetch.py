@@ -56,7 +56,8 @@ def _download(version: Version, folder: Path) -> Path:
         gone = [Path(str(error).partition(":")[0]).name]
     if gone:
         raise RegistryError(f"{version.uri}: {gone[0]} is gone from the store, or broken; {REMEDY}")
-    registered = version.tags.get("weights_sha256", "none")
+    if not (registered := version.tags.get("weights_sha256")):
+        raise RegistryError(f"{version.uri}: not registered by troupe, it has no tag weights_sha256")
     if found != registered:
         raise RegistryError(
             f"{version.uri}: refused: its files have sha256 {found[:12]}, registered were {registered[:12]}"

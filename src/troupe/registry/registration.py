@@ -81,7 +81,8 @@ def find(client: MlflowClient, stage: str, result: Result) -> Version | None:
 def _create(client: MlflowClient, stage: str, result: Result, run_dir: Path) -> Version:
     run_id = stage_run(run_dir, stage, result.weights_sha256)
     made = client.get_run(run_id).data.tags  # of the run that made it, be it this one or one long ago
-    tags = {"run_id": made["troupe.run_id"], "git_commit": made["mlflow.source.git.commit"], **asdict(result)}
+    known = {"run_id": made.get("troupe.run_id"), "git_commit": made.get("mlflow.source.git.commit")}
+    tags = {name: value for name, value in known.items() if value} | asdict(result)  # a person may have deleted them
     model_id = _log_model(client, stage, result, run_id)
     return create(client, model_name(stage), f"models:/{model_id}", run_id, tags, model_id)
 

@@ -1,5 +1,6 @@
 """Where MLflow is, whether it answers, and one line when it does not."""
 
+import logging
 import os
 import re
 import urllib.request
@@ -10,20 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from troupe import layout
-from troupe.errors import RegistryError
+from troupe.errors import RegistryError, RegistryUnreachable
+from troupe.tracking import store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 EXPERIMENT = "troupe"
-DATABASE = Path("mlflow.db")  # the embedded store, in the workspace
 ARTIFACT_ROOT = Path("mlartifacts")
 
 
 def tracking_uri() -> str:
     """Where MLflow is: $MLFLOW_TRACKING_URI, or the embedded database of this workspace."""
-    return os.environ.get(VARIABLE) or f"sqlite:///{DATABASE.absolute()}"
+    return os.environ.get(VARIABLE) or store.address(store.DATABASE)
 
 
 def shown(uri: str) -> str:
@@ -44,22 +45,30 @@ def reachable(uri: str, timeout: float = 2.0) -> bool:
 
 @contextmanager
 def connection() -> Iterator["MlflowClient"]:
-    """A client of the tracking store and the registry.
+    """A client of the tracking store and the registry; the embedded store is made if it is missing.
 
-    Raises RegistryError, in one line, if there is no answer or a refusal.
+    Raises RegistryUnreachable if a server does not answer, RegistryError if it refuses or the store is broken, each in
+    one line.
     """
     uri = tracking_uri()
     lost = f"MLflow unreachable at {shown(uri)}; metrics are kept in {layout.RUNS} and will be sent by the next run"
     if not reachable(uri):
-        raise RegistryError(lost)
+        raise RegistryUnreachable(lost)
     import mlflow  # takes seconds, and only after environment.prepare()
+    from sqlalchemy.exc import SQLAlchemyError
 
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs, with a traceback, what it raises
+    file = store.file_of(uri)
+    place = str(file) if file else shown(uri)
     try:
+        if file:
+            store.ensure(file)
         with _the_store_of_mlflow(uri):
             yield mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except (mlflow.MlflowException, OSError) as error:  # OSError: a full disk, an upload cut short
-        reason = f"MLflow at {shown(uri)}: {str(error).strip().partition(chr(10))[0]}"
-        raise RegistryError(reason if reachable(uri) else lost) from error
+    except (mlflow.MlflowException, SQLAlchemyError, OSError) as error:  # OSError: a full disk, an upload cut short
+        if not reachable(uri):
+            raise RegistryUnreachable(lost) from error
+        raise RegistryError(f"MLflow at {place}: {str(error).strip().partition(chr(10))[0]}") from error
 
 
 @contextmanager
@@ -87,6 +96,7 @@ def experiment(client: "MlflowClient") -> str:
         if found.lifecycle_stage == "deleted":  # its name stays taken
             client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
-    # A server chooses its own place. In the embedded store an absolute one serves every later server on it, too.
-    embedded = tracking_uri().startswith("sqlite:")
-    return str(client.create_experiment(EXPERIMENT, str(ARTIFACT_ROOT.absolute()) if embedded else None))
+    # A server chooses its own place. In the embedded store an absolute one serves every later server on it, too; as a
+    # URL, for MLflow would take a "#" in a path for the end of it.
+    embedded = store.file_of(tracking_uri())
+    return str(client.create_experiment(EXPERIMENT, ARTIFACT_ROOT.absolute().as_uri() if embedded else None))

@@ -71,11 +71,12 @@ def stage_run(run_dir: Path, stage: str, weights_sha256: str) -> str:
 
 
 def _complete(client: MlflowClient) -> set[str]:
-    """The pipeline runs whose end was sent."""
+    """The pipeline runs whose end was sent; others' runs in the experiment, which have no such tag, are passed over."""
     done, token = set[str](), None
     while True:
         page = client.search_runs([experiment(client)], "attributes.status != 'RUNNING'", page_token=token)
-        done |= {run.data.tags["troupe.run_id"] for run in page if "troupe.stage" not in run.data.tags}
+        tags = [run.data.tags for run in page]
+        done |= {ours["troupe.run_id"] for ours in tags if "troupe.run_id" in ours and "troupe.stage" not in ours}
         token = page.token
         if not token:
             return done
@@ -119,7 +120,9 @@ def _send_points(client: MlflowClient, run: Run, name: str, path: Path) -> None:
     """Send the lines of a metric log that were not sent yet, in as few calls as MLflow allows."""
     cursor = f"troupe.sent.{name}"
     lines = records.read_lines(path)
-    points = [point for line in lines[int(run.data.tags.get(cursor, 0)) :] for point in _points(line)]
+    sent = run.data.tags.get(cursor, "0")
+    unsent = lines[int(sent) if sent.isdecimal() else 0 :]  # a tag that someone has edited says nothing
+    points = [point for line in unsent for point in _points(line)]
     for start in range(0, len(points), POINTS_PER_CALL):
         last = start + POINTS_PER_CALL >= len(points)
         tags = [RunTag(cursor, str(len(lines)))] if last else []
