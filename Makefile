@@ -23,8 +23,9 @@ export SET PROFILE NANOGPT
 STUDY ?=
 export TROUPE_UID ?= $(shell id -u)
 export TROUPE_GID ?= $(shell id -g)
-# Tests start dozens of interpreters: whatever the environment says, each compiles no more than what has changed.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# A run starts dozens of interpreters, and uv compiles nothing: without bytecode each would compile torch for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 NUMERIC := $(PYTEST) -m 'not slow' $(addprefix tests/,models training conversion \
     adversarial evaluation oracle inspection stages/test_pretrain.py stages/test_moe.py stages/test_evaluate.py)
 BENCHMARKS ?= tokenisation text_size generation training shakespeare switchhead

@@ -1,6 +1,6 @@
 """Install the locked packages: `python tools/install.py LOG [INDEX]`, run by the Python of the virtual environment.
 
-uv takes 30 seconds of processor for what pip takes 240 (most of it for reading the pages of indexes and for compiling
+uv takes some 30 seconds of processor where pip took over 240, stopped before its end (the pages of indexes, and compiling
 modules that nobody imports). It does not read pip's configuration, so it is told what that says of indexes; where it
 cannot do the work all the same (no build of it for this machine, an index that only pip can reach), pip does.
 What they print goes to LOG; the terminal shows the phase and the seconds, and what went wrong. INDEX is one more index.

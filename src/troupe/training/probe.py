@@ -152,8 +152,8 @@ def measure(model: GPT, batch_size: int) -> Probe:
 
 
 def _seconds(model: GPT, x_BT: torch.Tensor, precision: Precision) -> float:
-    """Of this thread, which takes part in every product and adds, compares and normalises alone: on an idle machine what
-    a clock on the wall shows, and beside other work what it would show without it."""
+    """Seconds of this thread, which takes part in every product and does all the rest: on an idle machine what
+    a clock on the wall shows, and beside other work what that would show without it."""
     began = CLOCK()
     autocast = Arithmetic("cpu", precision, False, 1, "").autocast
     cross_entropy(model, x_BT, x_BT, autocast).backward()  # type: ignore[no-untyped-call]
