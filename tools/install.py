@@ -1,8 +1,9 @@
 """Install the locked packages: `python tools/install.py LOG [INDEX]`, run by the Python of the virtual environment.
 
-uv takes some 30 seconds of processor where pip took over 240, stopped before its end (the pages of indexes, and compiling
-modules that nobody imports). It does not read pip's configuration, so it is told what that says of indexes; where it
-cannot do the work all the same (no build of it for this machine, an index that only pip can reach), pip does.
+uv takes some 30 seconds of processor. pip took over 240, and was stopped before its end: it reads the pages of every
+index and compiles modules that nobody imports. uv does not read pip's configuration, so it is told what that says of
+indexes; where it cannot do the work all the same (no build of it for this machine, an index that only pip can reach),
+pip does.
 What they print goes to LOG; the terminal shows the phase and the seconds, and what went wrong. INDEX is one more index.
 
 Only the standard library: nothing is installed yet.
