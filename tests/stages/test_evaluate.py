@@ -140,7 +140,7 @@ def test_a_long_text_is_measured_at_its_beginning_and_the_report_says_so(params:
 
 def test_the_cut_text_is_the_same_whatever_the_tokens(workspace: Params) -> None:
     """It ends with a whole character, the last that fits, within a token or not; its ids are of just this text."""
-    text = "Größe: naïve cafés, 日本 and 😀 all over. " * 200
+    text = "Größe: naïve cafés, 日本 and 😀 all over. " * 400
     Path("text.txt").write_text(text, encoding="utf-8")
     for kind in ("bytes", "chars", "bpe"):
         params = workspace.model_copy(update={"tokens": workspace.tokens.model_copy(update={"kind": kind})})

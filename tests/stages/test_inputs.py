@@ -40,6 +40,14 @@ def test_it_writes_the_parameters_of_this_run_and_what_the_source_holds() -> Non
     assert read_json(INITIAL) == {"init_from": "scratch"}
 
 
+def test_documents_that_repeat_others_are_reported(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / "copy.txt").write_text((workspace / "mine.txt").read_text())
+    inputs(load_params(Path("params.yaml"), ["data.source=*.txt", "data.block_bytes=64"]))
+    assert "repeat others: 1 (24,000 bytes)" in capsys.readouterr().out
+    source = read_json(SOURCE)
+    assert (source["bytes"], source["files"]) == (24_000, ["copy.txt", "mine.txt"])
+
+
 def test_changed_text_changes_the_digest(workspace: Path) -> None:
     params = load_params(Path("params.yaml"), ["data.source=mine.txt", "data.block_bytes=64"])
     inputs(params)

@@ -20,7 +20,8 @@ def inputs(params: Params) -> None:
     """Write this run's parameters and the digest of its source; every fault is found before either is written."""
     source = describe(params.data.source, partial(follow, "inputs"))
     if source.copies:
-        print(f"data.source: left out {source.copies:,} documents ({source.copied_bytes:,} bytes) that repeat others")
+        said = f"{source.copies:,} ({source.copied_bytes:,} bytes)"
+        print(f"data.source: documents left out because they repeat others: {said}", flush=True)
     check_bytes(source.bytes, params)
     initial = _initial_weights(params, source.sha256)
     dump_params(params, EFFECTIVE_PARAMS)
