@@ -6,7 +6,7 @@ reward is estimated; few numbers are moved at a time, so that some hundred texts
 1989) finds the minimum. The next round starts from what the model writes then. Unlike likelihood, which compares after
 real text only, the texts that count were continued from the model's own words.
 
-Shapes: N texts, B of them at a time, T tokens, V vocabulary.
+Shapes: N texts, B of them at a time, T tokens, V vocabulary, K numbers of the tilt.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +22,11 @@ from troupe.models.mode import evaluating
 from troupe.models.tilted import Evidence, Tilted
 
 KEPT = 2**28  # floats of each kind of text, 1 GB: what is said of more is computed anew whenever it is read
-AT_ONCE = 2**20  # floats that one such tensor holds of the texts that are read at a time; one text at the least
+AT_ONCE = 2**17  # floats of one kind that are read at a time, few enough for a core's cache; one text at the least
 STEPS = 20  # of L-BFGS: later ones move nothing that shows
 PULL = 1e-3  # towards where a fit starts, of the squared distance: what texts do not tell stays as it is
 CONFIDENCE = 0.95
+Loss = tuple[float, Tensor]  # at a tilt, and its gradient
 
 
 class Texts(NamedTuple):
@@ -60,14 +61,33 @@ class Part(NamedTuple):
         drawn_BT = logits_BTV.gather(-1, self.ids_BT.unsqueeze(-1)).squeeze(-1)
         return (drawn_BT - logits_BTV.logsumexp(-1)).sum(-1)
 
+    def log_prob_and_slope(self, tilt: Tensor) -> tuple[Tensor, Tensor]:
+        """log p_B and its gradient, slope_BK for the K numbers of the tilt: phi of each token less phi's mean under p.
+
+        In half the time that autograd takes.
+        """
+        _, z_1, z_2, H_1, H_2 = self.evidence
+        logits_BTV, drawn_BT1 = self.evidence.logits(tilt), self.ids_BT.unsqueeze(-1)
+        logp_BTV = logits_BTV.sub_(logits_BTV.logsumexp(-1, keepdim=True))
+        log_p_B = logp_BTV.gather(-1, drawn_BT1).sum((1, 2))
+        p_BTV = logp_BTV.exp_()
+        p_1, p_2 = p_BTV * z_1, p_BTV * z_2
+        means = [part.sum(-1, keepdim=True) for part in (p_1, p_2, p_1 * z_1, p_1 * z_2, p_2 * z_2)]
+        d_1, d_2 = z_1.gather(-1, drawn_BT1), z_2.gather(-1, drawn_BT1)
+        one, two, *squares = (
+            x - mean for x, mean in zip((d_1, d_2, d_1 * d_1, d_1 * d_2, d_2 * d_2), means, strict=True)
+        )
+        slopes = [one, two, *squares, H_1 * one, H_2 * one, H_1 * two, H_2 * two]
+        return log_p_B, torch.cat(slopes, dim=-1).sum(1)
+
 
 def by_likelihood(model: Tilted, real_NT: Tensor, n_given: int) -> None:
     """Move the tilt to where the continuations of the first `n_given` tokens are likeliest."""
     continued, start = read(model, real_NT, n_given), model.tilt.detach().clone()
     n_tokens = real_NT[:, n_given:].numel()
 
-    def loss(tilt: Tensor) -> float:
-        return backward(continued(), lambda part: -part.log_prob(tilt).sum() / n_tokens)
+    def loss(tilt: Tensor) -> Loss:
+        return summed(continued(), tilt, lambda log_p_B: -log_p_B.sum() / n_tokens)
 
     model.tilt.data.copy_(minimised(loss, start))
 
@@ -82,10 +102,11 @@ def ddo_round(model: Tilted, train: Texts, held_out: Texts, n_given: int) -> Rou
     start, n = model.tilt.detach().clone(), 2 * len(train.real_NT)
     now = [[part.log_prob(start) for part in parts()] for parts in (real, written)]
 
-    def loss(tilt: Tensor) -> float:
+    def loss(tilt: Tensor) -> Loss:
         of_real, of_written = map(iter, now)
-        cost = backward(real(), lambda part: F.softplus(next(of_real) - part.log_prob(tilt)).sum() / n)
-        return cost + backward(written(), lambda part: F.softplus(part.log_prob(tilt) - next(of_written)).sum() / n)
+        cost, slope = summed(real(), tilt, lambda log_p_B: F.softplus(next(of_real) - log_p_B).sum() / n)
+        more, steeper = summed(written(), tilt, lambda log_p_B: F.softplus(log_p_B - next(of_written)).sum() / n)
+        return cost + more, slope + steeper
 
     model.tilt.data.copy_(minimised(loss, start))
     return heard(model, held_out, start, n_given)
@@ -119,26 +140,28 @@ def read(model: Tilted, ids_NT: Tensor, n_given: int) -> Callable[[], Iterator[P
     return lambda: iter(kept)
 
 
-def backward(parts: Iterator[Part], loss: Callable[[Part], Tensor]) -> float:
-    """Add the gradient of the sum over all parts, one after the other; return the sum."""
-    total = 0.0
+def summed(parts: Iterator[Part], tilt: Tensor, cost: Callable[[Tensor], Tensor]) -> Loss:
+    """The sum of `cost`, of log p_B, over all parts, one after the other."""
+    total, slope_K = 0.0, torch.zeros_like(tilt)
     for part in parts:
-        cost = loss(part)
-        cost.backward()  # type: ignore[no-untyped-call]
-        total += cost.item()
-    return total
+        log_p_B, slope_BK = part.log_prob_and_slope(tilt)
+        of_part = cost(log_p_B.requires_grad_())
+        (weight_B,) = torch.autograd.grad(of_part, log_p_B)
+        total += of_part.item()
+        slope_K += weight_B @ slope_BK
+    return total, slope_K
 
 
-def minimised(loss: Callable[[Tensor], float], start: Tensor) -> Tensor:
-    """Where a loss, which adds its own gradient, is least near `start`."""
+def minimised(loss: Callable[[Tensor], Loss], start: Tensor) -> Tensor:
+    """Where a loss is least near `start`."""
     tilt = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([tilt], max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> float:
-        optimizer.zero_grad()
-        pull = PULL * (tilt - start).square().sum()
-        pull.backward()  # type: ignore[no-untyped-call]
-        return pull.item() + loss(tilt)
+        moved = tilt.detach() - start
+        cost, slope = loss(tilt.detach())
+        tilt.grad = slope + 2 * PULL * moved
+        return cost + PULL * moved.square().sum().item()
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return tilt.detach()
