@@ -45,7 +45,7 @@ def clone(folder: Path) -> Path:
 
 def run(folder: Path, *command: str, seconds: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python COMMAND...` in a workspace with the tests' threads and no tracking server of the outer world."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "TROUPE_"))}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "TROUPE_")) or k == "TROUPE_CACHE"}
     return subprocess.run(
         [sys.executable, *command],
         cwd=folder,
