@@ -1,4 +1,4 @@
-"""DVC's cache as the pipeline looks after it: damaged objects are found and dropped, lost ones written again.
+"""DVC's cache as the pipeline looks after it: damaged objects are found and moved out, lost ones written again.
 
 DVC takes an object that is write-protected, as all of its own are, for what its name says, and would restore damaged
 bytes from it. An object is therefore hashed once, when something has changed its file since the last look.
@@ -8,9 +8,12 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,11 @@ from troupe.layout import STATE
 
 DVC = (sys.executable, "-m", "dvc")
 OBJECTS = Path(".dvc/cache/files/md5")  # <2 hex digits>/<30 hex digits>[.dir]; a cache elsewhere is other people's too
-LOOKED = STATE / "cache-checked"  # its time of change is that of the last look
+CONFIGS = (Path(".dvc/config"), Path(".dvc/config.local"))
+DAMAGED = STATE / "damaged"
+LOOKED = STATE / "cache-checked"  # was written when the last look that came to its end began
+SEEN = STATE / "source.json"  # which of the user's text the cache holds (pipelines/versioning.py)
+OBJECT_OF_NOTE = re.compile(r"^[- ] md5: (?P<name>[0-9a-f]{32}(?:\.dir)?)$", re.MULTILINE)
 OF_THE_SYSTEM = re.compile(r"ERROR: .*\[Errno (?P<number>\d+)\] [^:]*(?::.*'(?P<file>[^']+)')?")
 LOST = "not in cache"  # in `dvc status`
 
@@ -39,17 +46,41 @@ def status(stages: Iterable[str]) -> dict[str, Any]:
 
 
 def drop_damaged() -> list[Path]:
-    """Remove objects of the cache whose bytes are not those that their names say; return their paths.
+    """Move objects whose bytes are not those that their names say out of the cache; return where they were.
 
-    Reads only files that have changed since the last call, by the time of change that the system keeps.
+    Prints which and where to. Reads only files that have changed since the last call, by the time of change that the
+    system keeps. With `cache.type` symlink nothing is moved: the objects are then the workspace's only copies. Raises
+    TroupeError where an object cannot be read or moved.
     """
-    since = LOOKED.stat().st_ctime if LOOKED.exists() else 0.0
+    since = LOOKED.stat().st_mtime if LOOKED.exists() else 0.0
     STATE.mkdir(exist_ok=True)
-    LOOKED.touch()  # before the look: what changes meanwhile is looked at next time
+    begun = LOOKED.with_suffix(".new")
+    begun.touch()  # before the look, by the clock of the disk: what changes meanwhile is looked at next time
     damaged = [path for path in _changed_since(since) if _digest(path) != path.parent.name + path.stem]
-    for path in damaged:
-        path.unlink()
+    if damaged and "symlink" in _option("type"):
+        return []
+    if damaged:
+        SEEN.unlink(missing_ok=True)  # first, so that the user's text is kept again even after a kill
+        _set_aside(damaged)
+    begun.replace(LOOKED)
     return damaged
+
+
+def named_in(note: Path) -> list[str]:
+    """The objects that a `.dvc` note names, by their MD5, with `.dir` after that of a folder's list of files."""
+    return OBJECT_OF_NOTE.findall(note.read_text(encoding="utf-8").rpartition("outs:")[2])
+
+
+def holds(names: Iterable[str]) -> bool:
+    """Whether `.dvc/cache` has objects of these names; of a cache that lies elsewhere it is assumed."""
+    return all((OBJECTS / name[:2] / name[2:]).exists() for name in names) or bool(_option("dir"))
+
+
+def listing(note: Path) -> dict[str, str]:
+    """{file: MD5} as the cache has it of the folder of a `.dvc` note; {} if it has none."""
+    folder = _folder() / "files/md5" if _option("dir") else OBJECTS
+    lists = [path for name in named_in(note) if (path := folder / name[:2] / name[2:]).suffix and path.exists()]
+    return {entry["relpath"]: entry["md5"] for path in lists for entry in json.loads(path.read_bytes())}
 
 
 def commit_lost(changes: Mapping[str, Any]) -> list[str]:
@@ -89,6 +120,30 @@ def _committed(stage: str) -> bool:
 def _folder() -> Path:
     result = dvc("cache", "dir")
     return Path(result.stdout.strip()) if result.returncode == 0 else OBJECTS.parents[1]
+
+
+def _option(name: str) -> str:
+    """An option of section `cache` of DVC's configuration; "" if it is not set."""
+    from dvc.dirs import global_config_dir, system_config_dir  # type: ignore[import-untyped]  # slow, rarely needed
+
+    parser = ConfigParser(interpolation=None, strict=False, allow_no_value=True)
+    for path in (Path(system_config_dir(), "config"), Path(global_config_dir(), "config"), *CONFIGS):
+        if path.exists():
+            with path.open(encoding="utf-8-sig") as file:
+                parser.read_file(map(str.lstrip, file), str(path))
+    return parser.get("cache", name, fallback="")
+
+
+def _set_aside(damaged: list[Path]) -> None:
+    folder = DAMAGED / time.strftime("%Y%m%d-%H%M%S")
+    for path in damaged:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, folder / (path.parent.name + path.name))  # the cache may lie on another disk
+        except OSError as error:
+            raise TroupeError(f"{path}: damaged, and not moved to {folder}: {error.strerror}") from None
+    names = ", ".join(map(str, damaged[:3])) + (f" and {len(damaged) - 3:,} more" if len(damaged) > 3 else "")
+    print(f"DVC's cache: damaged, moved to {folder}: {names}", flush=True)
 
 
 def _changed_since(moment: float) -> Iterator[Path]:

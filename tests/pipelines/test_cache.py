@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from pipelines import cache
-from pipelines.cache import OBJECTS, drop_damaged
+from pipelines.cache import OBJECTS, SEEN, drop_damaged
 from pipelines.repro import StageFailed, changed_stages, run_stage
 from pipelines.workspace import claim
 from tests.pipelines.small import make
+from troupe.files import write_json
 
 WORK = "rm -rf second.txt; cat first.txt > second.txt; date +%N >> second.txt"  # another text whenever it runs
 
@@ -95,6 +96,50 @@ def test_an_object_is_hashed_when_its_file_has_changed(tmp_path: Path, monkeypat
     assert drop_damaged() == [whole]
     assert not whole.exists()
     assert unfinished.exists()
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An object whose bytes are not those of its name, in a workspace."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "user"))
+    path = OBJECTS / "ab" / ("c" * 30)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"damaged")
+    return path
+
+
+def test_what_is_damaged_is_moved_with_a_line(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(SEEN, {"data/mine": "kept"})
+    assert drop_damaged() == [damaged]
+    (moved,) = cache.DAMAGED.glob(f"*/ab{damaged.name}")
+    assert moved.read_bytes() == b"damaged"
+    assert capsys.readouterr().out == f"DVC's cache: damaged, moved to {moved.parent}: {damaged}\n"
+    assert not SEEN.exists(), "the user's text would not be kept again"
+
+
+@pytest.mark.parametrize("config", [".dvc/config", ".dvc/config.local", "user/config"])
+def test_an_object_that_the_workspace_links_to_stays(damaged: Path, config: str) -> None:
+    Path(config).parent.mkdir(exist_ok=True)
+    Path(config).write_text(
+        "[core]\n  autostage = true\n['remote \"r\"']\n  url = s3://r\n[cache]\n    type = symlink,copy\n"
+    )
+    assert drop_damaged() == []
+    assert damaged.read_bytes() == b"damaged"
+    Path(config).write_text("")
+    assert drop_damaged() == [damaged], "the look was never made up for"
+
+
+def test_an_interrupted_look_is_made_again(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(_: Path) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "_digest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            drop_damaged()
+    monkeypatch.setattr(cache, "_changed_since", lambda moment: [p for p in (damaged,) if p.stat().st_ctime > moment])
+    assert drop_damaged() == [damaged]
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """What of a user's text gets a note of DVC's, with real DVC and git where they have a say."""
 
+import hashlib
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipelines import versioning
+from pipelines.cache import OBJECTS, SEEN, drop_damaged
 from pipelines.repro import _add
 from pipelines.versioning import version_source
 from tests.workspace import ROOT
-from troupe.files import write_json
+from troupe.files import write_atomic, write_json
 from troupe.layout import SOURCE
 
 
@@ -27,14 +30,33 @@ def texts(*names: str, others: tuple[str, ...] = ()) -> None:
     write_json(SOURCE, {"files": list(names)})
 
 
+def store(content: bytes, suffix: str = "") -> str:
+    name = hashlib.md5(content).hexdigest() + suffix
+    if not (path := OBJECTS / name[:2] / name[2:]).exists():
+        write_atomic(path, content)
+    return name
+
+
+def keep(path: str) -> None:
+    """Objects and note of a file or folder, as `dvc add` writes them."""
+    content, suffix = b"", ""
+    if Path(path).is_dir():
+        files = [file for file in sorted(Path(path).rglob("*")) if file.is_file()]
+        entries = [{"md5": store(file.read_bytes()), "relpath": str(file.relative_to(path))} for file in files]
+        content, suffix = json.dumps(entries).encode(), ".dir"
+    else:
+        content = Path(path).read_bytes()
+    Path(f"{path}.dvc").write_text(f"outs:\n- md5: {store(content, suffix)}\n  path: {Path(path).name}\n")
+
+
 def noted() -> list[str]:
-    """What would be added; a note is written for it, as DVC would."""
+    """What is added."""
     added: list[str] = []
 
     def add(paths: list[str]) -> None:
         added.extend(paths)
         for path in paths:
-            Path(f"{path}.dvc").write_text(f"outs:\n- path: {Path(path).name}\n")
+            keep(path)
 
     version_source(add)
     return added
@@ -46,8 +68,106 @@ def test_a_tree_of_files_has_one_note(folder: Path) -> None:
     assert noted() == []
     Path("data/mine/a.txt").write_text("another text")
     assert noted() == ["data/mine"]
+    Path("data/mine/c.txt").unlink()
+    texts("data/mine/a.txt", "data/mine/deep/b.txt")
+    assert noted() == ["data/mine"]
+
+
+def test_a_folder_into_which_other_files_have_come_is_left_to_the_user(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts("data/mine/a.txt", "data/mine/deep/b.txt")
+    assert noted() == ["data/mine"]
+    Path("data/mine/deep/secret.key").write_text("secret")
+    assert noted() == []
+    assert capsys.readouterr().out.count("\n") == 1, "nothing of the source has changed"
+    Path("data/mine/a.txt").write_text("another text")
+    for _ in range(2):
+        assert noted() == []
+        said = capsys.readouterr().out
+        assert "data/mine/deep/secret.key lies there too" in said
+        assert "run `dvc add data/mine`" in said
+    keep("data/mine")
+    assert noted() == []
+    assert capsys.readouterr().out == ""
+    lose(store(b"another text"))
+    SEEN.unlink()
+    assert noted() == []
+    assert "secret.key lies there too" in capsys.readouterr().out, "an object is lost, and cannot be added again"
+    Path("data/mine/a.txt").write_text("a third text")
+    Path("data/mine/deep/secret.key").unlink()
+    assert noted() == ["data/mine"]
+
+
+def test_a_link_to_a_folder_counts_as_another_file(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     texts("data/mine/a.txt")
-    assert noted() == ["data/mine"]  # its note already, whatever else lies there
+    assert noted() == ["data/mine"]
+    Path("data/mine/a.txt").write_text("another text")
+    Path("data/mine/link").symlink_to(tmp_path_factory.mktemp("outside"))
+    assert noted() == []
+
+
+def lose(name: str) -> None:
+    (OBJECTS / name[:2] / name[2:]).unlink()
+
+
+def test_what_the_cache_has_lost_is_put_there_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(folder / "user"))
+    texts("data/mine/a.txt", "data/one.txt", others=("data/other.md",))
+    assert noted() == ["data/mine", "data/one.txt"]
+    assert noted() == []
+    lists = [path.parent.name + path.name for path in OBJECTS.glob("*/*.dir")]
+    for names, again in (([store(b"text of data/one.txt\n")], "data/one.txt"), (lists, "data/mine")):
+        for name in names:
+            lose(name)
+        assert noted() == [again]
+        assert noted() == []
+    member = store(b"text of data/mine/a.txt\n")
+    path = OBJECTS / member[:2] / member[2:]
+    path.write_bytes(b"damaged")
+    assert drop_damaged() == [path]
+    assert noted() == ["data/mine"]
+    assert path.exists()
+    shutil.rmtree(".dvc/cache")
+    Path(".dvc/config").write_text("[cache]\n    dir = /elsewhere\n")
+    assert noted() == [], "another cache is not looked into"
+
+
+@pytest.mark.parametrize("place", [".dvc/cache", "elsewhere", "../outside"])
+def test_a_link_that_dvc_has_made_is_the_file(folder: Path, place: str) -> None:
+    """As with `cache.type` symlink."""
+    texts("data/a.txt", "data/mine/b.txt")
+    name = hashlib.md5(b"any").hexdigest()
+    cached = folder / place / "files/md5" / name[:2] / name[2:]
+    write_atomic(cached, b"any")
+    for file in ("data/a.txt", "data/mine/b.txt"):
+        Path(file).unlink()
+        Path(file).symlink_to(cached)
+    assert noted() == ["data/a.txt", "data/mine"]
+    assert noted() == []
+
+
+def test_what_changes_while_it_is_added_is_added_again(folder: Path) -> None:
+    texts("data/mine/a.txt")
+
+    def add(paths: list[str]) -> None:
+        keep(*paths)
+        Path("data/mine/a.txt").write_text("changed meanwhile")
+
+    version_source(add)
+    assert noted() == ["data/mine"]
+    assert noted() == []
+
+
+def test_what_git_has_us_skip_does_not_count_as_kept(folder: Path) -> None:
+    texts("lost/c.txt")
+    assert noted() == ["lost"]
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    Path(".gitignore").write_text("/lost.dvc\n")
+    Path("lost/c.txt").write_text("another text")
+    assert noted() == []
+    Path(".gitignore").unlink()
+    assert noted() == ["lost"]
 
 
 def test_files_among_others_have_their_own_notes(folder: Path) -> None:
@@ -69,8 +189,7 @@ def test_notes_of_an_older_version_stay_and_are_kept_up_to_date(folder: Path) ->
     assert noted() == ["data/mine/a.txt", "data/mine/b.txt"]
     assert sorted(path.name for path in Path("data/mine").iterdir()) == ["a.txt", "a.txt.dvc", "b.txt", "b.txt.dvc"]
     shutil.rmtree(".troupe")
-    digest = subprocess.run(["md5sum", "data/mine/a.txt"], capture_output=True, text=True).stdout.split()[0]
-    Path("data/mine/a.txt.dvc").write_text(f"outs:\n- md5: {digest}\n  path: a.txt\n")
+    Path("data/mine/b.txt").write_text("another text")
     assert noted() == ["data/mine/b.txt"], "the first is kept by its digest"
 
 
@@ -125,3 +244,14 @@ def test_dvc_takes_text_at_any_depth_in_a_fresh_clone(
     version_source(_add)
     after = {path: path.stat().st_mtime_ns for path in before}
     assert [str(path) for path in before if after[path] != before[path]] == ["data/mine.dvc"]
+    kept = {path: path.read_bytes() for path in OBJECTS.glob("*/*")}
+    member = hashlib.md5(b"changed\n").hexdigest()
+    changed = OBJECTS / member[:2] / member[2:]
+    changed.chmod(0o644)
+    changed.write_text("damaged\n")
+    assert drop_damaged() == [changed]
+    version_source(_add)
+    assert {path: path.read_bytes() for path in OBJECTS.glob("*/*")} == kept
+    shutil.rmtree(OBJECTS)
+    version_source(_add)
+    assert kept.items() > {path: path.read_bytes() for path in OBJECTS.glob("*/*")}.items(), "but for earlier versions"
