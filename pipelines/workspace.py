@@ -17,7 +17,6 @@ from typing import Any, Literal
 import psutil
 from ruamel.yaml import YAML
 
-from troupe.cores import usable_cores
 from troupe.errors import WorkspaceBusy
 from troupe.files import read_json, sha256_file, write_json
 from troupe.layout import EFFECTIVE_PARAMS, RUNS, model_dir
@@ -47,7 +46,7 @@ class Run:
             "profile": profile,
             "overrides": overrides,
             "git": _git(),
-            "host": f"{platform.system()} {platform.machine()}, {usable_cores()} cores",
+            "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "versions": {"python": platform.python_version(), "torch": _version("torch")},
             "stages": {},
         }
@@ -81,7 +80,8 @@ class Run:
             yield ended
         finally:
             seconds = round(before["seconds"] + time.monotonic() - began, 1)
-            ended_so = {"outcome": outcome, "finished": now(), "seconds": seconds, **_computed(stage)}
+            computed = _computed(stage) if outcome in ("ran", "restored") else {}
+            ended_so = {"outcome": outcome, "finished": now(), "seconds": seconds, **computed}
             self.record["stages"][stage] = {**state, **ended_so}
             self.save()
 

@@ -4,6 +4,7 @@ Two environment variables have the same tests compute in other numerics: TROUPE_
 has, in tests and in the processes that they start; TROUPE_TEST_PRECISION is `run.precision` of the small runs.
 """
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -25,7 +26,9 @@ from troupe.stages.tokens import tokens
 THREADS = int(os.environ.get("TROUPE_TEST_THREADS", "1"))
 PRECISION = os.environ.get("TROUPE_TEST_PRECISION", "auto")
 os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for the processes that tests start; _threads is for this one
-os.environ.setdefault("TROUPE_CACHE", tempfile.mkdtemp(prefix="troupe-tests-"))  # for probes; workers inherit it
+if "TROUPE_CACHE" not in os.environ:  # of probes; workers inherit it
+    os.environ["TROUPE_CACHE"] = tempfile.mkdtemp(prefix="troupe-tests-")
+    atexit.register(shutil.rmtree, os.environ["TROUPE_CACHE"], ignore_errors=True)
 environment.prepare()  # before any test imports mlflow, which decides on telemetry then
 
 ROOT = Path(__file__).parents[1]

@@ -39,6 +39,8 @@ def test_what_rounds_differently_has_another_name() -> None:
 
 def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("troupe.compute.usable_cores", lambda: 5)
+    assert threads_of(run(threads="auto", processes=2)) == 5  # a stage that no other process takes part in
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert [threads_of(run(threads="auto", processes=n)) for n in (1, 2, 4, 8)] == [5, 2, 1, 1]
     assert threads_of(run(threads=7, processes=2)) == 7
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from troupe.cores import usable_cores
@@ -39,8 +40,9 @@ class Arithmetic:
 
 
 def threads_of(run: RunParams) -> int:
-    """CPU threads of this process: `run.threads`, or for `auto` the cores divided by `run.processes`."""
-    return run.threads if run.threads != "auto" else max(1, usable_cores() // run.processes)
+    """CPU threads of this process: `run.threads`, or for `auto` the cores, shared where several train together."""
+    sharing = run.processes if dist.is_torchelastic_launched() else 1
+    return run.threads if run.threads != "auto" else max(1, usable_cores() // sharing)
 
 
 def set_up(run: RunParams) -> torch.device:
@@ -67,7 +69,7 @@ def set_up(run: RunParams) -> torch.device:
 def keep_memory() -> None:
     """For training: have freed memory kept for the next steps, where the allocator is glibc's. Left to itself it maps
     large blocks anew, so that the system cleared 400 MB of pages in every step of 10.7M parameters."""
-    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
+    if os.name == "posix" and (set_option := getattr(ctypes.CDLL(None), "mallopt", None)):
         set_option(M_MMAP_MAX, 0)
         set_option(M_TRIM_THRESHOLD, 2**31 - 1)
 

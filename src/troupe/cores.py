@@ -3,17 +3,19 @@
 import os
 from pathlib import Path
 
+import psutil
 from joblib import cpu_count
 
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def usable_cores() -> int:
-    """Physical cores, less what affinity, a quota of CPU time (cgroups) or OMP_NUM_THREADS withholds; at least 1.
+    """The machine's physical cores, or fewer where affinity, a quota of CPU time (cgroups) or OMP_NUM_THREADS says so.
 
-    Two hyperthreads of a core share its units for matrices, so they count as one.
+    Two hyperthreads of a core share its units for matrices, so they count as one; those of an affinity are taken for
+    cores. At least 1.
     """
-    limits = [cpu_count(only_physical_cores=True), *quotas(), *_asked_for()]
+    limits = [cpu_count(), psutil.cpu_count(logical=False) or cpu_count(), *quotas(), *_asked_for()]
     return int(max(1, min(limits)))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from troupe.errors import ArtifactError
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import RunParams, TrainParams, load_params
@@ -37,11 +38,12 @@ def run(**values: object) -> RunParams:
 
 
 def training(steps: int) -> TrainParams:
-    return PARAMS.pretrain.model_copy(update={"steps": steps, "batch_size": 4})
+    return PARAMS.pretrain.model_copy(update={"steps": steps, "batch_size": 4})  # 64 tokens
 
 
 def found(float32: float, bfloat16: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "measure", lambda model, batch_size: Probe(float32, bfloat16))
+    """As if a token took so many milliseconds."""
+    monkeypatch.setattr(probe, "measure", lambda model, rows, width: Probe(float32 / 1000, bfloat16 / 1000))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_what_is_named_is_taken_without_a_probe(precision: str, model: GPT, monk
     monkeypatch.delattr(probe, "measure")
     choice = choose(run(precision=precision, compile="never", threads=3), model, training(10**6))
     assert (choice.how.precision, choice.how.compiled, choice.how.threads) == (precision, False, 3)
-    assert choice.probe is choice.seconds is None
+    assert choice.probe is choice.seconds() is None
     assert choose(run(precision=precision, compile="always"), model, training(1)).how.compiled
 
 
@@ -67,13 +69,13 @@ def test_what_is_named_is_taken_without_a_probe(precision: str, model: GPT, monk
 def test_auto_compiles_where_it_saves_more_time_than_it_takes(
     precision: str, model: GPT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found(1.0, 1.0, monkeypatch)
+    found(1000 / 64, 1000 / 64, monkeypatch)  # a second a step
     monkeypatch.setattr(probe, "can_compile", lambda device: True)
     even = round(COMPILING_TAKES / COMPILING_SAVES[precision])  # type: ignore[index]
     shorter, longer = (choose(run(precision=precision), model, training(steps)) for steps in (even - 1, even + 1))
     assert (shorter.how.compiled, longer.how.compiled) == (False, True)
-    assert shorter.seconds == pytest.approx(even - 1)
-    assert longer.seconds == pytest.approx(even + 1, abs=1)  # what is saved is what it takes
+    assert shorter.seconds() == pytest.approx(even - 1)
+    assert longer.seconds() == pytest.approx(even + 1, abs=1)  # what is saved is what it takes
 
 
 def test_where_torch_cannot_compile_auto_does_not(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +92,7 @@ def test_short_trainings_do_not_even_try_to_compile(model: GPT, monkeypatch: pyt
 def test_a_probe_leaves_model_and_random_numbers_as_they_were(model: GPT) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state, training_mode = torch.get_rng_state(), model.eval().training
-    seen = measure(model, batch_size=4)
+    seen = measure(model, rows=4, width=16)
     assert seen.float32 > 0
     assert seen.bfloat16 > 0
     assert model.training == training_mode
@@ -104,13 +106,34 @@ def test_the_first_probe_of_a_shape_decides_for_good(model: GPT, cache: Path, mo
     first = kept_probe(model, 4, threads=1)
     found(0.5, 1.0, monkeypatch)
     assert kept_probe(model, 4, threads=1) == first
-    for other in ({"batch_size": 8, "threads": 1}, {"batch_size": 4, "threads": 2}):
-        assert kept_probe(model, **other).best() == "float32"
+    assert kept_probe(model, 8, threads=1).best() == "float32"
+    assert kept_probe(model, 4, threads=2).best() == "float32"
     wider = GPT(replace(model.config, n_embd=32))
     assert kept_probe(wider, 4, threads=1).best() == "float32"
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")  # units of the processor are hidden: another machine
     assert kept_probe(model, 4, threads=1).best() == "float32"
     assert len(json.loads(cache.read_text())) == 5
+
+
+def test_batches_of_which_the_same_part_is_timed_share_a_probe(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "WORK", 0)
+    found(1.0, 0.5, monkeypatch)
+    first = kept_probe(model, 4, threads=1)
+    monkeypatch.delattr(probe, "measure")
+    assert kept_probe(model, 32, threads=1) == first
+
+
+def test_a_precision_that_is_emulated_is_not_timed_on_many_tokens(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[tuple[str, int]] = []
+
+    def seconds(model: GPT, x_BT: torch.Tensor, precision: str) -> float:
+        timed.append((precision, x_BT.numel()))
+        return x_BT.numel() * (20.0 if precision == "bfloat16" else 1.0)
+
+    monkeypatch.setattr(probe, "_seconds", seconds)
+    assert measure(model, rows=40, width=16) == Probe(1.0, 20.0)
+    assert max(tokens for precision, tokens in timed if precision == "bfloat16") == 16
+    assert ("float32", 640) in timed
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1}', '{"a": {"float32": -1.0, "bfloat16": 1.0}}'])
@@ -120,8 +143,8 @@ def test_a_damaged_file_of_probes_is_written_anew(
     cache.parent.mkdir()
     cache.write_text(content)
     found(1.0, 0.5, monkeypatch)
-    assert kept_probe(model, 4, threads=1) == Probe(1.0, 0.5)
-    assert list(json.loads(cache.read_text()).values()) == [{"float32": 1.0, "bfloat16": 0.5}]
+    assert kept_probe(model, 4, threads=1) == Probe(0.001, 0.0005)
+    assert list(json.loads(cache.read_text()).values()) == [{"float32": 0.001, "bfloat16": 0.0005}]
 
 
 def test_where_the_users_folder_cannot_be_made_the_workspace_keeps_probes(
@@ -134,17 +157,35 @@ def test_where_the_users_folder_cannot_be_made_the_workspace_keeps_probes(
     assert (tmp_path / ".troupe" / "probes.json").exists()
 
 
+def test_a_full_disk_stops_no_training(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: object) -> None:
+        raise ArtifactError(f"{path}: not written: No space left on device")
+
+    monkeypatch.setattr(probe, "write_json", full)
+    found(1.0, 0.5, monkeypatch)
+    assert kept_probe(model, 4, threads=1) == Probe(0.001, 0.0005)
+
+
 def test_processes_probe_their_share_of_a_batch(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(probe, "measure", lambda model, batch_size: asked.append(batch_size) or Probe(1.0, 1.0))
+    monkeypatch.setattr(probe, "measure", lambda model, rows, width: asked.append((rows, width)) or Probe(1.0, 1.0))
     eager(run(processes=2), model, batch_size=8)
-    assert asked == [4]
+    assert asked == [(4, 16)]
 
 
 def test_a_line_says_what_was_decided_and_why(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
-    found(0.5, 0.25, monkeypatch)
-    said = str(choose(run(compile="never", threads=2), model, training(400)))
-    assert said == "2 threads, bfloat16 (2.0 times as fast as float32 here), not compiled; 400 steps in about 1:40"
-    found(0.5, 0.5, monkeypatch)
-    said = str(choose(run(compile="never", threads=1), model, training(401)))
-    assert said == "1 thread, float32 (bfloat16 is no faster here), not compiled; 401 steps in about 3:20"
+    found(500 / 64, 250 / 64, monkeypatch)
+    choice = choose(run(compile="never", threads=2), model, training(400))
+    assert choice.line() == (
+        "2 threads, bfloat16 (2.0 times as fast as float32 here), not compiled; 400 steps in about 1:40"
+    )
+    assert choice.line(done=200).endswith("; 200 steps in about 0:50")
+    assert replace(choice, work=2.0).line().endswith("; 400 steps in about 3:20")
+    named = choose(run(precision="float32", threads=2), model, training(4))
+    assert named.line() == "2 threads, float32, not compiled; 4 steps in about 0:02"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    found(500 / 64, 480 / 64, monkeypatch)
+    slow = choose(run(compile="never", threads=1), model, training(401))
+    assert slow.line() == (
+        "1 thread, float32 (bfloat16 saves less than a tenth here), not compiled; 401 steps in about 3:20"
+    )

@@ -8,7 +8,7 @@ followed. Judges of validation text say what of all that is kept (duels.py).
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 
 from troupe.compute import set_up
@@ -58,8 +58,7 @@ def adversarial(params: Params) -> None:
         "start/val/bpb": bits_per_byte(expert.model),
         "kept/val/bpb": bits_per_byte(among[chosen].model),
         "resumed_at_step": table.done,
-        "device": how.device,
-        "torch": how.torch,
+        **asdict(how),
         "parameters": sum(parameter.numel() for parameter in among[chosen].model.parameters()),
         "weights_sha256": save(params, among[chosen], expert, dense, tried),
         "seconds": round(time.monotonic() - began, 1),

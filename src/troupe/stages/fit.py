@@ -69,7 +69,7 @@ def fit(
     resume = checkpoints.newest()
     start = resume.step if resume else 0
     if team.leads:
-        print(f"{name:<12} {choice}", flush=True)
+        print(f"{name:<12} {choice.line(start)}", flush=True)
     _seed_dropout(name, run, team)
     record = _logged_and_shown(name, journal, params.steps, start) if journal else nullcontext(_unheard)
     with record as log, signals_noted() as interrupted, _last_good_one_named(checkpoints), compiler_faults_told():

@@ -38,6 +38,7 @@ from troupe.training.probe import Choice, choose
 from troupe.training.step import Figures
 from troupe.training.validation import validate
 
+EXPERTS_WORK = 1.4  # times the time of a dense step, roughly, whatever the number of experts
 WATCHED = 32  # windows of validation text on which the routers are watched
 
 
@@ -56,15 +57,15 @@ def moe(params: Params) -> None:
         fit,
         params=params.moe,
         run=params.run,
-        choice=choice,
         sections={"run": params.run, "moe": params.moe},
         inputs=[parent / WEIGHTS, parent / CONFIG],
     )
     windows_BT = _validation_windows(dense.config.block_size).to(device)
     watch, penalty = partial(_figures, ids_BT=windows_BT), _penalty(experts, params.moe.balance_weight)
-    facts = train_on("moe", experts, folder=folder, watch=watch, penalty=penalty)
+    grown = replace(choice, work=EXPERTS_WORK)
+    facts = train_on("moe", experts, choice=grown, folder=folder, watch=watch, penalty=penalty)
     if params.moe.control:
-        control = train_on("moe-control", dense, folder=folder / "control")
+        control = train_on("moe-control", dense, choice=choice, folder=folder / "control")
         facts |= {f"control/{name}": value for name, value in control.items()}
     if leads():
         write_json(USAGE, {"load": _usage(experts, windows_BT).load.tolist()})
