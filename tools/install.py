@@ -4,7 +4,8 @@ uv takes some 30 seconds of processor. pip took over 240, and was stopped before
 index and compiles modules that nobody imports. uv does not read pip's configuration, so it is told what that says of
 indexes; where it cannot do the work all the same (no build of it for this machine, an index that only pip can reach),
 pip does.
-What they print goes to LOG; the terminal shows the phase and the seconds, and what went wrong. INDEX is one more index.
+What they print goes to LOG, without the names and passwords of URLs; the terminal shows the phase and the seconds, and
+what went wrong. INDEX is one more index.
 
 Only the standard library: nothing is installed yet.
 """
@@ -30,6 +31,7 @@ UV_OPTIONS = {
 }
 UV_VARIABLES = {"cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY", "timeout": "UV_HTTP_TIMEOUT"}
 NOISE = re.compile(r"WARNING: Location '.*' is ignored")  # pip, of every package that one of several indexes lacks
+CREDENTIALS = re.compile(r"//[^/\s]+@")  # up to the last @: a password may hold one
 PIP = [sys.executable, "-m", "pip"]
 UV_PIP = [sys.executable, "-m", "uv", "pip"]
 TERMINAL = sys.stdout.isatty()
@@ -64,10 +66,13 @@ def with_pip(log: Path, index: str) -> bool:
 
 
 def phase(name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> bool:
-    """Run a command, its output appended to `log`, and return whether it succeeded; shows its name and its seconds."""
+    """Run a command, its output appended to `log`, and return whether it succeeded; shows its name and its seconds.
+
+    When it has ended, however it did, `log` holds no credentials of URLs.
+    """
     began, shown = time.monotonic(), -SECONDS_BETWEEN_LINES
     with log.open("a", encoding="utf-8") as file:
-        print("$", *command, file=file, flush=True)
+        print("$", without_credentials(" ".join(command)), file=file, flush=True)
         child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
     try:
         while child.poll() is None:
@@ -79,8 +84,14 @@ def phase(name: str, command: Sequence[str], log: Path, environment: Mapping[str
     finally:
         child.kill()
         child.wait()
+        log.write_text(without_credentials(log.read_text(encoding="utf-8", errors="replace")), encoding="utf-8")
     show(f"{name}: {'failed' if child.returncode else 'done'} after {time.monotonic() - began:.0f} s", last=True)
     return child.returncode == 0
+
+
+def without_credentials(text: str) -> str:
+    """The text with `//****@` in place of what URLs hold before their host."""
+    return CREDENTIALS.sub("//****@", text)
 
 
 def show(text: str, last: bool = False) -> None:

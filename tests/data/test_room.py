@@ -1,5 +1,6 @@
 """What a text is too short for is refused from sizes, and the advice, followed to the letter, is enough."""
 
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.data.room import check_bytes, window_starts
+from troupe.data import ids as ids_on_disk
+from troupe.data import room
+from troupe.data.corpus import SPLITS, Split, cut_blocks
+from troupe.data.ids import Shards, open_ids, save_ids
+from troupe.data.room import check_bytes, check_tokens
+from troupe.data.tokenizer import ByteTokenizer
+from troupe.data.windows import Measured, window_starts
 from troupe.errors import CorpusError
+from troupe.files import write_json
 from troupe.params import Params, load_params
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
@@ -63,6 +71,58 @@ def test_the_split_and_the_parameter_are_named(n_bytes: int, overrides: str, sai
 def test_the_default_text_and_ten_blocks_of_it_are_enough() -> None:
     check_bytes(374_205, params())
     check_bytes(40_960, params())
+
+
+BLOCK = 64
+GAME = "adversarial.prompt_length=1 adversarial.sequence_length=2 adversarial.span=2"
+BYTES = params(f"tokens.kind=bytes data.block_bytes={BLOCK} {GAME}")
+
+
+def sizes(content: bytes) -> dict[Split, int]:
+    counted = Counter[Split]()
+    for split, block in cut_blocks(content[start : start + BLOCK] for start in range(0, len(content), BLOCK)):
+        counted[split] += len(block)
+    return dict(counted)
+
+
+@given(phrase=st.lists(st.sampled_from("aé日😀"), min_size=1, max_size=40).map("".join), n_bytes=st.integers(640, 1300))
+def test_a_text_whose_splits_are_just_long_enough_is_not_refused(phrase: str, n_bytes: int) -> None:
+    """Wherever its characters have moved the cuts. A byte is a token, and the context is the longest that fits."""
+    content = (phrase.encode() * n_bytes)[:n_bytes].decode(errors="ignore").encode().ljust(640)
+    held = sizes(content)
+    context = min(held["train"], held["critic"], held["validation"]) - 1
+    window = (min(held["validation"], held["test"]) - min(48, context // 2)) // 8
+    given = room._changed(BYTES, {"model.block_size": context, "evaluate.judge_window": window})
+    assert room._fault(given, {split: room.Estimated(size, 1.0) for split, size in held.items()}) is None
+    check_bytes(len(content), given)
+
+
+def test_the_text_before_the_judges_windows_may_be_shorter_than_on_average() -> None:
+    """A prompt is of 12 tokens where they hold 4 bytes on average, here of the 12 that hold one."""
+    given = params("data.block_bytes=1036 adversarial.sequence_length=32 adversarial.span=32")
+    ids = np.array([0] * 12 + [1] * 256, np.uint16)  # 12 bytes, then 8 windows of 128
+    held: dict[Split, Measured] = {
+        split: Measured(n * 1036, Shards([np.tile(ids, n)]), np.array([1, 4]))
+        for split, n in {"train": 7, "critic": 1, "validation": 1, "test": 1}.items()
+    }
+    assert room._fault(given, held) is None
+    check_bytes(10 * 1036, given)
+
+
+def test_no_more_of_a_long_text_is_read_than_its_first_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards are counted, never joined: they may be larger than memory."""
+    monkeypatch.setattr(ids_on_disk, "SHARD_TOKENS", 1000)
+    n_bytes: dict[Split, int] = {"train": 30_000, "critic": 5000, "validation": 5000, "test": 5000}
+    for split in SPLITS:
+        save_ids(tmp_path, split, [np.full(n_bytes[split], 97, np.uint16)], 257)
+    ByteTokenizer().save(tmp_path / "tokenizer.json")
+    write_json(tmp_path / "meta.json", {"bytes": n_bytes, "tokens": n_bytes})
+    monkeypatch.setattr(np, "concatenate", None)
+    check_tokens(params("tokens.kind=bytes"), tmp_path)
+    whole = Measured(5000, open_ids(tmp_path, "test"), np.ones(257, np.int64))
+    assert [whole.windows(width, 48, 5000) for width in (600, 620, 5000)] == [8, 7, 0]
+    with pytest.raises(CorpusError, match=r"the validation split holds 7 windows of .*judge_window=620 bytes"):
+        check_tokens(params("tokens.kind=bytes evaluate.judge_window=620"), tmp_path)
 
 
 @given(bytes_N=st.lists(st.integers(1, 5), min_size=1, max_size=60), width=st.integers(1, 9), prompt=st.integers(1, 4))

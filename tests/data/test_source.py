@@ -177,6 +177,17 @@ def test_one_unsupported_file_in_a_glob_is_not_skipped_in_silence(tmp_path: Path
         find_files(str(tmp_path / "*"))
 
 
+def test_a_file_whose_name_is_not_utf8_is_named(tmp_path: Path) -> None:
+    try:
+        write(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")), "text")
+    except OSError:
+        pytest.skip("this file system holds no such name")
+    said = refusal(str(tmp_path / "*.txt"))
+    assert "caf\\udce9.txt': the name is not UTF-8" in said
+    assert "rename" in said
+    assert said.encode()
+
+
 def test_looking_at_the_source_imports_neither_numpy_nor_torch() -> None:
     """The inputs stage runs on every call of the pipeline, also when there is nothing to do."""
     probe = "import sys, troupe.stages.inputs; print(*{'numpy', 'torch', 'pooch', 'mlflow'} & set(sys.modules))"

@@ -11,6 +11,7 @@ from packaging.specifiers import SpecifierSet
 from ruamel.yaml import YAML
 
 from troupe import environment
+from troupe.layout import STATE
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -122,6 +123,12 @@ def test_a_trainer_waits_for_healthy_servers_and_knows_where_they_are(name: str)
         assert service(name)["depends_on"][server] == {"condition": "service_healthy"}
         address = f"http://{server}:{arguments(server, 'EXPOSE')[0]}"
         assert service(name)["environment"][variable].startswith(address)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_what_a_trainer_measures_of_its_machine_outlives_the_container(name: str) -> None:
+    (mount,) = [volume.rpartition(":")[2] for volume in service(name)["volumes"]]
+    assert f"TROUPE_CACHE={mount}/{STATE}" in arguments(name, "ENV")
 
 
 @pytest.mark.parametrize("name", SERVERS)

@@ -2,16 +2,21 @@
 
 import logging
 import os
+import resource
 import shutil
 import signal
 import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - once, not in every process that is forked
 import pytest
+import sqlalchemy
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 
 from tests.forked import forked
 from troupe.errors import RegistryError, RegistryUnreachable
@@ -94,9 +99,7 @@ def test_a_store_of_a_newer_mlflow_is_refused(workspace: Path) -> None:
 
 def test_a_store_that_is_half_made_at_a_known_migration_is_refused(workspace: Path) -> None:
     """What stands at an earlier migration with the tables of a later one cannot be brought up to date."""
-    with closing(sqlite3.connect("mlflow.db")) as db:
-        db.execute("update alembic_version set version_num = '451aebb31d03'")
-        db.commit()
+    older()
     refused("half made")
     assert not Path("mlflow.db.new").exists()
 
@@ -108,6 +111,78 @@ def test_an_empty_file_is_no_store_yet(tmp_path: Path) -> None:
         db.execute("create table one (two)")
         db.execute("drop table one")
     assert store._revision(tmp_path / "mlflow.db") is None
+
+
+def older(revision: str = "451aebb31d03") -> None:
+    with closing(sqlite3.connect("mlflow.db")) as db:
+        db.execute("update alembic_version set version_num = ?", [revision])
+        db.commit()
+
+
+def test_an_older_store_is_kept_where_there_are_no_hard_links(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = store._migrations().get_revision(store._migrations().get_current_head())
+    with closing(sqlite3.connect("mlflow.db")) as db:
+        engine = sqlalchemy.create_engine("sqlite://", creator=lambda: db, poolclass=sqlalchemy.StaticPool)
+        with engine.connect() as opened, Operations.context(MigrationContext.configure(opened)):
+            script.module.downgrade()
+            opened.commit()
+    older(script.down_revision)
+    before = Path("mlflow.db").read_bytes()
+    monkeypatch.delattr(os, "link")
+    store.ensure(Path("mlflow.db"))
+    assert store._revision(Path("mlflow.db")) == script.revision
+    assert Path(f"mlflow.db.{script.down_revision}").read_bytes() == before
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_store_with_a_damaged_page_is_refused(workspace: Path) -> None:
+    """Of the table that says where it stands: what lists the tables is whole."""
+    with closing(sqlite3.connect("mlflow.db")) as db:
+        ((page,),) = db.execute("select rootpage from sqlite_master where name = 'alembic_version'")
+        ((size,),) = db.execute("pragma page_size")
+    with Path("mlflow.db").open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    refused("a damaged database")
+
+
+@pytest.mark.parametrize("limit", [0, 65_536])
+def test_a_copy_for_which_there_is_no_room_is_one_line(workspace: Path, limit: int) -> None:
+    older()
+    before, limits = Path("mlflow.db").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with pytest.raises(RegistryError, match=r"^mlflow\.db: cannot be read or copied: .*$"):
+            store._make(Path("mlflow.db"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Path("mlflow.db").read_bytes() == before
+
+
+def test_a_store_that_another_holds_is_refused(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))
+    with closing(sqlite3.connect("mlflow.db")) as db:
+        db.execute("begin exclusive")
+        with (
+            pytest.raises(RegistryError, match=r"^mlflow\.db: cannot be read or copied: database is locked$"),
+            store._opened(Path("mlflow.db")) as held,
+        ):
+            held.execute("select version_num from alembic_version")
+
+
+def test_what_the_file_system_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mlflow.db.new").mkdir()
+    with pytest.raises(SystemExit) as left:
+        store.main()
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("mlflow.db: cannot be opened or made: ")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["a b", "a%41b", "a#b", "a?b=c&d", "a'{b}[c]*:@+é"])
@@ -144,7 +219,7 @@ def test_what_mlflow_raises_it_does_not_also_log(workspace: Path, caplog: pytest
         id_ = experiment(client)
     with closing(sqlite3.connect("mlflow.db")) as db:
         db.execute("drop table tags")
-        db.execute("create table tags (nothing)")
+        db.execute("create table tags (one)")
     with (
         caplog.at_level(logging.WARNING),
         pytest.raises(RegistryError, match=r"mlflow\.db: .*"),

@@ -67,6 +67,21 @@ def test_a_failure_shows_the_end_of_the_log_and_nothing_that_does_not_matter(
     assert NOISE not in told.out + told.err
 
 
+@pytest.mark.parametrize("index", ["https://name:token@index.example/cpu", "https://to%40ken:pa@token@index.example"])
+def test_neither_log_nor_terminal_holds_the_credentials_of_an_index(
+    folder: Path, index: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not in the command, not in what the installer prints of it, not in what is shown of a failure."""
+    for refused in ("uv-install", "pip-check"):
+        (folder / refused).touch()
+    log = folder / "setup.log"
+    assert install.main(log, index) == 1
+    told = capsys.readouterr()
+    assert log.read_text().count("https://****@index.example") == 4
+    assert "ken" not in log.read_text() + told.out + told.err
+    assert "//****@index.example" in told.err
+
+
 def test_uv_is_told_what_pip_s_own_configuration_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "pip.conf"
     file.write_text(

@@ -2,23 +2,18 @@
 
 From bytes alone only what is certain can be refused, as a token holds at least one byte; from token ids, the rest. The
 advice names values with which a run goes through, for its last stage too.
+Nothing here imports numpy or torch: the `inputs` stage runs on every call and must start fast.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from troupe.data.corpus import CYCLE, Split, split_of
+from troupe.data.corpus import CYCLE, LONGEST_CHARACTER, Split, split_of
 from troupe.errors import CorpusError
 from troupe.files import read_json
 from troupe.params import Params
-
-if TYPE_CHECKING:
-    from troupe.data.tokenizer import Tokenizer
 
 FEWEST_WINDOWS = 8  # of held-out text: with fewer no judge can be trained on one half and tested on the other
 ROOM_TO_WRITE = 1.2  # texts are written so many times as long, in tokens, as a window typically is
@@ -57,42 +52,7 @@ class Estimated:
         return min(FEWEST_WINDOWS, int(left / (width + self.bytes_per_token - 1)))
 
 
-@dataclass(frozen=True)
-class Measured:
-    """From the ids of a split."""
-
-    bytes: int
-    ids: NDArray[np.unsignedinteger]
-    bytes_of_token: NDArray[np.int64]
-
-    @property
-    def tokens(self) -> int:
-        return len(self.ids)
-
-    def windows(self, width: int, prompt: int, most_bytes: int) -> int:
-        beginning = self.ids[: prompt + (FEWEST_WINDOWS + 1) * (width + 1)]
-        starts = window_starts(self.bytes_of_token[beginning], width, prompt, min(self.bytes, most_bytes))
-        return min(FEWEST_WINDOWS, len(starts))
-
-
 Rooms = Mapping[Split, Room]
-
-
-def window_starts(bytes_N: NDArray[np.int64], width: int, prompt: int, total: int) -> NDArray[np.int64]:
-    """The tokens at which windows of `width` bytes begin, one after the other, in a text of `total` bytes.
-
-    `bytes_N` are those of each token of the text or of its beginning. `prompt` tokens stand before the first window.
-    """
-    ends, starts, start = np.cumsum(bytes_N), list[int](), prompt
-    while start < len(ends) and ends[start - 1] + width <= total:
-        starts.append(start)
-        start = int(np.searchsorted(ends, ends[start - 1] + width)) + 1
-    return np.array(starts, np.int64)
-
-
-def token_bytes(tokenizer: "Tokenizer") -> NDArray[np.int64]:
-    """Bytes of every token, by id."""
-    return np.array([len(tokenizer.decode_bytes([token])) for token in range(tokenizer.vocab_size)])
 
 
 def prompt_length(bytes_per_token: float, block_size: int) -> int:
@@ -105,9 +65,9 @@ def check_bytes(n_bytes: int, params: Params) -> None:
     block_bytes, bytes_per_token = params.data.block_bytes, BYTES_PER_TOKEN[params.tokens.kind]
     if n_bytes < CYCLE * block_bytes:
         fault: str | None = f"fewer than {CYCLE} blocks of data.block_bytes={block_bytes}"
+    elif _is_certain(params, n_bytes):
+        fault = _fault(params, _estimated(n_bytes, block_bytes, 1.0))
     else:
-        fault = _fault(params, _estimated(n_bytes + CYCLE * 3, block_bytes, 1.0))  # a cut moves by 3 bytes at most
-    if not fault:
         return
     fits, block = _smaller(params, _estimated(n_bytes, block_bytes, bytes_per_token)), {}
     if n_bytes // CYCLE < block_bytes or not fits:
@@ -119,20 +79,30 @@ def check_bytes(n_bytes: int, params: Params) -> None:
 
 def check_tokens(params: Params, folder: Path) -> None:
     """The same from the tokens in `folder`. Raises ArtifactError if they are not there."""
-    from troupe.data.ids import load_ids  # late: stage `inputs` needs neither
+    from troupe.data.ids import open_ids  # late: stage `inputs` needs none of them
     from troupe.data.tokenizer import load_tokenizer
+    from troupe.data.windows import Measured, token_bytes
 
     meta, tokenizer = read_json(folder / "meta.json"), load_tokenizer(folder / "tokenizer.json")
     bytes_of_token, sizes = token_bytes(tokenizer), meta["bytes"]
-    rooms = {split: Measured(sizes[split], load_ids(folder, split), bytes_of_token) for split in sizes}
+    rooms = {split: Measured(sizes[split], open_ids(folder, split), bytes_of_token) for split in sizes}
     if fault := _fault(params, rooms):
         bytes_per_token = max(sizes[split] / max(1, meta["tokens"][split]) for split in sizes)
         advice = _advice(params, 1.1 * bytes_per_token, _smaller(params, rooms))
         raise CorpusError(f"the text has {sum(sizes.values())} bytes, {fault}; {advice}")
 
 
-def _fault(params: Params, rooms: Rooms) -> str | None:
-    """Which stage finds too little text in which split, in the order in which they would."""
+def _is_certain(params: Params, n_bytes: int) -> bool:
+    """Whether no text of so many bytes is enough, wherever its characters and its tokens end."""
+    most = _estimated(n_bytes, params.data.block_bytes, 1.0, moved=LONGEST_CHARACTER - 1)
+    return _fault(params, most, None if params.tokens.kind == "bytes" else 1) is not None
+
+
+def _fault(params: Params, rooms: Rooms, prompt: int | None = None) -> str | None:
+    """Which stage finds too little text in which split, in the order in which they would.
+
+    `prompt` tokens stand before the judges' windows; None: as many as the mean length of a token makes of PROMPT_BYTES.
+    """
     context, game, judged = params.model.block_size, params.adversarial, params.evaluate
     chosen = game.tilt_rounds > 0 or game.needs_discriminator
     wanted: dict[Split, int] = {"train": context + 1}
@@ -148,7 +118,7 @@ def _fault(params: Params, rooms: Rooms) -> str | None:
     windows = validation.windows(width, game.prompt_length, validation.bytes)
     if chosen and windows < FEWEST_WINDOWS:
         return _too_few("validation", windows, f"adversarial.sequence_length={game.sequence_length} tokens")
-    prompt = prompt_length(train.bytes / train.tokens, context)
+    prompt = prompt or prompt_length(train.bytes / train.tokens, context)
     for split in ("validation", "test"):
         windows = rooms[split].windows(judged.judge_window, prompt, judged.held_out_bytes)
         if windows < FEWEST_WINDOWS:
@@ -160,12 +130,14 @@ def _too_few(split: str, windows: int, of: str) -> str:
     return f"of which the {split} split holds {max(0, windows)} windows of {of} where judges need {FEWEST_WINDOWS}"
 
 
-def _estimated(n_bytes: int, block_bytes: int, bytes_per_token: float) -> Rooms:
+def _estimated(n_bytes: int, block_bytes: int, bytes_per_token: float, moved: int = 0) -> Rooms:
+    """What the splits hold whose blocks each end `moved` bytes later than cut."""
     cycles, rest = divmod(n_bytes, CYCLE * block_bytes)
     sizes: dict[Split, int] = {}
     for place in range(CYCLE):
         last = min(block_bytes, max(0, rest - place * block_bytes))
-        sizes[split_of(place)] = sizes.get(split_of(place), 0) + cycles * block_bytes + last
+        size = cycles * (block_bytes + moved) + (last + moved if last else 0)
+        sizes[split_of(place)] = sizes.get(split_of(place), 0) + size
     return {split: Estimated(size, bytes_per_token) for split, size in sizes.items()}
 
 

@@ -140,7 +140,8 @@ def read_pieces(name: str) -> Iterator[str]:
 def find_files(pattern: str) -> list[Path]:
     """The files that a path or glob (`**` too) names, each once, in the order of their names.
 
-    Raises CorpusError if there is none, one has another suffix than those in SUFFIXES, or a folder cannot be read.
+    Raises CorpusError if there is none, a folder cannot be read, or one has another suffix than those in SUFFIXES or a
+    name that is not UTF-8.
     """
     if Path(pattern).is_dir():
         raise CorpusError(f"data.source {pattern!r} is a folder; name its files, e.g. {pattern.rstrip('/')}/*.txt")
@@ -148,9 +149,19 @@ def find_files(pattern: str) -> list[Path]:
         known = f"{PYTHON_DOCS}, {TINY_SHAKESPEARE}, or a path or glob of {', '.join(SUFFIXES)} files"
         raise CorpusError(f"data.source {pattern!r}: no such file; write {known}")
     for path in paths:
+        if not _is_utf8(str(path)):
+            raise CorpusError(f"{str(path)!r}: the name is not UTF-8 and cannot be recorded; rename the file or folder")
         if path.suffix.lower() not in SUFFIXES:
             raise CorpusError(f"{path}: data.source takes {', '.join(SUFFIXES)} files only; narrow the glob to those")
     return paths
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # it holds bytes that Python has escaped as halves of surrogate pairs
+        return False
+    return True
 
 
 def _python_docs() -> list[str]:

@@ -7,11 +7,12 @@ file beside the store, which takes the store's place when they are done; a kill 
 """
 
 import os
+import shutil
 import sqlite3
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,13 +59,17 @@ def ensure(file: Path) -> None:
     """Have a store with the tables of the installed MLflow: make it, or bring an older one up to date.
 
     An older one is kept beside it. Raises RegistryError, in one line with the remedy, for a file that is no store of
-    MLflow's, for one that is half made, and for one of a newer MLflow; such a file is left as it is.
+    MLflow's, for one that is half made, for one of a newer MLflow, and for one that cannot be read or written; such a
+    file is left as it is.
     """
-    if _is_current(file):
-        return
-    with FileLock(f"{file}.lock"):
-        if not _is_current(file):  # nobody else was first
-            _make(file)
+    try:
+        if _is_current(file):
+            return
+        with FileLock(f"{file}.lock"):
+            if not _is_current(file):  # nobody else was first
+                _make(file)
+    except OSError as error:
+        raise RegistryError(f"{file}: cannot be opened or made: {error}") from None
 
 
 def _is_current(file: Path) -> bool:
@@ -93,19 +98,23 @@ def _make(file: Path) -> None:
         leftover.unlink(missing_ok=True)
     try:
         if before is not None:
-            with closing(_opened(file)) as old, closing(sqlite3.connect(new)) as copy:
+            with _opened(file) as old, closing(sqlite3.connect(new)) as copy:
                 old.backup(copy)
         _migrate(new, empty=before is None)
-        with new.open("rb") as made:
-            os.fsync(made.fileno())
+        _flush(new)
         if before is not None:
             kept = Path(f"{file}.{before}")
-            kept.unlink(missing_ok=True)
-            os.link(file, kept)
+            shutil.copyfile(file, kept)  # not a link, which some file systems lack
+            _flush(kept)
             print(f"{file}: brought to the tables of this MLflow; as it was: {kept.name}", file=sys.stderr)
         new.replace(file)
     finally:
         new.unlink(missing_ok=True)
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as made:
+        os.fsync(made.fileno())
 
 
 def _migrate(file: Path, empty: bool) -> None:
@@ -142,25 +151,30 @@ def _revision(file: Path) -> str | None:
     if not tables:
         return None
     if "alembic_version" in tables:
-        with closing(_opened(file)) as store:
+        with _opened(file) as store:
             for (revision,) in store.execute("select version_num from alembic_version"):
                 return str(revision)
     raise RegistryError(f"{file}: no store of MLflow's, or half of one; {REMEDY}")
 
 
 def _tables_in(file: Path) -> set[str]:
+    with _opened(file) as store:
+        return {name for (name,) in store.execute("select name from sqlite_master where type = 'table'")}
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[sqlite3.Connection]:
+    """To be written to, if need be: what a killed writer has left half done is undone when it is read.
+
+    What SQLite finds wrong is raised as RegistryError.
+    """
     try:
-        with closing(_opened(file)) as store:
-            return {name for (name,) in store.execute("select name from sqlite_master where type = 'table'")}
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True)) as store:
+            yield store
     except sqlite3.DatabaseError as error:
-        if what := BROKEN.get(error.sqlite_errorcode & 0xFF):
+        if what := BROKEN.get(getattr(error, "sqlite_errorcode", 0) & 0xFF):  # without a code: a copy that has failed
             raise RegistryError(f"{file}: {what}; {REMEDY}") from None
-        raise RegistryError(f"{file}: cannot be read: {error}") from None
-
-
-def _opened(file: Path) -> sqlite3.Connection:
-    """To be written to, if need be: what a killed writer has left half done is undone when it is read."""
-    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True)
+        raise RegistryError(f"{file}: cannot be read or copied: {error}") from None
 
 
 @cache
