@@ -3,14 +3,23 @@
 import json
 import shutil
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from tests.forked import forked
 from tests.workspace import MODELS, TINY, digests, pipeline, run, stamps, succeed
+from troupe import cli
 from troupe.files import sha256_file
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def workspace(first_run: Path) -> Path:
+    return first_run / "clone"
 
 
 def test_a_first_run_leaves_models_figures_and_a_page(workspace: Path) -> None:
@@ -32,13 +41,22 @@ def test_every_model_is_registered_and_the_verdict_is_told(workspace: Path) -> N
     assert aliases(workspace) == {"champion": "1"}
 
 
-def test_an_up_to_date_run_recomputes_nothing(workspace: Path) -> None:
-    before, runs = stamps(workspace), records(workspace)
-    result = succeed(pipeline(workspace))
+def test_an_up_to_date_run_recomputes_nothing_whatever_layer_its_parameters_come_from(workspace: Path) -> None:
+    """The parameters of the run before, one of them wrong in the profile and put right by an override: no change."""
+    before, runs, mine = stamps(workspace), records(workspace), {}
+    for name, _, value in (override.partition("=") for override in f"{TINY} run.seed=8".split()):
+        section, _, key = name.partition(".")
+        mine.setdefault(section, {})[key] = YAML(typ="safe").load(value)
+    (workspace / "profiles" / "tiny.yaml").write_text(json.dumps(mine))  # JSON is YAML
+    result = succeed(run(workspace, "-m", "pipelines", "run", "--profile", "tiny", "--set", "run.seed=1337"))
     assert "Running stage" not in result.stdout
     assert stamps(workspace) == before
     assert registered(workspace)["troupe-pretrain"] == 1
     assert records(workspace) == runs, "a run that had nothing to do leaves no record"
+    unknown = run(workspace, "-m", "pipelines", "run", "--profile", "tinny")
+    assert unknown.returncode == 2
+    assert "profile 'tinny': no such profile; there are cpu-hours, " in unknown.stderr
+    assert len(unknown.stderr.splitlines()) == 1
 
 
 def test_a_lost_registry_is_filled_again_without_training(workspace: Path) -> None:
@@ -50,21 +68,6 @@ def test_a_lost_registry_is_filled_again_without_training(workspace: Path) -> No
     assert stamps(workspace) == before
     assert registered(workspace) == {f"troupe-{stage}": 1 for stage in MODELS} | {"troupe": 1}
     assert aliases(workspace) == {"champion": "1"}
-
-
-def test_a_profile_lies_between_the_file_and_the_overrides(workspace: Path) -> None:
-    """The parameters of the run before, one of them wrong in the profile and put right by an override: no change."""
-    before, mine = stamps(workspace), {}
-    for name, _, value in (override.partition("=") for override in f"{TINY} run.seed=8".split()):
-        section, _, key = name.partition(".")
-        mine.setdefault(section, {})[key] = json.loads(value)
-    (workspace / "profiles" / "tiny.yaml").write_text(json.dumps(mine))  # JSON is YAML
-    succeed(run(workspace, "-m", "pipelines", "run", "--profile", "tiny", "--set", "run.seed=1337"))
-    assert stamps(workspace) == before
-    unknown = run(workspace, "-m", "pipelines", "run", "--profile", "tinny")
-    assert unknown.returncode == 2
-    assert "profile 'tinny': no such profile; there are cpu-hours, " in unknown.stderr
-    assert len(unknown.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -84,12 +87,17 @@ def test_bad_input_is_one_line_and_deletes_nothing(workspace: Path, overrides: s
     assert stamps(workspace) == before
 
 
-def test_the_champion_speaks(workspace: Path) -> None:
-    words = ("-m", "troupe.cli", "generate", "--prompt", "The ", "--max-new-tokens", "20")
+def test_the_champion_speaks(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
     for model in ("adversarial", "artifacts/moe", "models:/troupe@champion"):
-        result = succeed(run(workspace, *words, "--model", model))
-        assert result.stdout.startswith("The ")
-        assert len(result.stdout) > len("The ") + 5
+        command = ["troupe", "generate", "--prompt", "The ", "--max-new-tokens", "20", "--model", model]
+        monkeypatch.setattr(sys, "argv", command)
+        process = forked(cli.main, Path("says.txt"))
+        process.join(60)
+        said = Path("says.txt").read_text()
+        assert process.exitcode == 0, said
+        assert said.startswith("The ")
+        assert len(said) > len("The ") + 5
 
 
 def records(workspace: Path) -> list[Path]:

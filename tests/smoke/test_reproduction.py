@@ -20,6 +20,11 @@ from troupe.stages.tokens import tokens
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def workspace(first_run: Path) -> Path:
+    return first_run / "copy"
+
+
 def test_stage_by_stage_another_clone_gives_the_same_bytes(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
