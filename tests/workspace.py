@@ -43,9 +43,10 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def run(folder: Path, *command: str, seconds: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *command: str, seconds: float = 800, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python COMMAND...` in a workspace with the tests' threads and no tracking server of the outer world."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "TROUPE_")) or k == "TROUPE_CACHE"}
+    outer = ("MLFLOW_", "PREFECT_", "TROUPE_")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(outer) or k == "TROUPE_CACHE"}
     return subprocess.run(
         [sys.executable, *command],
         cwd=folder,

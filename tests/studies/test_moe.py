@@ -34,7 +34,7 @@ from troupe.training.schedule import learning_rate_factor
 
 PATHS = sorted(CONFIGS.glob("moe*.yaml"))
 HARMLESS = {"studies.jobs", "troupe", "troupe.errors", "troupe.layout", "troupe.overlay"}
-HARMLESS |= {"troupe.stages.common", "troupe.stages.progress"}
+HARMLESS |= {"troupe.cores", "troupe.stages.common", "troupe.stages.progress", "troupe.stopping"}
 CONFIG = GPTConfig(vocab_size=5, block_size=2, n_layer=1, n_head=2, n_embd=4, dropout=0.0, bias=False)
 
 
