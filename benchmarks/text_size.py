@@ -17,7 +17,9 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from benchmarks.common import finish, start, watched
+from benchmarks.common import faults_in_one_line, finish, start, watched
+from troupe.layout import PARAMS
+from troupe.params import load_params
 
 STAGES = ("inputs", "corpus", "tokens")
 WORDS = 20_000  # different ones, as frequent as Zipf has it
@@ -26,6 +28,7 @@ LINE = 2000  # words
 
 def main() -> None:
     args = start("text_size", "Cost against the size of the text", extra=options)
+    load_params(PARAMS)  # raises ParamsError where there is none
     sizes = [0.1] if args.quick else args.sizes
     lines = ["| MB | " + " | ".join(f"{stage}: s of processor, s, MB" for stage in STAGES) + " |"]
     lines += [f"|{'---:|' * (len(STAGES) + 1)}"]
@@ -84,4 +87,5 @@ def measure(folder: Path, stage: str) -> tuple[float, float, float]:
 
 
 if __name__ == "__main__":
-    main()
+    with faults_in_one_line():
+        main()

@@ -42,6 +42,7 @@ LONGEST = (
     "smoke/test_pipeline",
     "smoke/test_servers",
     "pipelines/",
+    "test_compute",  # compiles a dozen models
     "faults/",
     "registry/",
     "smoke/",

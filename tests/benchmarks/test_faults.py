@@ -18,6 +18,7 @@ FAULTS = {  # the words of its command line, the variables of its environment, w
     "benchmarks.nanogpt_loss": ([], {}, "inside a copy of nanoGPT"),
     "benchmarks.shakespeare": (["--quick"], {"NANOGPT": "nowhere"}, "no checkout of nanoGPT"),
     "benchmarks.switchhead": (["--quick"], {}, "params.yaml: no such file"),
+    "benchmarks.text_size": (["--quick"], {}, "params.yaml: no such file"),
     "benchmarks.tokenisation": (["--quick"], {}, "tiny-shakespeare.txt"),
     "benchmarks.training": (["--quick"], {"NANOGPT": "checkout"}, "tiny-shakespeare.txt"),
     "studies.adversarial": (NOWHERE, {}, "nowhere.yaml: no such file"),

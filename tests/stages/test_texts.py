@@ -41,9 +41,7 @@ def test_a_large_vocabulary_is_written_few_at_a_time(experts: Params) -> None:
 def test_a_split_that_is_too_short_is_named(experts: Params) -> None:
     ids = np.load(TOKENS / "validation.npy")
     np.save(TOKENS / "validation.npy", ids[:16])
-    with pytest.raises(
-        CorpusError, match=r"validation split holds 16 tokens where .* needs 17; bring at least"
-    ):
+    with pytest.raises(CorpusError, match=r"validation split holds 16 tokens where .* needs 17; bring at least"):
         adversarial(changed(experts, **ONLY_TILTED, tilt_rounds=1))
 
 
