@@ -177,15 +177,15 @@ def test_a_line_says_what_was_decided_and_why(model: GPT, monkeypatch: pytest.Mo
     found(500 / 64, 250 / 64, monkeypatch)
     choice = choose(run(compile="never", threads=2), model, training(400))
     assert choice.line() == (
-        "2 threads, bfloat16 (2.0 times as fast as float32 here), not compiled; 400 steps in about 1:40"
+        "2 threads, bfloat16 (2.0 times as fast as float32 here), not compiled; passes of 400 steps: 1:40 at least"
     )
-    assert choice.line(done=200).endswith("; 200 steps in about 0:50")
-    assert replace(choice, work=2.0).line().endswith("; 400 steps in about 3:20")
+    assert choice.line(done=200).endswith("; passes of 200 steps: 0:50 at least")
+    assert replace(choice, work=2.0).line().endswith("; passes of 400 steps: 3:20 at least")
     named = choose(run(precision="float32", threads=2), model, training(4))
-    assert named.line() == "2 threads, float32, not compiled; 4 steps in about 0:02"
+    assert named.line() == "2 threads, float32, not compiled; passes of 4 steps: 0:02 at least"
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "another")
     found(500 / 64, 480 / 64, monkeypatch)
     slow = choose(run(compile="never", threads=1), model, training(401))
     assert slow.line() == (
-        "1 thread, float32 (bfloat16 saves less than a tenth here), not compiled; 401 steps in about 3:20"
+        "1 thread, float32 (bfloat16 saves less than a tenth here), not compiled; passes of 401 steps: 3:20 at least"
     )

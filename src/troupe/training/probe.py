@@ -70,7 +70,10 @@ class Choice:
     work: float = 1.0
 
     def seconds(self, done: int = 0) -> float | None:
-        """Of the steps after the first `done`, as the probe has it; None where there was no probe."""
+        """Of the passes of the steps after the first `done`, as the probe has it; None where there was no probe.
+
+        Optimiser, looks at validation and checkpoints come on top.
+        """
         if not self.probe:
             return None
         step = self.work * self.tokens_per_step * self.probe.seconds(self.how.precision)
@@ -78,11 +81,11 @@ class Choice:
         return (self.steps - done) * step * (1 - saved) + (COMPILING_TAKES if self.how.compiled else 0.0)
 
     def line(self, done: int = 0) -> str:
-        """E.g. "2 threads, bfloat16 (2.1 times as fast as float32 here), compiled; 450 steps in about 1:20"."""
+        """E.g. "2 threads, float32, compiled; passes of 450 steps: 1:20 at least", with the reason for the precision."""
         on = f"{self.how.threads} thread{'s' * (self.how.threads > 1)}" if self.how.device == "cpu" else "GPU"
         compiled = "compiled" if self.how.compiled else "not compiled"
         seconds = self.seconds(done)
-        expected = f"; {self.steps - done} steps in about {minutes(seconds)}" if seconds else ""
+        expected = f"; passes of {self.steps - done} steps: {minutes(seconds)} at least" if seconds else ""
         return f"{on}, {self.how.precision}{self._reason()}, {compiled}{expected}"
 
     def _reason(self) -> str:
