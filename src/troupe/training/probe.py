@@ -81,7 +81,7 @@ class Choice:
         return (self.steps - done) * step * (1 - saved) + (COMPILING_TAKES if self.how.compiled else 0.0)
 
     def line(self, done: int = 0) -> str:
-        """E.g. "2 threads, float32, compiled; passes of 450 steps: 1:20 at least", with the reason for the precision."""
+        """E.g. "2 threads, float32, compiled; passes of 450 steps: 1:20 at least", and why this precision."""
         on = f"{self.how.threads} thread{'s' * (self.how.threads > 1)}" if self.how.device == "cpu" else "GPU"
         compiled = "compiled" if self.how.compiled else "not compiled"
         seconds = self.seconds(done)
