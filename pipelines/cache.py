@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from configparser import ConfigParser
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from troupe.layout import STATE
 
 DVC = (sys.executable, "-m", "dvc")
 OBJECTS = Path(".dvc/cache/files/md5")  # <2 hex digits>/<30 hex digits>[.dir]; a cache elsewhere is other people's too
-CONFIGS = (Path(".dvc/config"), Path(".dvc/config.local"))
 DAMAGED = STATE / "damaged"
 LOOKED = STATE / "cache-checked"  # was written when the last look that came to its end began
 SEEN = STATE / "source.json"  # which of the user's text the cache holds (pipelines/versioning.py)
@@ -123,15 +122,15 @@ def _folder() -> Path:
 
 
 def _option(name: str) -> str:
-    """An option of section `cache` of DVC's configuration; "" if it is not set."""
-    from dvc.dirs import global_config_dir, system_config_dir  # type: ignore[import-untyped]  # slow, rarely needed
+    """An option of section `cache`, from whichever of DVC's configurations has it; "" if none has."""
+    return _configured(name, Path.cwd())
 
-    parser = ConfigParser(interpolation=None, strict=False, allow_no_value=True)
-    for path in (Path(system_config_dir(), "config"), Path(global_config_dir(), "config"), *CONFIGS):
-        if path.exists():
-            with path.open(encoding="utf-8-sig") as file:
-                parser.read_file(map(str.lstrip, file), str(path))
-    return parser.get("cache", name, fallback="")
+
+@lru_cache
+def _configured(name: str, workspace: Path) -> str:
+    """Asked once: a second each, and there may be a hundred notes."""
+    result = dvc("config", f"cache.{name}")
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def _set_aside(damaged: list[Path]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import versioning
+from pipelines import cache, versioning
 from pipelines.cache import OBJECTS, SEEN, drop_damaged
 from pipelines.repro import _add
 from pipelines.versioning import version_source
@@ -130,6 +130,7 @@ def test_what_the_cache_has_lost_is_put_there_again(folder: Path, monkeypatch: p
     assert path.exists()
     shutil.rmtree(".dvc/cache")
     Path(".dvc/config").write_text("[cache]\n    dir = /elsewhere\n")
+    cache._configured.cache_clear()  # as in another process
     assert noted() == [], "another cache is not looked into"
 
 
