@@ -16,6 +16,7 @@ REPORT = REPORTS / "report.html"
 STATE = Path(".troupe")  # locks, checkpoints, run records: this machine's, never versioned
 CHECKPOINTS = STATE / "checkpoints"
 RUNS = STATE / "runs"
+HISTORY = STATE / "history.jsonl"  # every decision about the release line: appended to, never changed
 VERDICT = STATE / "verdict.json"  # what the gate said last, for the report
 MODEL_STAGES = (
     "pretrain",
