@@ -65,7 +65,7 @@ def fit(
     batches, how = _batches(name, model, params, run), choice.how
     look = _look(model, how.autocast, watch)
     journal = folder / "metrics.jsonl" if team.leads else None
-    checkpoints = Checkpoints(folder_of(name, run_key(sections, [*TOKEN_FILES, *inputs]), how), journal)
+    checkpoints = Checkpoints(folder_of(name, run_key(_stage(name), sections, [*TOKEN_FILES, *inputs]), how), journal)
     resume = checkpoints.newest()
     start = resume.step if resume else 0
     if team.leads:

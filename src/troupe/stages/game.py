@@ -89,7 +89,7 @@ def key_of(params: Params) -> str:
     """With any of what the result depends on changed, the game starts afresh."""
     models = [model_dir(stage) / name for stage in ("pretrain", "moe") for name in (WEIGHTS, CONFIG)]
     inputs = [*TOKEN_FILES, TOKENS / "critic.npy", CORPUS / "manifest.json", *models]
-    return run_key({"run": params.run, NAME: params.adversarial}, inputs)
+    return run_key(NAME, {"run": params.run, NAME: params.adversarial}, inputs)
 
 
 def bits_per_byte_of_validation(how: Arithmetic) -> Callable[[GPT], float]:
