@@ -199,6 +199,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 5001,
     waiting: Annotated[int, typer.Option(min=1, help="Texts in the queue, beyond which a client gets 429.")] = 64,
     seconds: Annotated[float, typer.Option(min=0.1, help="Until an answer must be done.")] = 120.0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; more than 1 for models of 50M parameters.")] = 1,
 ) -> None:
     """Answer over HTTP: OpenAI's /v1/completions, MLflow's /invocations, /health, /metrics, and a page to try it at /.
 
@@ -207,7 +208,7 @@ def serve(
     from troupe.serving.run import serve as run
     from troupe.serving.scheduler import Limits
 
-    run(model, host, port, Limits(waiting=waiting, seconds=seconds))
+    run(model, host, port, Limits(waiting=waiting, seconds=seconds, threads=threads))
 
 
 def _params(overrides: str, profile: str) -> "Params":

@@ -41,6 +41,9 @@ class Limits:
     waiting: int = 64  # texts in the queue
     queue_seconds: float = 30.0  # until a text must have begun
     seconds: float = 120.0  # until it must be done
+    threads: int = (
+        1  # of the processor, for a token of every text: of a small model that is a thousand small operations
+    )
 
 
 class Engine:
@@ -98,7 +101,7 @@ class Scheduler:
         self._engines: list[Engine] = []  # that are writing
         self._work = asyncio.Event()
         self._ended = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._thread = ThreadPoolExecutor(1, "writer", torch.set_num_threads, (limits.threads,))
 
     @property
     def n_waiting(self) -> int:
