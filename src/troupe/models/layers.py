@@ -221,8 +221,3 @@ def _turn(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def of_positions(table_PD: Tensor, start: Start, T: int) -> Tensor:
     """The rows of T tokens from `start` on: (T, D), or (B, 1, D) of one token of each text at a position of its own."""
     return table_PD.narrow(0, start, T) if isinstance(start, int) else table_PD.index_select(0, start).unsqueeze(1)
-
-
-def split_heads(x_BTD: Tensor, n_head: int) -> Tensor:
-    """(B, T, H*K) -> (B, H, T, K)."""
-    return torch.unflatten(x_BTD, -1, (n_head, -1)).transpose(1, 2)
