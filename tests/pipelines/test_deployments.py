@@ -5,7 +5,7 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 
-from pipelines.deployment import _schedules
+from pipelines.deployments import _schedules
 
 NIGHTLY = "0 3 * * *"
 
