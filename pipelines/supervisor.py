@@ -93,6 +93,7 @@ class Kept:
         self.name, self.log = name, log
         self._again = again or command
         self._pause = FIRST_PAUSE
+        self._due: float | None = None  # when it starts again; None while it runs
         self._stack = ExitStack()
         self._start(command, "w")
 
@@ -117,8 +118,7 @@ class Kept:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         file = self._stack.enter_context(self.log.open(mode, encoding="utf-8"))
         self.child = self._stack.enter_context(started(command, file))
-        self._began = time.monotonic()
-        self._due: float | None = None
+        self._began, self._due = time.monotonic(), None
 
 
 @contextmanager

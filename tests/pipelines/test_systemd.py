@@ -36,7 +36,8 @@ def test_make_service_writes_a_unit_of_this_folder_and_says_what_to_type(
     assert service["ExecStart"].endswith('"-m" "pipelines" "ui" "--cron" "0 3 * * *" "--timezone" "Europe/Berlin"')
     assert (service["Restart"], service["KillSignal"]) == ("always", "SIGINT")
     if analyze := shutil.which("systemd-analyze"):
-        subprocess.run([analyze, "--user", "verify", path], env={"XDG_RUNTIME_DIR": str(tmp_path)}, check=True, timeout=60)
+        own = {"XDG_RUNTIME_DIR": str(tmp_path)}
+        subprocess.run([analyze, "--user", "verify", path], env=own, check=True, timeout=60)
 
 
 def test_nothing_in_a_path_means_anything_to_systemd() -> None:
