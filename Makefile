@@ -48,6 +48,7 @@ help: ## list the targets
 	@echo '  make pipeline PROFILE=cpu-hours                                       a named set of them; SET wins over it'
 	@echo '  make setup TORCH=cpu                                                  on a machine without a GPU'
 	@echo '  make ui CRON="0 3 * * *"                                              every night at three, local time'
+	@echo '  make schedule CRON="0 3 * * *" TZ=Europe/Berlin PROFILE=cpu-hours     beside `make ui`; WHEN_BUSY=, CATCH_UP='
 	@echo '  make bench NANOGPT=../nanoGPT                                         with nanoGPT'\''s own scripts'
 	@echo
 	@echo 'Profiles (profiles/*.yaml):'

@@ -14,6 +14,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from pipelines.due import settle
 from pipelines.flows import evaluate, promote, rollback
@@ -87,6 +88,10 @@ def add_schedule(cron: CronSchedule, parameters: dict[str, Any]) -> None:
     with get_client(sync_client=True) as client:
         if (deployed := _deployed(client, TRAIN)) is None:
             raise TroupeError("no deployment `train` on this server; `make ui` serves it")
+        try:
+            validate(parameters, deployed.parameter_openapi_schema or {}, raise_on_error=True)
+        except ValidationError as error:
+            raise TroupeError(str(error)) from None
         alike = [one for one in deployed.schedules if _same_expression(one.schedule, cron)]
         if alike:
             client.update_deployment_schedule(deployed.id, alike[0].id, schedule=cron, parameters=parameters or None)

@@ -70,6 +70,15 @@ def params_form(*sections: str) -> Form:
             "type": "string",
             "enum": list(profiles),
         }
+    properties["when_busy"] = WHEN_BUSY
+    properties["catch_up"] = CATCH_UP
+    properties["overrides"] = {
+        "title": "Overrides (advanced)",
+        "description": "Parameters as text, which wins over the fields below, e.g. pretrain.steps=500 run.seed=7",
+        "type": "string",
+        "default": "",
+        "pattern": overrides_pattern(names),
+    }
     properties["params"] = {
         "title": "Params",
         "description": "What differs from params.yaml and the profile in this run.",
@@ -77,15 +86,6 @@ def params_form(*sections: str) -> Form:
         "properties": {name: {"$ref": f"#/definitions/{used[name]}", "title": name} for name in names},
         "additionalProperties": False,
     }
-    properties["overrides"] = {
-        "title": "Overrides (advanced)",
-        "description": "The same as text, which wins over the fields above, e.g. pretrain.steps=500 run.seed=7",
-        "type": "string",
-        "default": "",
-        "pattern": overrides_pattern(names),
-    }
-    properties["when_busy"] = WHEN_BUSY
-    properties["catch_up"] = CATCH_UP
     return form(properties, definitions)
 
 
@@ -113,10 +113,17 @@ def as_overrides(params: Mapping[str, Mapping[str, Any]] | None, overrides: str)
 def _optional(section: Schema, comments: Mapping[str, str]) -> Schema:
     """A section of which nothing need be given; what params.yaml says of a field is its help."""
     fields = {
-        name: {**field, "title": name, **({"description": comments[name]} if name in comments else {})}
+        name: {**_choice(field), "title": name, **({"description": comments[name]} if name in comments else {})}
         for name, field in section["properties"].items()
     }
     return {**{key: value for key, value in section.items() if key != "required"}, "properties": fields}
+
+
+def _choice(field: Schema) -> Schema:
+    """A field that Prefect's form leaves out while nobody has touched it; a boolean it would send as false."""
+    if field.get("type") != "boolean":
+        return field
+    return {"enum": [True, False], **{key: value for key, value in field.items() if key != "type"}}
 
 
 def _comments(path: Path) -> dict[str, dict[str, str]]:

@@ -65,6 +65,17 @@ def test_every_value_of_params_yaml_is_offered_with_its_comment(schema: dict[str
     assert "default" not in field, "a field that is left alone is params.yaml's, or the profile's"
 
 
+def test_no_field_is_a_boolean_that_the_form_would_send_as_false_when_nobody_has_touched_it(
+    schema: dict[str, Any],
+) -> None:
+    fields = [field for section in schema["definitions"].values() for field in section["properties"].values()]
+    assert [field for field in fields if field.get("type") == "boolean"] == []
+    assert len([field for field in fields if field.get("enum") == [True, False]]) >= 5
+    validate({"params": {"model": {"bias": True}}}, schema, raise_on_error=True)
+    with pytest.raises(ValidationError):
+        validate({"params": {"model": {"bias": "yes"}}}, schema, raise_on_error=True)
+
+
 def test_fields_and_text_become_one_line_in_which_the_text_wins() -> None:
     params = {"evaluate": {"prompt": "it's $1", "temperatures": [0.5]}, "run": {"seed": 1}, "moe": {"n_head": None}}
     line = as_overrides(params, "run.seed=2")

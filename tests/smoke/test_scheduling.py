@@ -21,9 +21,12 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from pipelines.deployments import add_schedule
 from pipelines.due import settle
+from pipelines.schedule import cron_schedule
 from tests.pipelines.small import PYTHON, ROOT, environment, eventually, make
 from tests.smoke.ui import patiently, ui
+from troupe.errors import TroupeError
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
 
@@ -243,16 +246,19 @@ def answers(url: str) -> bool:
 def test_missed_times_are_made_up_for_as_the_schedule_says(site: Site) -> None:
     """The real planner's runs of five hours, looked at as if those had passed with the machine off."""
     id_, left = site.deployment()["id"], {}
-    schedules = f"deployments/{id_}/schedules"
+    hourly = cron_schedule("0 * * * *", "Europe/Berlin")
     planned = {"state": {"type": {"any_": ["SCHEDULED"]}}, "deployment_id": {"any_": [id_]}}
     later = datetime.now(UTC) + timedelta(hours=5)
     due = {**planned, "next_scheduled_start_time": {"before_": later.isoformat()}}
     with temporary_settings({PREFECT_API_URL: site.api}), get_client(sync_client=True) as client:
+        with pytest.raises(TroupeError, match="'catch_up'"):
+            add_schedule(hourly, {"catch_up": "sometimes"})
         for catch_up in ("never", "once", "all"):
-            about = {"active": True, "schedule": {"cron": "0 * * * *"}, "parameters": {"catch_up": catch_up}}
-            [made] = site.ask("POST", schedules, json=[about])
-            eventually(lambda: site.ask("POST", "flow_runs/count", json={"flow_runs": planned}) > 5, 90)
+            add_schedule(hourly, {"catch_up": catch_up})
+            eventually(lambda: site.ask("POST", "flow_runs/count", json={"flow_runs": planned}) > 5, 60)
             settle(client, [UUID(id_)], later)
             left[catch_up] = site.ask("POST", "flow_runs/count", json={"flow_runs": due})
-            patiently("DELETE", f"{site.api}/{schedules}/{made['id']}")
+            [made] = site.deployment()["schedules"]
+            assert made["schedule"]["timezone"] == "Europe/Berlin"
+            patiently("DELETE", f"{site.api}/deployments/{id_}/schedules/{made['id']}")
     assert left == {"never": 0, "once": 1, "all": 5}
