@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -69,6 +70,7 @@ def serve(cron: CronSchedule | None) -> None:
                 entrypoint_type=EntrypointType.MODULE_PATH,  # the workspace need not be the folder of this code
                 tags=["troupe"],
             )
+            assert isinstance(id_, UUID)  # and no coroutine: no loop is running here
             schema = deployment.form().model_dump(exclude_unset=True)
             # No limit of Prefect's, which older versions had set: the lock of the workspace decides (overlap.py).
             client.update_deployment(id_, DeploymentUpdate(parameter_openapi_schema=schema, concurrency_limit=None))

@@ -74,8 +74,8 @@ def _decide(run: Due, due: Sequence[Due], now: datetime, at_work: str | None) ->
         return Decision(run.id, Cancelled(name=SKIPPED, message=f"skipped: {at_work} is at work in this workspace"))
     if run.seen:
         return None
-    waiting = Scheduled(scheduled_time=run.at, name=WAITING, message=f"waits for {at_work}, which is at work here")
-    return Decision(run.id, waiting)
+    message = f"waits for {at_work}, which is at work here"
+    return Decision(run.id, Scheduled(scheduled_time=run.at, name=WAITING, message=message))
 
 
 def _not_made_up_for(run: Due, due: Sequence[Due], now: datetime) -> str:
@@ -96,7 +96,7 @@ def _due(client: SyncPrefectClient, deployments: Sequence[UUID], now: datetime) 
     wanted = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=now),
+        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime.model_validate({"before_": now}),
     )
     for run in client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, limit=200):
         if run.next_scheduled_start_time and run.state:

@@ -24,7 +24,7 @@ from troupe.tracking.unfinished import unfinished_runs
 
 SECONDS_BETWEEN_LOOKS = 3.0
 SECONDS_BETWEEN_QUESTIONS = 15.0  # to MLflow
-SECONDS_AFTER_SWEEP = 60.0  # before MLflow is asked again: a sweep that fails must not follow another
+SECONDS_AFTER_FAILURE = 60.0  # of a sweep, which takes seconds of a processor, before the next
 SWEEP = [sys.executable, "-m", "pipelines", "sweep"]
 SWEEP_SECONDS = 120.0
 LOG = STATE / "logs/sweep.log"
@@ -47,7 +47,8 @@ def _look(deployments: Sequence[UUID]) -> None:
                 asked = time.monotonic() + SECONDS_BETWEEN_QUESTIONS
                 if _unfinished():
                     _sweep()
-                    asked = time.monotonic() + SECONDS_AFTER_SWEEP
+                    if _unfinished():
+                        asked = time.monotonic() + SECONDS_AFTER_FAILURE
         except (httpx.HTTPError, PrefectHTTPStatusError):
             pass  # a server that is starting again
         except Exception:
