@@ -141,7 +141,8 @@ def _comments(path: Path) -> dict[str, dict[str, str]]:
 def _help(values: Any, key: str) -> str:
     token = (values.ca.items.get(key) or (None, None, None))[2]
     comment = token.value.partition("\n")[0].lstrip("# ").strip() if token else ""
-    return "; ".join(filter(None, [f"params.yaml: {'null' if values[key] is None else values[key]}", comment]))
+    plain = values[key] if isinstance(values[key], str) else json.dumps(values[key], default=str)
+    return "; ".join(filter(None, [f"params.yaml: {plain}", comment]))
 
 
 def _profiles() -> dict[str, str]:
