@@ -43,6 +43,7 @@ settings.load_profile("troupe")
 # Parts of paths: files run side by side, these first. What waits for another file's pipeline comes after it.
 LONGEST = (
     "smoke/test_pipeline",
+    "smoke/test_scheduling",
     "smoke/test_servers",
     "pipelines/",
     "test_compute",  # compiles a dozen models
