@@ -7,7 +7,6 @@ studies/configs/adversarial.yaml says which arms; the page says what was promote
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from benchmarks.common import faults_in_one_line
 from studies.adversarial_arms import CONTROLS, run_arm
@@ -17,21 +16,12 @@ from studies.adversarial_plots import draw
 from studies.adversarial_settings import TILTS, Beginning, Common, Settings, shared
 from studies.common import physical_cores, publish, start
 from studies.configuration import read_configuration
-from studies.jobs import SOURCE, Job, run_jobs
+from studies.jobs import Job, run_jobs
 from troupe.data.source import describe
 
 TITLE = "Adversarial refinement beside its controls"
 PACKAGES = ["torch", "numpy", "scipy", "scikit-learn"]
-HERE = Path(__file__).parent
 START = "start"
-CODE = [  # what figures depend on
-    *(
-        SOURCE / part
-        for part in ("decoding.py", "resampling.py", "seeding.py", "data", "models", "training", "adversarial")
-    ),
-    SOURCE / "evaluation",
-    *(HERE / f"adversarial_{part}.py" for part in ("arms", "measures", "settings", "text", "tilt", "world")),
-]
 
 
 def main() -> None:
@@ -45,7 +35,7 @@ def study(args: argparse.Namespace) -> None:
     planned = plan(settings, range(1, 1 + (args.seeds or settings.seeds)))
     jobs = in_order(settings, planned)
     workers = args.workers or settings.workers or physical_cores()
-    figures = dict(zip(jobs, run_jobs(args.name, run_arm, jobs, CODE, args.work, workers), strict=True))
+    figures = dict(zip(jobs, run_jobs(args.name, run_arm, jobs, args.work, workers), strict=True))
     results = {name: [figures[job] for job in of_arm] for name, of_arm in planned.items()}
     records = [{"arm": job.arm, "seed": job.seed, **found} for job, found in figures.items()]
     publish(args, sections(args.name, settings, results), draw(settings, results), records, PACKAGES)

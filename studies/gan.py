@@ -5,23 +5,18 @@ that learns while the generator stands still. gan_games.py plays, gan_claims.py 
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from benchmarks.common import faults_in_one_line
-from studies import common, gan_games
+from studies import common
 from studies.configuration import read_configuration
 from studies.gan_figure import draw
 from studies.gan_games import Arm, Part, Task, run_task
 from studies.gan_page import sections
 from studies.gan_runs import Run, Runs
 from studies.gan_settings import NAMED, MixtureName, Settings
-from studies.jobs import SOURCE, Job, run_jobs
+from studies.jobs import Job, run_jobs
 
 TITLE = "GAN, WGAN and WGAN-GP on points of the plane"
-CODE = [
-    SOURCE / f"{name}.py"
-    for name in ("adversarial/continuous", "adversarial/mixtures", "adversarial/objectives", "seeding")
-]
 
 
 def main() -> None:
@@ -31,7 +26,7 @@ def main() -> None:
     planned = list(plan(settings, seeds))
     jobs = [Job(name, seed, task.model_dump()) for name, task, seed in planned]
     workers = args.workers or common.physical_cores()
-    found = run_jobs("gan", run_task, jobs, [*CODE, Path(gan_games.__file__)], args.work, workers)
+    found = run_jobs("gan", run_task, jobs, args.work, workers)
     runs = Runs([Run(*one, figures) for one, figures in zip(planned, found, strict=True)])
     with common.styled():
         figure = draw(settings, runs)

@@ -2,10 +2,10 @@
 
     start = Job("pretrained", seed=1, settings={...})
     later = Job("experts", seed=1, settings={...}, needs=start)  # begins when `start` is done, and finds what it wrote
-    figures = run_jobs("moe", body, [start, later], code=[SOURCE / "training"], work=WORK, workers=4)
+    figures = run_jobs("moe", body, [start, later], work=WORK, workers=4)
 
 A job's figures are written when it ends, to a folder whose name digests its settings, those of the job it needs, and
-the code: a study that was killed goes on where it was, a changed one starts afresh.
+the code of the body: a study that was killed goes on where it was, a changed one starts afresh.
 """
 
 import hashlib
@@ -24,14 +24,13 @@ from typing import Any
 
 import torch
 
-import troupe
+from troupe.dependencies import code_digest
 from troupe.errors import ProcessFailed, TroupeError
-from troupe.files import read_json, sha256_file, write_json
+from troupe.files import read_json, write_json
 from troupe.layout import STATE
 from troupe.stages.common import die_with_parent
 from troupe.stages.progress import track
 
-SOURCE = Path(troupe.__file__).parent  # of the code that a study names, e.g. SOURCE / "training"
 WORK = STATE / "studies"
 FIGURES = "figures.json"  # in a job's folder: there when it is done
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
@@ -58,15 +57,13 @@ class Job:
 Body = Callable[[Job, Path, Path | None], Figures]
 
 
-def run_jobs(
-    study: str, body: Body, jobs: Sequence[Job], code: Sequence[Path], work: Path, workers: int
-) -> list[Figures]:
+def run_jobs(study: str, body: Body, jobs: Sequence[Job], work: Path, workers: int) -> list[Figures]:
     """The figures of every job, in the order of `jobs`, which holds the jobs that others need, too.
 
-    `code` names the files and folders of Python that the figures depend on. A job that fails does not end the others:
-    once they are done, ProcessFailed tells all that failed. Ctrl-C ends every process; what is done is kept.
+    A job that fails does not end the others: once they are done, ProcessFailed tells all that failed. Ctrl-C ends every
+    process; what is done is kept.
     """
-    digest = code_digest(code)
+    digest = code_digest(body.__module__)
     folders = {job: work / study / job.key(digest) for job in jobs}
     waiting, failed = [job for job in jobs if not _is_done(folders[job])], []
     running: dict[Future[str | None], Job] = {}
@@ -87,13 +84,6 @@ def run_jobs(
     if failed:
         raise ProcessFailed("\n".join([*failed, "the same command goes on with what is not done"]))
     return [read_json(folders[job] / FIGURES)["figures"] for job in jobs]
-
-
-def code_digest(code: Sequence[Path]) -> str:
-    """Changes with any Python file among `code` or below a folder of it. Raises ArtifactError if one is missing."""
-    files = [(path, file) for path in code for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    parts = [(file.relative_to(path.parent).as_posix(), sha256_file(file)) for path, file in files]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @contextmanager

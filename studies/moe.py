@@ -7,12 +7,11 @@ of training. studies/configs/moe.yaml says which models; the page, whether the b
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from benchmarks.common import faults_in_one_line
 from studies.common import physical_cores, publish, start
 from studies.configuration import read_configuration
-from studies.jobs import SOURCE, Job, run_jobs
+from studies.jobs import Job, run_jobs
 from studies.moe_arms import CONTINUED, DENSE, DISTIL, PRETRAIN, run_arm
 from studies.moe_page import sections
 from studies.moe_plots import draw
@@ -21,12 +20,6 @@ from studies.text import prepare_text
 
 TITLE = "What attention experts are worth"
 PACKAGES = ["torch", "numpy", "scipy"]
-HERE = Path(__file__).parent
-CODE = [  # what figures depend on
-    *(SOURCE / part for part in ("compute.py", "decoding.py", "files.py", "params", "seeding.py")),
-    *(SOURCE / part for part in ("data", "models", "training", "conversion", "inspection", "evaluation/likelihood.py")),
-    *(HERE / part for part in ("moe_arms.py", "moe_costs.py", "moe_settings.py", "text.py")),
-]
 
 
 def main() -> None:
@@ -41,7 +34,7 @@ def study(args: argparse.Namespace) -> None:
     planned = plan(settings, text, range(1, 1 + (args.seeds or settings.seeds)))
     jobs = in_order(planned)
     workers = args.workers or settings.workers or physical_cores()
-    figures = dict(zip(jobs, run_jobs(args.name, run_arm, jobs, CODE, args.work, workers), strict=True))
+    figures = dict(zip(jobs, run_jobs(args.name, run_arm, jobs, args.work, workers), strict=True))
     results = {name: [figures[job] for job in of_arm] for name, of_arm in planned.items()}
     records = [{"arm": job.arm, "seed": job.seed, **found} for job, found in figures.items()]
     publish(args, sections(args.name, settings, results), draw(settings, results), records, PACKAGES)

@@ -6,30 +6,23 @@ a temperature reaches as well (Caccia et al. 2020, "Language GANs Falling Short"
 oracle_curves.py compares, oracle_page.py writes.
 """
 
-from pathlib import Path
-
 from benchmarks.common import faults_in_one_line
 from studies import common
 from studies.configuration import read_configuration
-from studies.jobs import SOURCE, Job, run_jobs
+from studies.jobs import Job, run_jobs
 from studies.oracle_arms import run_task
 from studies.oracle_figure import draw
 from studies.oracle_page import sections
 from studies.oracle_settings import LIKELIHOOD, Settings
 
 TITLE = "A synthetic oracle: likelihood and adversarial training over temperature"
-HERE = Path(__file__).parent
-CODE = [  # what figures depend on
-    *(SOURCE / part for part in ("adversarial", "models", "decoding.py", "seeding.py")),
-    *(HERE / f"oracle_{part}.py" for part in ("arms", "game", "model")),
-]
 
 
 def main() -> None:
     args = common.start("oracle", TITLE)
     settings = read_configuration(args.config, Settings, args.quick)
     jobs = plan(settings, args.seeds or settings.seeds)
-    found = run_jobs("oracle", run_task, jobs, CODE, args.work, args.workers or common.physical_cores())
+    found = run_jobs("oracle", run_task, jobs, args.work, args.workers or common.physical_cores())
     arms = (LIKELIHOOD, *settings.arms)
     results = {arm: [one for job, one in zip(jobs, found, strict=True) if job.arm == arm] for arm in arms}
     with common.styled():

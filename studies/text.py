@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studies.jobs import SOURCE, code_digest
 from troupe.data.corpus import Split, read_manifest, split_blocks, write_corpus
 from troupe.data.encoding import cut_pieces, encode_pieces
 from troupe.data.ids import Ids, load_ids, save_ids
 from troupe.data.source import describe, read_pieces
 from troupe.data.tokenizer import make_tokenizer
+from troupe.dependencies import code_digest
 from troupe.files import read_json, write_json
 from troupe.params import DataParams, TokensParams
 
-CODE = [SOURCE / "data", Path(__file__)]  # what the files of a text depend on
 PARTS: dict[Split, tuple[Split, ...]] = {  # a study without a critic trains on its text too
     "train": ("train", "critic"),
     "validation": ("validation",),
@@ -40,7 +39,7 @@ def prepare_text(data: DataParams, tokens: TokensParams, work: Path) -> str:
     Raises CorpusError for text that cannot be used.
     """
     source = describe(data.source)
-    parts = [code_digest(CODE), source.sha256, data.block_bytes, tokens.model_dump()]
+    parts = [code_digest(__name__), source.sha256, data.block_bytes, tokens.model_dump()]
     name = f"text-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]}"
     folder = work / name
     if (folder / META).exists():

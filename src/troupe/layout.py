@@ -6,6 +6,7 @@ PARAMS = Path("params.yaml")
 ARTIFACTS = Path("artifacts")  # outputs of stages, owned by DVC
 EFFECTIVE_PARAMS = ARTIFACTS / "params.yaml"  # params.yaml with the overrides of this run
 SOURCE = ARTIFACTS / "source.json"  # what data.source names, with its digest
+CODE = ARTIFACTS / "code.json"  # of each stage, the digest of the code that it runs
 INITIAL = ARTIFACTS / "init.json"  # what pretrain.init_from names, with its digest
 CORPUS = ARTIFACTS / "corpus"
 TOKENS = ARTIFACTS / "tokens"
@@ -17,7 +18,6 @@ STATE = Path(".troupe")  # locks, checkpoints, run records: this machine's, neve
 CHECKPOINTS = STATE / "checkpoints"
 RUNS = STATE / "runs"
 HISTORY = STATE / "history.jsonl"  # every decision about the release line: appended to, never changed
-VERDICT = STATE / "verdict.json"  # what the gate said last, for the report
 MODEL_STAGES = (
     "pretrain",
     "moe",

@@ -88,7 +88,7 @@ def test_the_token_that_ends_a_text_ends_it_unwritten(troupe: Run) -> None:
 @pytest.mark.usefixtures("endless")
 def test_the_server_stops_there_too() -> None:
     from troupe.models.bundle import load_bundle
-    from troupe.serving import TextGenerator
+    from troupe.registry.pyfunc import TextGenerator
 
     server = TextGenerator()
     server.bundle = load_bundle(Path("artifacts/pretrain"))

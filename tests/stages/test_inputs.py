@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from troupe.dependencies import code_digest
 from troupe.files import read_json
-from troupe.layout import EFFECTIVE_PARAMS, INITIAL, SOURCE
+from troupe.layout import CODE, EFFECTIVE_PARAMS, INITIAL, SOURCE
 from troupe.params import load_params
 from troupe.stages.inputs import inputs
 
@@ -38,6 +39,7 @@ def test_it_writes_the_parameters_of_this_run_and_what_the_source_holds() -> Non
     assert (source["kind"], source["files"], source["bytes"]) == ("files", ["mine.txt"], 24_000)
     assert source["sha256"] == hashlib.sha256(b"words " * 4000).hexdigest()
     assert read_json(INITIAL) == {"init_from": "scratch"}
+    assert read_json(CODE)["pretrain"] == code_digest("troupe.stages.pretrain") != read_json(CODE)["moe"]
 
 
 def test_documents_that_repeat_others_are_reported(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

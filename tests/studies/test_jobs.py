@@ -10,12 +10,13 @@ import psutil
 import pytest
 
 from benchmarks.common import faults_in_one_line
-from studies.jobs import FIGURES, Job, code_digest, run_jobs
+from studies import adversarial_arms, gan_games, moe_arms, oracle_arms
+from studies import jobs as jobs_module
+from studies.jobs import FIGURES, Job, run_jobs
 from tests.forked import forked
 from tests.studies.waiting import body
+from troupe.dependencies import code_of
 from troupe.errors import ProcessFailed
-
-CODE = [Path(__file__)]
 
 
 def runs(work: Path) -> list[str]:
@@ -29,11 +30,11 @@ def test_jobs_run_side_by_side_after_those_they_need_and_once(tmp_path: Path) ->
     wild = Job("wild", 1, {"diverge": "at step 3"})
     good = [Job("later", 2, {}, needs=start), start, Job("other", 3, {"seconds": 0.2})]
     with pytest.raises(ProcessFailed, match=r"made, bad, seed 1: (?s:.*)ValueError: no luck\n") as failed:
-        run_jobs("made", body, [bad, Job("after it", 1, {}, needs=bad), wild, *good], CODE, tmp_path, workers=2)
+        run_jobs("made", body, [bad, Job("after it", 1, {}, needs=bad), wild, *good], tmp_path, workers=2)
     assert "made, wild, seed 1: at step 3\n" in str(failed.value)
     assert runs(tmp_path) == ["once\n"] * 5
 
-    found = run_jobs("made", body, good, CODE, tmp_path, workers=2)
+    found = run_jobs("made", body, good, tmp_path, workers=2)
     assert runs(tmp_path) == ["once\n"] * 5
     assert [figures["value"] for figures in found] == [2, 1, 3]
     assert [figures["before"] for figures in found] == ["once\n", "", ""]
@@ -41,7 +42,7 @@ def test_jobs_run_side_by_side_after_those_they_need_and_once(tmp_path: Path) ->
     assert os.getpid() not in {figures["process"] for figures in found}
 
 
-def test_a_key_changes_with_all_that_figures_depend_on(tmp_path: Path) -> None:
+def test_a_key_changes_with_all_that_figures_depend_on() -> None:
     job = Job("arm", 1, {"a": 1, "b": 2})
     changed = [
         replace(job, arm="other"),
@@ -53,13 +54,36 @@ def test_a_key_changes_with_all_that_figures_depend_on(tmp_path: Path) -> None:
     assert len({one.key("code") for one in (job, *changed)} | {job.key("other code")}) == 7
     assert replace(job, settings={"b": 2, "a": 1}).key("code") == job.key("code")
 
-    (tmp_path / "code").mkdir()
-    file = tmp_path / "code" / "part.py"
-    file.write_text("x = 1\n")
-    before = code_digest([tmp_path / "code"])
-    assert code_digest([tmp_path / "code"]) == before
-    file.write_text("x = 2\n")
-    assert code_digest([tmp_path / "code"]) != before
+
+BODIES = {
+    "moe": moe_arms.run_arm,
+    "gan": gan_games.run_task,
+    "oracle": oracle_arms.run_task,
+    "adversarial": adversarial_arms.run_arm,
+}
+
+
+def test_what_shapes_a_study_is_part_of_the_code_of_its_jobs() -> None:
+    """The settings of an arm are not only values: Arm.rules() of the oracle study makes the game's rules of them."""
+    found = {study: code_of(body.__module__) for study, body in BODIES.items()}
+    for study in ("moe", "oracle", "adversarial"):
+        assert f"studies.{study}_settings" in found[study]
+    assert "studies.gan_continuous" in found["gan"]
+
+
+@pytest.mark.parametrize("study", BODIES)
+def test_a_job_imports_nothing_of_the_benchmarks_which_its_code_would_lack(study: str) -> None:
+    sources = [file.read_text() for file in code_of(BODIES[study].__module__).values()]
+    assert not [source for source in sources if "import benchmarks" in source or "from benchmarks" in source]
+
+
+def test_finished_jobs_of_other_code_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job("arm", 1, {})
+    for code, ran in (("one", 1), ("one", 1), ("two", 2)):
+        monkeypatch.setattr(jobs_module, "code_digest", lambda module, code=code: f"{module} {code}")
+        run_jobs("made", body, [job], tmp_path, workers=1)
+        assert len(runs(tmp_path)) == ran
+    assert job.key("tests.studies.waiting one") in {folder.name for folder in (tmp_path / "made").iterdir()}
 
 
 def stop_in_the_long_job(work: Path, number: signal.Signals, times: int) -> int | None:
@@ -68,7 +92,7 @@ def stop_in_the_long_job(work: Path, number: signal.Signals, times: int) -> int 
 
     def study() -> None:
         with faults_in_one_line():
-            run_jobs("made", body, jobs, CODE, work, workers=1)
+            run_jobs("made", body, jobs, work, workers=1)
 
     process = forked(study, work / "says.txt")
     while "".join(runs(work)).count("once") < 3 + times:

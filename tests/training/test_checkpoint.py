@@ -2,16 +2,17 @@
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import troupe
 from troupe.compute import CPU, Arithmetic
 from troupe.layout import CHECKPOINTS
 from troupe.params import Section
+from troupe.training import checkpoint as checkpoint_module
 from troupe.training.checkpoint import STALE, Checkpoint, Checkpoints, folder_of, run_key, tidy_up
 from troupe.training.state import restore, snapshot
 
@@ -107,21 +108,17 @@ class Rates(Section):
 def test_the_key_depends_on_parameters_inputs_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text"
     text.write_text("a")
-    package = tmp_path / "troupe"
-    (package / "models").mkdir(parents=True)
-    (package / "models" / "gpt.py").write_text("x = 1\n")
-    monkeypatch.setattr(troupe, "__file__", str(package / "__init__.py"))
-    keys = [run_key({"pretrain": Rates(rate=0.1)}, [text])]
-    assert run_key({"pretrain": Rates(rate=0.1)}, [text]) == keys[0]
-    keys.append(run_key({"pretrain": Rates(rate=0.2)}, [text]))
-    keys.append(run_key({"moe": Rates(rate=0.1)}, [text]))
+    key = partial(run_key, "pretrain")
+    keys = [key({"pretrain": Rates(rate=0.1)}, [text])]
+    assert key({"pretrain": Rates(rate=0.1)}, [text]) == keys[0]
+    keys.append(key({"pretrain": Rates(rate=0.2)}, [text]))
+    keys.append(key({"moe": Rates(rate=0.1)}, [text]))
+    keys.append(run_key("moe", {"pretrain": Rates(rate=0.1)}, [text]))
     text.write_text("b")
-    keys.append(run_key({"pretrain": Rates(rate=0.1)}, [text]))
-    (package / "report.py").write_text("trains nothing\n")
-    assert run_key({"pretrain": Rates(rate=0.1)}, [text]) == keys[-1]
-    (package / "models" / "gpt.py").write_text("x = 2\n")
-    keys.append(run_key({"pretrain": Rates(rate=0.1)}, [text]))
-    assert len(set(keys)) == 5
+    keys.append(key({"pretrain": Rates(rate=0.1)}, [text]))
+    monkeypatch.setattr(checkpoint_module, "code_digest", lambda module: f"{module} was edited")
+    keys.append(key({"pretrain": Rates(rate=0.1)}, [text]))
+    assert len(set(keys)) == 6
 
 
 EAGER, COMPILED = (Arithmetic("cpu", "float32", compiled, 2, "2.0") for compiled in (False, True))

@@ -18,14 +18,15 @@ from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 import troupe
-from troupe import layout, serving
+from troupe import layout
 from troupe.data.corpus import read_manifest
 from troupe.errors import ArtifactError
 from troupe.files import read_json
 from troupe.gate import Figures
 from troupe.models.bundle import CONFIG, files_of, found_identity, identity
 from troupe.params import Params, load_params
-from troupe.registry import fetch
+from troupe.registry import fetch, pyfunc
+from troupe.registry.request import EXAMPLE_PARAMS, EXAMPLE_PROMPTS
 from troupe.registry.versions import Version, create, model_name, of
 from troupe.tracking.connection import connection, experiment
 from troupe.tracking.mirror import stage_run
@@ -136,11 +137,11 @@ def _saved(stage: str, run_id: str | None, model_id: str, weights_sha256: str) -
         mlflow.pyfunc.save_model(
             folder,
             mlflow_model=Model(run_id=run_id, model_id=model_id),
-            python_model=serving.__file__,
+            python_model=pyfunc.__file__,
             artifacts={"bundle": str(bundle)},
             code_paths=[str(Path(troupe.__file__).parent)],  # so that it loads where troupe is not installed
             pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in REQUIREMENTS],
-            input_example=(serving.EXAMPLE_PROMPTS, serving.EXAMPLE_PARAMS),
+            input_example=(EXAMPLE_PROMPTS, EXAMPLE_PARAMS),
             model_config={"weights_sha256": weights_sha256},
         )
         yield folder

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from troupe import layout
 from troupe.errors import RegistryError
-from troupe.files import read_json, write_json
+from troupe.files import read_json
 from troupe.gate import Figures, Verdict, decide
 from troupe.params import PromoteParams
 from troupe.registry import fetch, history, line
@@ -34,7 +34,7 @@ class Decision:
     fault: str | None = None  # what is wrong with the files of the champion after the decision
 
     def plain(self) -> dict[str, Any]:
-        """The decision in the words of the report and of .troupe/verdict.json."""
+        """The decision in the words of the report."""
         return {
             "outcome": self.verdict.outcome,
             "reasons": list(self.verdict.reasons),
@@ -56,9 +56,9 @@ def promote(rule: PromoteParams, fresh: bool = False, by: str = "") -> Decision:
     First the release line is put in order: a change that was cut short is completed, what a person did to the aliases
     is recorded, and the files of champion and previous are put back from artifacts/ if they are lost and lie there.
 
-    The verdict is recorded in the tags of the candidate's version, in .troupe/verdict.json and in the audit file,
-    whatever it is. Raises ArtifactError if there is no report, RegistryError if the candidate is not registered or
-    another process does not stop changing the release line.
+    The verdict is recorded in the tags of the candidate's version and in the audit file, whatever it is. Raises
+    ArtifactError if there is no report, RegistryError if the candidate is not registered or another process does not
+    stop changing the release line.
     """
     report = read_json(layout.METRICS)
     stage = report.get("candidate", {}).get("stage")
@@ -85,9 +85,7 @@ def promote(rule: PromoteParams, fresh: bool = False, by: str = "") -> Decision:
             _record_once(client, entry)
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     fault = None if released else fault
-    decision = Decision(stage, candidate, known.champion, released, verdict, now, tuple(notes), fault)
-    write_json(layout.VERDICT, decision.plain())
-    return decision
+    return Decision(stage, candidate, known.champion, released, verdict, now, tuple(notes), fault)
 
 
 def rollback(by: str = "") -> tuple[Version, Version | None]:

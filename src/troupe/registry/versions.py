@@ -59,6 +59,12 @@ def aliased(client: MlflowClient, name: str, alias: str) -> Version | None:
         return None
 
 
+def newest(client: MlflowClient, name: str) -> Version | None:
+    """The version of a model with the highest number."""
+    found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"], max_results=1)
+    return of(found[0]) if found else None
+
+
 def create(
     client: MlflowClient, name: str, source: str, run_id: str | None, tags: dict[str, str], model_id: str | None = None
 ) -> Version:

@@ -1,23 +1,26 @@
 """inputs: check params.yaml with this run's overrides, and digest what it names, before any stage deletes anything.
 
-Writes artifacts/params.yaml (the parameters of this run), artifacts/source.json (what data.source holds now) and
-artifacts/init.json (the weights that pretrain.init_from names now).
+Writes artifacts/params.yaml (the parameters of this run), artifacts/source.json (what data.source holds now),
+artifacts/init.json (the weights that pretrain.init_from names now) and artifacts/code.json (a digest of the code of
+every stage, by its name).
 """
 
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 from troupe.data.room import check_bytes
 from troupe.data.source import describe
+from troupe.dependencies import code_digest
 from troupe.files import write_json
-from troupe.layout import EFFECTIVE_PARAMS, INITIAL, SOURCE
+from troupe.layout import CODE, EFFECTIVE_PARAMS, INITIAL, SOURCE
 from troupe.params import Params, dump_params
 from troupe.stages.common import stage_main
 from troupe.stages.progress import follow
 
 
 def inputs(params: Params) -> None:
-    """Write this run's parameters and the digest of its source; every fault is found before either is written."""
+    """Write this run's parameters and the digests of source and code; every fault is found before one is written."""
     source = describe(params.data.source, partial(follow, "inputs"))
     if source.copies:
         said = f"{source.copies:,} ({source.copied_bytes:,} bytes)"
@@ -27,6 +30,8 @@ def inputs(params: Params) -> None:
     dump_params(params, EFFECTIVE_PARAMS)
     write_json(SOURCE, asdict(source))
     write_json(INITIAL, initial)
+    stages = [file.stem for file in Path(__file__).parent.glob("[!_]*.py")]
+    write_json(CODE, {name: code_digest(f"{__package__}.{name}") for name in stages})
 
 
 def _initial_weights(params: Params, corpus_sha256: str) -> dict[str, str]:

@@ -18,8 +18,8 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-import troupe
 from troupe.compute import Arithmetic
+from troupe.dependencies import code_digest
 from troupe.errors import ArtifactError
 from troupe.files import read_json, sha256_file, write_atomic, write_json
 from troupe.layout import CHECKPOINTS
@@ -28,19 +28,6 @@ from troupe.params import Section
 KEPT = 2  # the newest and the one to fall back to
 FINISHED = "finished"  # a file beside the checkpoints of a run whose result is written
 STALE = 30 * 24 * 3600  # seconds after which nobody will come back to a run
-TRAINING_CODE = (  # a path below the package each
-    "compute.py",
-    "seeding.py",
-    "decoding.py",
-    "resampling.py",
-    "data",
-    "models",
-    "training",
-    "conversion",
-    "adversarial",
-    *(f"evaluation/{name}.py" for name in ("byte_network", "families", "realism", "referee", "windows", "workers")),
-    "stages",
-)
 
 
 @dataclass(frozen=True)
@@ -121,15 +108,13 @@ class Checkpoints:
         return self.folder / f"{step:08d}.json"
 
 
-def run_key(sections: Mapping[str, Section], inputs: Iterable[Path]) -> str:
-    """32 hex digits that change with any parameter, input byte or line of the code that trains: a changed run starts
+def run_key(stage: str, sections: Mapping[str, Section], inputs: Iterable[Path]) -> str:
+    """32 hex digits that change with any parameter, input byte or line of the code of a stage: a changed run starts
     afresh, in a folder of its own."""
-    source = Path(troupe.__file__).parent
-    files = [file for part in TRAINING_CODE for file in sorted([source / part, *(source / part).rglob("*.py")])]
     parts = {
         "params": {name: section.model_dump() for name, section in sections.items()},
         "inputs": [sha256_file(path) for path in inputs],
-        "code": {str(file.relative_to(source)): sha256_file(file) for file in files if file.is_file()},
+        "code": code_digest(f"troupe.stages.{stage}"),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
