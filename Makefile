@@ -31,7 +31,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 NUMERIC := $(PYTEST) -m 'not slow' $(addprefix tests/,models training conversion \
     adversarial evaluation oracle inspection stages/test_pretrain.py stages/test_moe.py stages/test_evaluate.py)
-BENCHMARKS ?= tokenisation text_size generation training shakespeare switchhead
+BENCHMARKS ?= tokenisation text_size generation training shakespeare switchhead serving
 PORT   ?= 5001
 COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
@@ -115,7 +115,7 @@ promote: $(STAMP) ## put the candidate through the gate
 rollback: $(STAMP) ## make the previous champion the champion again
 	@$(BIN)/troupe rollback
 
-serve: $(STAMP) ## answer requests with the champion on http://127.0.0.1:5001
+serve: $(STAMP) ## the champion on http://127.0.0.1:5001: a page to try it, OpenAI's API, MLflow's, Prometheus
 	@$(BIN)/troupe serve --port $(PORT)
 
 image: ## build the containers (ENGINE_PROFILE=gpu for CUDA)

@@ -91,6 +91,8 @@ def publish(run: Run) -> Publication:
     try:
         mirror_pending(current=run.id)
         decision = _register_and_promote(run) if metrics else None
+        if decision and decision.fault:
+            problem = RegistryError(decision.fault)
         page = run_page(run.id)
     except RegistryError as error:
         problem = error
@@ -101,12 +103,15 @@ def publish(run: Run) -> Publication:
 
 
 def _register_and_promote(run: Run) -> "Decision":
+    from troupe.registry.card import write_cards
+    from troupe.registry.history import who
     from troupe.registry.registration import register  # torch comes with it, three seconds
     from troupe.registry.release import promote
 
-    for stage in MODEL_STAGES:
-        register(stage, run.folder)
-    return promote(load_params(EFFECTIVE_PARAMS).promote)
+    versions = {stage: register(stage, run.folder) for stage in MODEL_STAGES}
+    decision = promote(load_params(EFFECTIVE_PARAMS).promote, by=f"{who()}, run {run.id}")
+    write_cards(versions, decision.released)
+    return decision
 
 
 def _report(run: Run, decision: "Decision | None") -> None:

@@ -91,7 +91,8 @@ def wait_for(server: Server, child: subprocess.Popen[bytes]) -> None:
 def announced(*servers: Server) -> Iterator[None]:
     """Let pipelines that are started in this workspace report to these servers."""
     ours = {server.variable: {"api": server.api, "health": server.health} for server in servers}
-    write_json(ANNOUNCEMENT, {"pid": os.getpid(), "created": psutil.Process().create_time(), "servers": ours})
+    us = {"pid": os.getpid(), "created": psutil.Process().create_time(), "workspace": str(Path.cwd())}
+    write_json(ANNOUNCEMENT, {**us, "servers": ours})
     try:
         yield
     finally:
@@ -164,7 +165,8 @@ def announcement() -> Mapping[str, Mapping[str, str]]:
     try:
         note = json.loads(ANNOUNCEMENT.read_text(encoding="utf-8"))
         alive = psutil.Process(note["pid"]).create_time() == note["created"]  # not another process of that number
-        return note["servers"] if alive else {}
+        ours = note["workspace"] == str(Path.cwd())  # not copied with the workspace of other servers
+        return note["servers"] if alive and ours else {}
     except (OSError, ValueError, KeyError, psutil.Error):
         return {}
 

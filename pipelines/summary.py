@@ -81,11 +81,11 @@ def _cells(metrics: dict[str, Any]) -> list[Sequence[str]]:
 
 
 def _verdict(publication: Publication) -> list[str]:
-    if publication.problem:
+    if not publication.decision and publication.problem:
         return [str(publication.problem)]
     if not publication.decision:
         return ["nothing to promote: the graph has no evaluation"]
     decision = publication.decision
     released = f", now {decision.released.uri}, the champion" if decision.released else ""
     what = f"{decision.verdict.outcome}: {decision.stage} ({decision.candidate.uri}{released})"
-    return [what, *(f"  {reason}" for reason in decision.verdict.reasons)]
+    return [what, *(f"  {line}" for line in (*decision.verdict.reasons, *decision.notes))]

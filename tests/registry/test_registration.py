@@ -15,7 +15,7 @@ LOAD = """
 import json, sys
 for name in json.loads(sys.argv[1]):
     sys.modules[name] = None  # as if it were not installed: importing it raises ModuleNotFoundError
-import troupe.serving
+import troupe.registry.pyfunc
 """
 
 

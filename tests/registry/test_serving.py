@@ -28,7 +28,7 @@ from troupe.models.bundle import found_identity, load_bundle
 from troupe.params import PromoteParams
 from troupe.registry import fetch
 from troupe.registry.registration import register
-from troupe.registry.release import promote
+from troupe.registry.release import promote, rollback
 from troupe.registry.versions import table
 from troupe.resampling import write
 from troupe.seeding import derive_seed
@@ -125,6 +125,63 @@ def test_mlflow_serves_the_champion_without_this_project_installed(evaluated: Ev
         assert refused.value.code == 400
         assert "temperature must be above 0" in refused.value.read().decode()
         refused.value.close()
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+def test_our_server_follows_the_champion_and_refuses_damaged_weights(evaluated: Evaluated, workspace: Path) -> None:
+    """`troupe serve` on a real registry: a promotion, a rollback, and a flipped bit, while it runs."""
+    run_dir = evaluated(seed=1)
+    for stage in MODEL_STAGES:
+        register(stage, run_dir)
+    promote(RULE)
+    with started(["-m", "troupe.cli", "serve"], "/health") as url:
+        first, params = health(url), {"max_new_tokens": 5, "seed": 1}
+        assert (first["status"], first["version"]) == ("ok", "models:/troupe/1")
+        answer = ask(url, inputs=["The "], params=params)
+        with connection():
+            same = mlflow.pyfunc.load_model("models:/troupe@champion")
+        assert answer == {"predictions": same.predict(["The "], params=params)}, "as MLflow's own server"
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=10) as listed:
+            names = [model["id"] for model in json.load(listed)["data"]]
+        assert names == ["troupe", *(f"troupe-{stage}" for stage in MODEL_STAGES)]
+
+        second = evaluated(seed=2, accuracy=0.6)
+        register("adversarial", second)
+        promote(RULE)
+        assert within(url, version="models:/troupe/2")["weights_sha256"] != first["weights_sha256"]
+        assert ask(url, inputs=["The "], params=params) != answer
+        rollback()
+        within(url, version="models:/troupe/1", weights_sha256=first["weights_sha256"])
+        assert ask(url, inputs=["The "], params=params) == answer
+
+        register("adversarial", evaluated(seed=3, accuracy=0.5))
+        promote(RULE)
+        within(url, version="models:/troupe/3")
+        for weights in Path("mlartifacts").rglob("model.safetensors"):
+            *content, last = weights.read_bytes()
+            weights.write_bytes(bytes([*content, last ^ 1]))
+        with connection() as client:  # by hand: `troupe rollback` would refuse it, too
+            client.set_registered_model_alias("troupe", "champion", "1")
+        refused = within(url, status="degraded")
+        assert refused["version"] == "models:/troupe/3", "what was loaded before goes on"
+        assert "models:/troupe/1: refused" in refused["fault"]
+        assert ask(url, inputs=["The "], params=params)
+
+
+def health(url: str) -> dict[str, str]:
+    with urllib.request.urlopen(f"{url}/health", timeout=10) as answer:
+        found: dict[str, str] = json.load(answer)
+        return found
+
+
+def within(url: str, seconds: float = 30, **wanted: str) -> dict[str, str]:
+    """What /health says once it says so."""
+    deadline = time.monotonic() + seconds
+    while not wanted.items() <= (found := health(url)).items():
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    return found
 
 
 @pytest.mark.slow

@@ -14,13 +14,16 @@ NEVER = 1e30  # taken from the score of a later token
 BFLOAT16_UNITS = bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-def causal_attention(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor) -> Tensor:
-    """(B, H, T, K): attention of the last T of S tokens, each over itself and those before it.
+def causal_attention(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask_B11S: Tensor | None = None) -> Tensor:
+    """(B, H, T, K): attention of the last T of S tokens, each over itself and those before it; or of one token of each
+    text over those that `mask_B11S`, which is added to the scores, leaves it.
 
     On a CPU torch's bfloat16 kernel is slow backwards. So under autocast attention is float32 there or, where
     torch.compile can fuse what it is made of and there are units for bfloat16, `CompiledAttention`.
     """
     T, S = q_BHTK.size(2), k_BHSK.size(2)
+    if mask_B11S is not None:
+        return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask_B11S)
     mask = None
     if 1 < T < S:
         mask = torch.ones(T, S, dtype=torch.bool, device=q_BHTK.device).tril(S - T)

@@ -22,6 +22,7 @@ from troupe.models.layers import (
     Linear,
     QueryKey,
     build_norm,
+    of_positions,
 )
 
 INIT_STD, INIT_WIDTH = 0.02, 768
@@ -41,11 +42,11 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         B, T, _ = x_BTD.shape
         q, k, v = self.query_key_value(x_BTD).view(B, T, 3, self.config.n_head, -1).permute(2, 0, 3, 1, 4).unbind()
-        q, k = self.prepare(q, k, cache.length if cache else 0)
+        q, k = self.prepare(q, k, cache.start if cache else 0)
         if cache is not None:
             k, v = cache.extend(k, v)
             q = q.contiguous()  # strided, as `Linear` may give it, torch's kernel would refuse it and take a slower way
-        y_BHTK = causal_attention(q, k, v)
+        y_BHTK = causal_attention(q, k, v, cache.mask_B11S if cache else None)
         return dropout(self.output(y_BHTK.transpose(1, 2).flatten(2)), self.config.dropout, self.training)
 
 
@@ -103,13 +104,13 @@ class GPT(nn.Module):
 
     def hidden(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
         """x_BTD after the last norm: what the model knows after each token, as `forward` reads it."""
-        start = cache.length if cache else 0
-        end = start + ids_BT.size(1)
+        T = ids_BT.size(1)
+        end = (cache.length if cache else 0) + T
         if end > self.config.block_size:
             raise ValueError(f"{end} tokens do not fit a context of {self.config.block_size}")
         x_BTD = self.token_embedding(ids_BT)
         if self.position_embedding is not None:
-            x_BTD = x_BTD + self.position_embedding.weight[start:end]
+            x_BTD = x_BTD + of_positions(self.position_embedding.weight, cache.start if cache else 0, T)
         x_BTD = dropout(x_BTD, self.config.dropout, self.training)
         for index, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, cache.layers[index] if cache else None)

@@ -15,6 +15,7 @@ from troupe.models.dropout import dropout
 ROTARY_BASE = 10_000.0
 FEW_ROWS = (16, 32, 48)  # whole vectors of float32: so many make the product of `Linear` faster the other way around,
 WIDE = 256  # if they are as wide
+Start = int | Tensor  # the position of the first new token: of all texts alike, or start_B, of each its own
 
 
 class LayerCache:
@@ -25,6 +26,16 @@ class LayerCache:
         self.length = 0
         self._buffers: tuple[Tensor, Tensor] | None = None
         self._recent: dict[nn.Module, Tensor] = {}
+
+    @property
+    def start(self) -> Start:
+        """The position of the next token."""
+        return self.length
+
+    @property
+    def mask_B11S(self) -> Tensor | None:
+        """What is added to the scores of the tokens so far, where texts have different numbers of them."""
+        return None
 
     def extend(self, k_BHTK: Tensor, v_BHTK: Tensor) -> tuple[Tensor, Tensor]:
         """Append the keys and values of T new tokens; return those of all S tokens so far."""
@@ -57,6 +68,11 @@ class KVCache:
     def length(self) -> int:
         """How many tokens the cache holds."""
         return self.layers[0].length
+
+    @property
+    def start(self) -> Start:
+        """The position of the next token."""
+        return self.layers[0].start
 
     def recall(self, ids_BT: Tensor, before: int) -> Tensor:
         """`ids_BT` after up to `before` tokens of earlier calls: for a model that counts tokens beside its layers."""
@@ -167,7 +183,7 @@ class QueryKey(nn.Module):
         self.key_norm = RMSNorm(K) if config.qk_norm else None
         self.rotary = Rotary(K, config.block_size) if config.positions == "rotary" else None
 
-    def forward(self, q_BHTK: Tensor, k_BHTK: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    def forward(self, q_BHTK: Tensor, k_BHTK: Tensor, start: Start) -> tuple[Tensor, Tensor]:
         """Both as they were shaped; `start` is the position of the first of the T tokens."""
         q, k = q_BHTK, k_BHTK
         if self.query_norm is not None and self.key_norm is not None:
@@ -190,12 +206,18 @@ class Rotary(nn.Module):
         self.register_buffer("cos_TK", angles_TK.cos(), persistent=False)
         self.register_buffer("sin_TK", angles_TK.sin(), persistent=False)
 
-    def forward(self, q_BHTK: Tensor, k_BHTK: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        T = q_BHTK.size(2)
-        cos, sin = self.cos_TK.narrow(0, start, T), self.sin_TK.narrow(0, start, T)
+    def forward(self, q_BHTK: Tensor, k_BHTK: Tensor, start: Start) -> tuple[Tensor, Tensor]:
+        cos, sin = (of_positions(table, start, q_BHTK.size(2)) for table in (self.cos_TK, self.sin_TK))
+        if cos.dim() == 3:  # of each text its own, for all heads
+            cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
         return _turn(q_BHTK, cos, sin), _turn(k_BHTK, cos, sin)
 
 
-def _turn(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
+def _turn(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     a, b = x_BHTK.chunk(2, dim=-1)
-    return torch.cat([a * cos_TK - b * sin_TK, a * sin_TK + b * cos_TK], dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+def of_positions(table_PD: Tensor, start: Start, T: int) -> Tensor:
+    """The rows of T tokens from `start` on: (T, D), or (B, 1, D) of one token of each text at a position of its own."""
+    return table_PD.narrow(0, start, T) if isinstance(start, int) else table_PD.index_select(0, start).unsqueeze(1)

@@ -59,7 +59,7 @@ class SwitchHead(nn.Module):
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         both_BT2MK = torch.unflatten(self.query_key(x_BTD), -1, (2, self.experts.n_head, -1))
         q, k = (part_BTMK.transpose(1, 2) for part_BTMK in both_BT2MK.unbind(2))
-        q, k = self.prepare(q, k, cache.length if cache else 0)
+        q, k = self.prepare(q, k, cache.start if cache else 0)
         x_ND, way = x_BTD.flatten(0, 1), self._way(x_BTD)
         value_gates_NME, output_gates_NME = self.router(x_ND).chunk(2, dim=1)
         v_NMK = mix_values(x_ND, value_gates_NME, self.value.weight, self.value.bias, way)
@@ -67,7 +67,7 @@ class SwitchHead(nn.Module):
         if cache is not None:
             k, v = cache.extend(k, v)
             q = q.contiguous()  # for the reason given in gpt2.py
-        y_NMK = causal_attention(q, k, v).transpose(1, 2).flatten(0, 1)
+        y_NMK = causal_attention(q, k, v, cache.mask_B11S if cache else None).transpose(1, 2).flatten(0, 1)
         y_ND = mix_outputs(y_NMK, output_gates_NME, self.output.weight, self.output.bias, way)
         return dropout(y_ND.view_as(x_BTD), self.config.dropout, self.training)
 

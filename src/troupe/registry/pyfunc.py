@@ -14,14 +14,9 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from troupe.decoding import Decoding
 from troupe.errors import ArtifactError, ParamsError
 from troupe.models.bundle import load_bundle
+from troupe.registry.request import EXAMPLE_PARAMS, FRESH, MOST_TOKENS
 from troupe.resampling import write
 from troupe.seeding import derive_seed
-
-# MLflow reads the names, types and defaults of a request's params from this example; it has no "unset".
-EXAMPLE_PROMPTS = ["The ", "Once upon"]
-EXAMPLE_PARAMS = {"max_new_tokens": 8, "temperature": 0.8, "top_k": 50, "top_p": 0.95, "min_p": 0.0, "seed": -1}
-FRESH = -1  # the seed that stands for a new one in each request
-MOST_TOKENS = 4096  # of one request: it holds a worker until it is done
 
 
 class TextGenerator(PythonModel):

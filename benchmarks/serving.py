@@ -1,0 +1,300 @@
+"""The server beside MLflow's own scoring server of the same registered model: tokens per second and latency of 16
+clients at once and of one, and the memory of the process.
+
+The model has the shape of the default champion (experts, tilted by the n-grams of the default text) and random weights,
+which change no time: every text is as long as was asked for. A client sends the next request when it has the answer to
+the last, over one connection; prompts differ in length, seeds in every request.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, chdir, closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import median, quantiles
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+import torch
+
+from benchmarks.common import Figures, faults_in_one_line, finish, interleaved, short, start, table
+from troupe import environment, layout, stopping
+from troupe.conversion.attention import convert, experts_wanted
+from troupe.data.source import read_text
+from troupe.data.tokenizer import make_tokenizer
+from troupe.files import write_json
+from troupe.models.bundle import save_bundle
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.models.ngrams import NGrams
+from troupe.models.tilted import tilted
+from troupe.params import Params, load_params
+from troupe.tracking.connection import VARIABLE, tracking_uri
+
+STAGE = "pretrain"  # under whose name the stand-in is registered
+CLIENTS = 16
+START = 120  # seconds that a server has to begin
+SECONDS, QUICK_SECONDS = 5.0, 1.0  # of one measurement
+N_NEW = 64
+DRAWN = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
+PROMPT = "The following statement is executed when the name of the object is looked up in the namespace of the class. "
+LENGTHS = (4, 40, 12, 100, 25, 60)  # characters of it
+LEAST_SPEED, MOST_LATENCY, MOST_MEMORY = 5.0, 3.0, 600.0  # times MLflow's, times one client's, MB
+
+
+@dataclass
+class Load:
+    """What a measurement of some clients found."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    errors: int = 0
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second of all clients together."""
+        return len(self.latencies) * N_NEW / self.seconds
+
+    def percentile(self, share: int) -> float:
+        """Seconds."""
+        return quantiles(self.latencies, n=100, method="inclusive")[share - 1]
+
+
+@dataclass
+class Contestant:
+    """A server that runs, and how it is asked."""
+
+    name: str
+    port: int
+    process: psutil.Process
+    path: str
+    body: Callable[[str, int], dict[str, Any]]  # of a prompt and a seed
+    loads: dict[int, list[Load]] = field(default_factory=lambda: {1: [], CLIENTS: []})  # by the number of clients
+
+    def measure(self, n_clients: int, seconds: float) -> float:
+        """Tokens per second of so many clients in so many seconds."""
+        load, began = Load(), time.perf_counter()
+        work = partial(self._ask, began + seconds, load)
+        with ThreadPoolExecutor(n_clients) as pool:
+            list(pool.map(work, range(n_clients)))
+        load.seconds = time.perf_counter() - began
+        self.loads[n_clients].append(load)
+        return load.speed
+
+    def _ask(self, end: float, load: Load, number: int) -> None:
+        """What one client does: the next request when it has the answer to the last."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)) as connection:
+            for seed in count(number, CLIENTS):
+                content = json.dumps(self.body(PROMPT[: LENGTHS[seed % len(LENGTHS)]], seed))
+                began = time.perf_counter()
+                connection.request("POST", self.path, content, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                answer.read()
+                load.latencies.append(time.perf_counter() - began)
+                load.errors += answer.status != 200
+                if time.perf_counter() > end:
+                    return
+
+    def percentile(self, n_clients: int, share: int) -> float:
+        """Of the latencies of every round, in milliseconds; the median over the rounds."""
+        return 1000 * median(load.percentile(share) for load in self.loads[n_clients])
+
+    def errors(self) -> int:
+        return sum(load.errors for loads in self.loads.values() for load in loads)
+
+    def memory(self) -> float:
+        """MB of it and of the processes that it has started."""
+        return sum(one.memory_info().rss for one in [self.process, *self.process.children(recursive=True)]) / 1e6
+
+
+def main() -> None:
+    args = start("serving", "Serving", rounds=3)
+    environment.prepare()
+    os.environ.pop(VARIABLE, None)  # the stand-in is no model for a registry that others read
+    notes = [
+        f"A request asks for {N_NEW} tokens after a prompt of {min(LENGTHS)} to {max(LENGTHS)} characters, drawn with "
+        f"{', '.join(f'{name} {value:g}' for name, value in DRAWN.items())}.",
+        "The model has the default champion's shape and random weights.",
+        "Clients are threads of one process beside the servers, on the same cores; its work is a part of every figure.",
+        "`mlflow models serve` is what `make serve` was before: MLflow's own server of the same registered model.",
+        "Memory is what a server and its children hold after all measurements.",
+    ]
+    finish(args, sections(args), notes, ["torch", "mlflow", "fastapi", "uvicorn"])
+
+
+def sections(args: argparse.Namespace) -> Iterator[str]:
+    root, seconds = Path.cwd(), QUICK_SECONDS if args.quick else SECONDS
+    with stopping.raised(), TemporaryDirectory(prefix="serving-") as folder, chdir(folder), ExitStack() as servers:
+        uri = register_stand_in(load_params(root / layout.PARAMS), root)
+        theirs = servers.enter_context(mlflow_serve(uri))
+        ours = servers.enter_context(troupe_serve(uri, args.threads))
+        for one in (theirs, ours):
+            one.measure(CLIENTS, seconds=1.0)  # to warm up
+            one.loads[CLIENTS].clear()
+        works = {
+            f"{one.name}, {clients(n)}": partial(one.measure, n, seconds)
+            for one in (theirs, ours)
+            for n in (1, CLIENTS)
+        }
+        figures = interleaved(works, args)
+        alone, former, *_ = works
+        yield table("Speed", figures, "tokens/s", bases=[alone, former])
+        yield latencies([theirs, ours])
+        yield verdicts(figures, ours)
+
+
+def clients(n: int) -> str:
+    return "1 client" if n == 1 else f"{n} clients"
+
+
+def latencies(servers: list[Contestant]) -> str:
+    lines = [
+        "### Latency and memory",
+        "",
+        "| | p50, ms | p95, ms | requests | errors | MB |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for one in servers:
+        for n, loads in one.loads.items():
+            p50, p95 = (short(one.percentile(n, share)) for share in (50, 95))
+            requests, errors = sum(len(load.latencies) for load in loads), sum(load.errors for load in loads)
+            lines.append(f"| {one.name}, {clients(n)} | {p50} | {p95} | {requests:,} | {errors} | {one.memory():.0f} |")
+    return "\n".join(lines)
+
+
+def verdicts(figures: Figures, ours: Contestant) -> str:
+    """Each bar, and whether it is cleared."""
+    former, _, found = (figures[name] for name in list(figures)[1:])
+    speed = median(new / old for new, old in zip(found, former, strict=True))
+    latency = ours.percentile(CLIENTS, 95) / ours.percentile(1, 50)
+    rows = [
+        (
+            f"{CLIENTS} clients get at least {LEAST_SPEED:g} times the former tokens/s",
+            f"{speed:.1f}",
+            speed >= LEAST_SPEED,
+        ),
+        (
+            f"p95 of {CLIENTS} clients is at most {MOST_LATENCY:g} times the median of one alone",
+            f"{latency:.2f}",
+            latency <= MOST_LATENCY,
+        ),
+        ("no errors", str(ours.errors()), not ours.errors()),
+        (f"below {MOST_MEMORY:g} MB", f"{ours.memory():.0f}", ours.memory() < MOST_MEMORY),
+    ]
+    lines = ["### Bars", "", "| | found | |", "|---|---:|---|"]
+    return "\n".join(
+        [*lines, *(f"| {bar} | {found} | {'cleared' if well else 'missed'} |" for bar, found, well in rows)]
+    )
+
+
+@contextmanager
+def troupe_serve(uri: str, threads: int) -> Iterator[Contestant]:
+    def body(prompt: str, seed: int) -> dict[str, Any]:
+        return {"prompt": prompt, "max_tokens": N_NEW, "seed": seed, **DRAWN}
+
+    port = free_port()
+    command = ["-m", "troupe.cli", "serve", "--model", uri, "--port", str(port), f"--threads={threads}"]
+    with running(command, port, "/health") as process:
+        yield Contestant("troupe serve", port, process, "/v1/completions", body)
+
+
+@contextmanager
+def mlflow_serve(uri: str) -> Iterator[Contestant]:
+    def body(prompt: str, seed: int) -> dict[str, Any]:
+        return {"inputs": [prompt], "params": {"max_new_tokens": N_NEW, "seed": seed, **DRAWN}}
+
+    port = free_port()
+    command = ["-m", "mlflow", "models", "serve", "--model-uri", uri, "--env-manager", "local", "--port", str(port)]
+    with running(command, port, "/ping") as process:
+        yield Contestant("mlflow models serve", port, process, "/invocations", body)
+
+
+@contextmanager
+def running(words: list[str], port: int, health: str) -> Iterator[psutil.Process]:
+    """`python WORDS` in the current folder until the end of the block; it answers when this begins."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    log = Path(f"{port}.log")
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            [sys.executable, *words],
+            env=os.environ | {"PATH": path, VARIABLE: tracking_uri()},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + START
+        while not answers(port, health):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{' '.join(words)}: it does not answer; it said: {log.read_text()}")
+            time.sleep(0.2)
+        yield psutil.Process(server.pid)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def answers(port: int, path: str) -> bool:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def register_stand_in(params: Params, root: Path) -> str:
+    """A model of the default champion's shape in the registry of the current folder; its address there."""
+    from troupe.registry.registration import register  # it imports mlflow, which comes after environment.prepare
+
+    text = read_text(params.data.source)
+    tokenizer = make_tokenizer(params.tokens.kind, text, params.tokens.vocab_size)
+    rng = torch.Generator().manual_seed(0)
+    dense = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump()))
+    init_gpt2(dense, rng)
+    experts = convert(dense, experts_wanted(params.moe, dense.config), "exact", rng)
+    ngrams = NGrams.counted(tokenizer.encode_array(text), params.adversarial.tilt_order, tokenizer.vocab_size)
+    model = tilted(experts, ngrams)
+    torch.nn.init.normal_(model.tilt, std=0.1, generator=rng)
+    digest = save_bundle(layout.model_dir(STAGE), model, tokenizer, {})
+    write_json(layout.model_dir(STAGE) / "summary.json", {"weights_sha256": digest})
+    write_json(layout.CORPUS / "manifest.json", {"sha256": "0" * 64, "source": params.data.source, "blocks": []})
+    shutil.copy(root / layout.PARAMS, layout.EFFECTIVE_PARAMS)
+    run = layout.RUNS / "serving"
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S%z}"
+    record = {
+        "run_id": run.name,
+        "started": now,
+        "finished": now,
+        "outcome": "completed",
+        "profile": "",
+        "overrides": "",
+    }
+    stages = {STAGE: {"outcome": "ran", "seconds": 0.0, "attempts": 1}}
+    write_json(run / "run.json", record | {"git": {"commit": "", "dirty": False}, "params": {}, "stages": stages})
+    return register(STAGE, run).uri
+
+
+if __name__ == "__main__":
+    with faults_in_one_line():
+        main()
