@@ -7,7 +7,8 @@ from http.client import HTTPException
 from typing import Any
 
 from troupe import layout
-from troupe.tracking.connection import EXPERIMENT, tracking_uri
+from troupe.tracking.connection import tracking_uri
+from troupe.tracking.store import EXPERIMENT
 
 TIMEOUT = 5.0  # seconds
 API = "/api/2.0/mlflow"
