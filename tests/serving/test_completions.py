@@ -165,7 +165,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seed": 2**53 + 1}, "seed"),
     ({"repetition_penalty": 1e-9}, "repetition_penalty"),
     ({"stream": 1}, "stream"),
-    ({"stream_options": {"include_usage": True}}, "only with stream"),
     ({"stream": True, "stream_options": {"other": 1}}, "there is no such parameter"),
     ({"presence_penalty": 0.5}, "presence_penalty: there is no such parameter"),
     ({"echo": True}, "echo: there is no such parameter"),

@@ -4,7 +4,7 @@ A field that is not named here is refused, and so is a value of another type: wh
 not to be done.
 """
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -181,6 +181,3 @@ class ErrorAnswer(BaseModel):
 class InvocationError(BaseModel):
     error_code: str
     message: str
-
-
-Body: TypeAlias = dict[str, Any]
