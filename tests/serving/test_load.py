@@ -115,6 +115,28 @@ def test_a_damaged_model_fails_alone(serving: Serving) -> None:
     assert client.get("/health").json()["status"] == "ok"
 
 
+def test_after_a_step_that_failed_halfway_texts_are_as_ever(serving: Serving) -> None:
+    """Of two texts that join, one has been read when memory runs out."""
+    one = bundle()
+    client = serving(Shelf(troupe=one))
+    before, forward, calls = text(client, prompt="abc"), type(one.model).forward, []
+
+    def failing(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 2:
+            raise MemoryError
+        return forward(one.model, *given)
+
+    one.model.forward = failing
+    client.server.models.first.engine.begin_anew()  # which calls the forward of now
+    failed = ask(client, n=2)
+    assert (failed.status_code, failed.json()["error"]["message"]) == (
+        500,
+        "the text could not be written (MemoryError)",
+    )
+    assert text(client, prompt="abc") == before
+
+
 def test_a_model_with_a_sampler_writes_with_it(serving: Serving) -> None:
     one: Bundle = bundle(resampling=sampler())
     client = serving(Shelf(troupe=one))
