@@ -12,6 +12,9 @@ SET ?=
 PROFILE ?=
 # When `make ui` is to train by itself, e.g. CRON="0 3 * * *"; in this machine's time zone, or that of TZ.
 export CRON ?=
+# What a scheduled run does when another is at work (wait, skip), and for times at which the machine was off (never, once, all).
+export WHEN_BUSY ?=
+export CATCH_UP ?=
 # A checkout of nanoGPT, for the benchmarks that run its own scripts.
 NANOGPT ?=
 # What is typed is what arrives: make would read a `$` in it as a variable of its own.
@@ -34,7 +37,7 @@ COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline bench study-moe study-gan study-adversarial study-oracle test numerics check ui promote rollback serve up down image clean
+.PHONY: help setup pipeline bench study-moe study-gan study-adversarial study-oracle test numerics check ui schedule service promote rollback serve up down image clean
 
 help: ## list the targets
 	@echo "troupe: text in, a judged, registered and promoted small language model out"
@@ -45,6 +48,7 @@ help: ## list the targets
 	@echo '  make pipeline PROFILE=cpu-hours                                       a named set of them; SET wins over it'
 	@echo '  make setup TORCH=cpu                                                  on a machine without a GPU'
 	@echo '  make ui CRON="0 3 * * *"                                              every night at three, local time'
+	@echo '  make schedule CRON="0 3 * * *" TZ=Europe/Berlin PROFILE=cpu-hours     beside `make ui`; WHEN_BUSY=, CATCH_UP='
 	@echo '  make bench NANOGPT=../nanoGPT                                         with nanoGPT'\''s own scripts'
 	@echo
 	@echo 'Profiles (profiles/*.yaml):'
@@ -95,8 +99,15 @@ check: $(STAMP) ## lint, format, types, import contract
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-ui: $(STAMP) ## Prefect and MLflow on loopback, with the deployment `train` to start and schedule
+ui: $(STAMP) ## Prefect and MLflow on loopback, with `train` and others to start and schedule; what dies is started again
 	@$(BIN)/python -m pipelines ui --cron "$$CRON"
+
+schedule: $(STAMP) ## have it run by itself, where `make ui` runs: CRON="0 3 * * *" [TZ=Europe/Berlin] [PROFILE=] [SET=]
+	@$(BIN)/python -m pipelines schedule --cron "$$CRON" --profile "$$PROFILE" --set "$$SET" \
+	    --when-busy "$$WHEN_BUSY" --catch-up "$$CATCH_UP"
+
+service: $(STAMP) ## write a systemd user unit that keeps `make ui` running (CRON= as there)
+	@$(BIN)/python -m pipelines service --cron "$$CRON"
 
 promote: $(STAMP) ## put the candidate through the gate
 	@$(BIN)/troupe promote

@@ -1,4 +1,4 @@
-"""`python -m pipelines run | serve | ui`: behind `make pipeline` and `make ui`."""
+"""`python -m pipelines COMMAND`: behind `make pipeline`, `make ui`, `make schedule` and `make service`."""
 
 import os
 import signal
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines import servers
+from pipelines import servers, systemd
 from pipelines.repro import changed_stages
-from pipelines.supervisor import started, terminable
+from pipelines.supervisor import Kept, terminable
 from pipelines.workspace import claim
 from troupe import environment, stopping
 from troupe.errors import TroupeError, WorkspaceBusy
@@ -53,21 +53,51 @@ def run(overrides: Set = "", profile: Profile = "") -> None:
         servers.ensure_prefect_api()
         from pipelines.train import train  # Prefect reads its settings when it is imported
 
-        train(overrides, profile)
+        train(overrides, profile, when_busy="fail")
 
 
 @app.command()
 def serve(cron: Cron = "", timezone: Timezone = "") -> None:
-    """Offer the deployment `train` on the Prefect server that PREFECT_API_URL or `make ui` names."""
+    """Offer the deployments on the Prefect server that PREFECT_API_URL or `make ui` names."""
     with _entry():
-        servers.use_announced()
-        if "PREFECT_API_URL" not in os.environ:
-            raise TroupeError("no Prefect server; start one with `make ui`, or name one in PREFECT_API_URL")
-        servers.ensure_prefect_api()
+        _use_server()
         schedule = _schedule(cron, timezone)
-        from pipelines.deployment import serve_train
+        from pipelines.deployments import serve as serve_deployments
 
-        serve_train(schedule)
+        serve_deployments(schedule)
+
+
+@app.command()
+def schedule(
+    cron: Cron = "",
+    timezone: Timezone = "",
+    overrides: Set = "",
+    profile: Profile = "",
+    when_busy: Annotated[str, typer.Option(help="wait or skip, while another run is at work.")] = "",
+    catch_up: Annotated[str, typer.Option(help="never, once or all, for times at which the machine was off.")] = "",
+) -> None:
+    """Have `train` run by itself, where `make ui` is running; the schedule lasts until it is deleted in the UI."""
+    with _entry():
+        if not cron:
+            raise TroupeError('--cron: when is it to run? e.g. make schedule CRON="0 3 * * *" TZ=Europe/Berlin')
+        wanted = _schedule(cron, timezone)
+        _use_server()
+        from pipelines.deployments import add_schedule
+
+        given = {"overrides": overrides, "profile": profile, "when_busy": when_busy, "catch_up": catch_up}
+        assert wanted
+        add_schedule(wanted, {name: value for name, value in given.items() if value})
+        print(f"train runs at {cron} in the time zone {wanted.timezone}")
+
+
+@app.command()
+def sweep() -> None:
+    """End what Prefect and MLflow show as running though its process was killed."""
+    with _entry():
+        _use_server()
+        from pipelines.sweep import sweep as sweep_all
+
+        sweep_all()
 
 
 @app.command()
@@ -77,7 +107,7 @@ def ui(
     cron: Cron = "",
     timezone: Timezone = "",
 ) -> None:
-    """Start Prefect and MLflow on loopback, with `train` to start and schedule; Ctrl-C stops them."""
+    """Keep Prefect and MLflow running on loopback, with `train` to start and schedule; Ctrl-C stops them."""
     with _entry(), ExitStack() as stack:
         if servers.announcement():
             raise WorkspaceBusy("`make ui` is running in this workspace already; stop that one first")
@@ -86,23 +116,45 @@ def ui(
         mlflow = servers.mlflow_server(servers.free_port(mlflow_port))
         print("Starting Prefect and MLflow, about ten seconds ...", flush=True)
         os.environ |= {prefect.variable: prefect.api, mlflow.variable: mlflow.api}
-        children = [
-            stack.enter_context(servers.starting(prefect, servers.prefect_command(prefect, ui=True))),
-            stack.enter_context(servers.starting(mlflow, servers.mlflow_command(mlflow))),
-        ]
-        for server, child in zip((prefect, mlflow), children, strict=True):
-            servers.wait_for(server, child)
+        commands = {prefect: servers.prefect_command(prefect, ui=True), mlflow: servers.mlflow_command(mlflow)}
+        kept = []
+        for server, command in commands.items():
+            kept.append(Kept(server.name, command, servers.log_of(server)))
+            stack.callback(kept[-1].stop)
+        for server, child in zip(commands, kept, strict=True):
+            servers.wait_for(server, child.child)
         scheduled = ["--cron", schedule.cron, "--timezone", str(schedule.timezone)] if schedule else []
-        children.append(stack.enter_context(started([*RUNNER, *scheduled])))
+        # Started again it is not given the schedule again, which may have been deleted meanwhile.
+        kept.append(Kept("The runner", [*RUNNER, *scheduled], servers.LOGS / "runner.log", again=RUNNER))
+        stack.callback(kept[-1].stop)
         stack.enter_context(servers.announced(prefect, mlflow))
-        print(f"Prefect  {prefect.url}   runs, schedules, the deployment `train`")
+        print(f"Prefect  {prefect.url}   runs, schedules, the deployments `train`, `evaluate`, `promote`, `rollback`")
         print(f"MLflow   {mlflow.url}   curves, registered models, the report")
         if schedule:
             print(f"Schedule {schedule.cron}   in the time zone {schedule.timezone}")
         print("`make pipeline` in this workspace now reports to both. Ctrl-C stops them.", flush=True)
-        while all(child.poll() is None for child in children):
+        while True:
+            for one in kept:
+                one.look(say=lambda line: print(line, file=sys.stderr, flush=True))
             time.sleep(0.5)
-        raise TroupeError("a server has stopped; see .troupe/logs")
+
+
+@app.command()
+def service(cron: Cron = "", timezone: Timezone = "") -> None:
+    """Write a systemd user unit that has `make ui` run from the start of the machine on."""
+    with _entry():
+        wanted = _schedule(cron, timezone)
+        scheduled = ["--cron", wanted.cron, "--timezone", str(wanted.timezone)] if wanted else []
+        path = systemd.write_unit([sys.executable, "-m", "pipelines", "ui", *scheduled])
+        print(f"written: {path}", *systemd.next_steps(path), sep="\n")
+
+
+def _use_server() -> None:
+    """Have a Prefect server of others', or raise TroupeError."""
+    servers.use_announced()
+    if "PREFECT_API_URL" not in os.environ:
+        raise TroupeError("no Prefect server; start one with `make ui`, or name one in PREFECT_API_URL")
+    servers.ensure_prefect_api()
 
 
 def _schedule(cron: str, timezone: str) -> "CronSchedule | None":

@@ -15,7 +15,7 @@ from troupe.layout import EFFECTIVE_PARAMS, METRICS, MODEL_STAGES, REPORT, REPOR
 from troupe.overlay import split_overrides
 from troupe.params import load_params
 from troupe.tracking import records
-from troupe.tracking.mirror import mirror_pending, mirror_run
+from troupe.tracking.mirror import mirror_pending, mirror_run, run_page
 
 if TYPE_CHECKING:
     from troupe.registry.release import Decision
@@ -30,6 +30,7 @@ class Publication:
     metrics: dict[str, Any] | None  # reports/metrics.json
     decision: "Decision | None"
     problem: RegistryError | None = None  # why MLflow does not have everything
+    page: str | None = None  # of this run at MLflow's server
 
     def require(self) -> None:
         """Raise the problem, unless it is a server out of reach: the next run sends what that lacks."""
@@ -47,9 +48,13 @@ def mirrored(run: Run) -> Iterator[None]:
     over, asked_to_stop = threading.Event(), True
 
     def send() -> None:
-        while not over.wait(SECONDS_BETWEEN_SENDINGS):
+        with suppress(RegistryError):
+            mirror_pending(current=run.id)  # first what was killed before its end was sent
+        while True:
             with suppress(RegistryError):
                 mirror_run(run.folder)
+            if over.wait(SECONDS_BETWEEN_SENDINGS):
+                break
 
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
@@ -82,24 +87,31 @@ def publish(run: Run) -> Publication:
     metrics = read_json(METRICS) if METRICS.exists() else None
     decision: Decision | None = None
     problem: RegistryError | None = None
+    page: str | None = None
     try:
         mirror_pending(current=run.id)
         decision = _register_and_promote(run) if metrics else None
+        if decision and decision.fault:
+            problem = RegistryError(decision.fault)
+        page = run_page(run.id)
     except RegistryError as error:
         problem = error
     if metrics:
         _report(run, decision)
     records.keep_report(run.folder)
-    return Publication(run, metrics, decision, problem)
+    return Publication(run, metrics, decision, problem, page)
 
 
 def _register_and_promote(run: Run) -> "Decision":
+    from troupe.registry.card import write_cards
+    from troupe.registry.history import who
     from troupe.registry.registration import register  # torch comes with it, three seconds
     from troupe.registry.release import promote
 
-    for stage in MODEL_STAGES:
-        register(stage, run.folder)
-    return promote(load_params(EFFECTIVE_PARAMS).promote)
+    versions = {stage: register(stage, run.folder) for stage in MODEL_STAGES}
+    decision = promote(load_params(EFFECTIVE_PARAMS).promote, by=f"{who()}, run {run.id}")
+    write_cards(versions, decision.released)
+    return decision
 
 
 def _report(run: Run, decision: "Decision | None") -> None:

@@ -16,15 +16,16 @@ from pathlib import Path
 
 import psutil
 
+from pipelines.loopback import HOST
 from pipelines.supervisor import started
 from troupe.errors import TroupeError
 from troupe.files import write_json
 from troupe.layout import STATE
 from troupe.tracking.store import quoted
 
-HOST = "127.0.0.1"  # the servers ask for no password, so only this machine may talk to them
 ANNOUNCEMENT = STATE / "servers.json"
 PREFECT_HOME = STATE / "prefect"
+LOGS = STATE / "logs"
 START_SECONDS = 180.0
 ANSWER_SECONDS = 2.0
 
@@ -50,18 +51,7 @@ def mlflow_server(port: int) -> Server:
 
 def prefect_command(server: Server, ui: bool) -> list[str]:
     port = server.url.rpartition(":")[2]
-    return [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        HOST,
-        "--port",
-        port,
-        *([] if ui else ["--no-ui"]),
-    ]
+    return [sys.executable, "-m", "pipelines.prefect_server", "--port", port, *([] if ui else ["--no-ui"])]
 
 
 def mlflow_command(server: Server) -> list[str]:
@@ -71,16 +61,17 @@ def mlflow_command(server: Server) -> list[str]:
     """
     port = server.url.rpartition(":")[2]
     place = ["--host", HOST, "--port", port, "--workers", "1"]
+    hosts = ["--allowed-hosts", f"{HOST}:{port},localhost:{port}"]  # it refuses foreign Origins by itself
     store = ["--backend-store-uri", "sqlite:///mlflow.db"]
     artifacts = ["--no-serve-artifacts", "--default-artifact-root", Path("mlartifacts").resolve().as_uri()]
-    return [sys.executable, "-m", "troupe.tracking.store", *place, *store, *artifacts]
+    return [sys.executable, "-m", "troupe.tracking.store", *place, *hosts, *store, *artifacts]
 
 
 @contextmanager
 def starting(server: Server, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Have a server, which need not answer yet; it stops at the end of the block, or when this process dies."""
-    _log(server).parent.mkdir(parents=True, exist_ok=True)
-    with _log(server).open("w", encoding="utf-8") as file, started(command, file) as child:
+    log_of(server).parent.mkdir(parents=True, exist_ok=True)
+    with log_of(server).open("w", encoding="utf-8") as file, started(command, file) as child:
         yield child
 
 
@@ -89,10 +80,10 @@ def wait_for(server: Server, child: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not answers(server.health):
         if child.poll() is not None:
-            said = _log(server).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-            raise TroupeError(f"{server.name} stopped while starting: {said or 'without a word'}; see {_log(server)}")
+            said = log_of(server).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+            raise TroupeError(f"{server.name} stopped while starting: {said or 'without a word'}; see {log_of(server)}")
         if time.monotonic() > deadline:
-            raise TroupeError(f"{server.name} did not answer within {START_SECONDS:.0f} s; see {_log(server)}")
+            raise TroupeError(f"{server.name} did not answer within {START_SECONDS:.0f} s; see {log_of(server)}")
         time.sleep(0.2)
 
 
@@ -100,7 +91,8 @@ def wait_for(server: Server, child: subprocess.Popen[bytes]) -> None:
 def announced(*servers: Server) -> Iterator[None]:
     """Let pipelines that are started in this workspace report to these servers."""
     ours = {server.variable: {"api": server.api, "health": server.health} for server in servers}
-    write_json(ANNOUNCEMENT, {"pid": os.getpid(), "created": psutil.Process().create_time(), "servers": ours})
+    us = {"pid": os.getpid(), "created": psutil.Process().create_time(), "workspace": str(Path.cwd())}
+    write_json(ANNOUNCEMENT, {**us, "servers": ours})
     try:
         yield
     finally:
@@ -173,10 +165,12 @@ def announcement() -> Mapping[str, Mapping[str, str]]:
     try:
         note = json.loads(ANNOUNCEMENT.read_text(encoding="utf-8"))
         alive = psutil.Process(note["pid"]).create_time() == note["created"]  # not another process of that number
-        return note["servers"] if alive else {}
+        ours = note["workspace"] == str(Path.cwd())  # not copied with the workspace of other servers
+        return note["servers"] if alive and ours else {}
     except (OSError, ValueError, KeyError, psutil.Error):
         return {}
 
 
-def _log(server: Server) -> Path:
-    return STATE / "logs" / f"{server.name.lower()}.log"
+def log_of(server: Server) -> Path:
+    """Where a server's output goes."""
+    return LOGS / f"{server.name.lower()}.log"

@@ -29,11 +29,30 @@ def summary(publication: Publication) -> str:
     return "\n".join(lines)
 
 
+def headline(publication: Publication) -> str:
+    """One line: the verdict, or what stands in its place."""
+    return _verdict(publication)[0]
+
+
 def markdown(publication: Publication) -> str:
-    """For Prefect's page of artifacts."""
+    """For Prefect's page of artifacts: figures, verdict with reasons, and where to read on."""
     table = [HEADER, ("---", "---:", "---:"), *_cells(publication.metrics or {})]
     about = [LEGEND, *(caveats(publication.metrics) if publication.metrics else ())]
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in table), "", *about, "", *_verdict(publication)])
+    verdict, *reasons = _verdict(publication)
+    lines = [f"**{verdict}**", "", *(f"- {reason.strip()}" for reason in reasons), ""]
+    if publication.metrics:
+        lines += [*(f"| {' | '.join(row)} |" for row in table), "", *about, ""]
+    return "\n".join([*lines, *_links(publication), "", *_times(publication.run.record)])
+
+
+def _links(publication: Publication) -> list[str]:
+    """The run and its report in MLflow, where a server shows them; else where they lie."""
+    if not publication.page:
+        return [f"Report: `{REPORT}` in the workspace"] if publication.metrics else []
+    links = [f"[Curves and parameters in MLflow]({publication.page})"]
+    if publication.metrics:
+        links.append(f"[Report]({publication.page}/artifacts/{REPORT})")
+    return [" · ".join(links)]
 
 
 def _times(record: dict[str, Any]) -> list[str]:
@@ -62,11 +81,11 @@ def _cells(metrics: dict[str, Any]) -> list[Sequence[str]]:
 
 
 def _verdict(publication: Publication) -> list[str]:
-    if publication.problem:
+    if not publication.decision and publication.problem:
         return [str(publication.problem)]
     if not publication.decision:
         return ["nothing to promote: the graph has no evaluation"]
     decision = publication.decision
     released = f", now {decision.released.uri}, the champion" if decision.released else ""
     what = f"{decision.verdict.outcome}: {decision.stage} ({decision.candidate.uri}{released})"
-    return [what, *(f"  {reason}" for reason in decision.verdict.reasons)]
+    return [what, *(f"  {line}" for line in (*decision.verdict.reasons, *decision.notes))]

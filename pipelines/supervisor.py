@@ -8,15 +8,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import psutil
 
 GUARD = Path(__file__).with_name("guard.py")
 SAMPLE_SECONDS = 2.0
 GRACE_SECONDS = 10.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a command that should run is started again
+STEADY_SECONDS = 60.0  # what has run for longer begins with the shortest pause again
 
 
 def supervise(
@@ -81,6 +83,42 @@ def started(
         for pipe in (child.stdin, child.stdout):
             if pipe:
                 pipe.close()
+
+
+class Kept:
+    """A command that is started again whenever it ends, after a pause that doubles each time it ends soon."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, again: Sequence[str] | None = None) -> None:
+        """Start it, with its output in `log`. `again` is the command for every later time, if it is another."""
+        self.name, self.log = name, log
+        self._again = again or command
+        self._pause = FIRST_PAUSE
+        self._due: float | None = None  # when it starts again; None while it runs
+        self._stack = ExitStack()
+        self._start(command, "w")
+
+    def look(self, say: Callable[[str], None]) -> None:
+        """Start it again if it has ended and its pause is over. `say` receives a line when it has ended."""
+        now = time.monotonic()
+        if self._due is None:
+            if (status := self.child.poll()) is None:
+                return
+            self._stack.close()  # and with it what the command has left in its group
+            self._pause = FIRST_PAUSE if now - self._began > STEADY_SECONDS else min(2 * self._pause, LONGEST_PAUSE)
+            self._due = now + self._pause
+            say(f"{self.name} has ended (status {status}); it starts again in {self._pause:.0f} s; see {self.log}")
+        elif now >= self._due:
+            self._start(self._again, "a")
+
+    def stop(self) -> None:
+        """End it for good."""
+        self._stack.close()
+
+    def _start(self, command: Sequence[str], mode: Literal["w", "a"]) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        file = self._stack.enter_context(self.log.open(mode, encoding="utf-8"))
+        self.child = self._stack.enter_context(started(command, file))
+        self._began, self._due = time.monotonic(), None
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The Prefect flow `train`: what `make pipeline`, a click in the UI and a schedule run alike."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from logging import Logger, LoggerAdapter
 from typing import Any
 from uuid import UUID
@@ -10,23 +10,33 @@ from uuid import UUID
 from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import ObjectNotFound
-from prefect.runtime import flow_run
-from prefect.states import Crashed
 
-from pipelines.publish import Publication, catch_up, mirrored, publish
+from pipelines.flow_run import ended, own_id, show_waiting
+from pipelines.overlap import WhenBusy, entered_once_free
+from pipelines.parameters import as_overrides
+from pipelines.publish import Publication, mirrored, publish
+from pipelines.publish import catch_up as publish_again
 from pipelines.repro import StageFailed, changed_stages, run_stage
-from pipelines.summary import markdown, summary
+from pipelines.summary import headline, markdown, summary
+from pipelines.sweep import end_dead_flow_runs
 from pipelines.workspace import Run, claim
+from troupe.layout import PARAMS
 from troupe.overlay import split_overrides
+from troupe.params import load_params
 
 SECONDS_BETWEEN_LINES = 1.0  # what Prefect logs it also stores: 20,000 lines took 38 s
 
 
 @flow(name="train", persist_result=False, validate_parameters=False)
-def train(overrides: str = "", profile: str = "") -> None:
+def train(
+    overrides: str = "",
+    profile: str = "",
+    params: Mapping[str, Mapping[str, Any]] | None = None,
+    when_busy: WhenBusy = "wait",
+    catch_up: str = "once",
+) -> State[Any]:
     """Text in; pretrained, expert and adversarial models out: judged, registered, the best promoted.
 
     Only the stages that something has changed for are run; everything else is reused.
@@ -34,33 +44,51 @@ def train(overrides: str = "", profile: str = "") -> None:
     Args:
         overrides: parameters for this run only, e.g. pretrain.steps=500 data.source=tiny-shakespeare
         profile: a named set of parameters, one of the files in profiles/, e.g. cpu-hours; overrides win over it
+        params: parameters for this run only, by section; overrides win over them
+        when_busy: what to do while somebody else is at work in the workspace: wait, skip or fail
+        catch_up: for pipelines/due.py, which reads it before the run begins
     """
-    with claim(overrides, profile) as run:
-        with get_client(sync_client=True) as client:
-            _name_flow_run(client, run, UUID(flow_run.get_id()))
-            bury_killed_runs(client, run)
+    return ended(lambda: _train(as_overrides(params, overrides), profile, when_busy))
+
+
+def _train(overrides: str, profile: str, when_busy: WhenBusy) -> str:
+    with claimed(overrides, profile, when_busy, "train") as run:
         stages = changed_stages(run)
-        publication = _work(run, stages) if stages else catch_up(run)
-        create_markdown_artifact(key="figures", markdown=markdown(publication), description=f"Run {run.id}")
-        print(summary(publication), flush=True)
-        publication.require()
+        return show(_work(run, stages) if stages else publish_again(run))
 
 
-def bury_killed_runs(client: SyncPrefectClient, run: Run) -> None:
-    """Tell Prefect which runs of this workspace were killed: it would show them as running for ever."""
-    for flow_run_id in run.bury():
-        with suppress(ObjectNotFound):  # another server's
-            client.set_flow_run_state(UUID(flow_run_id), Crashed(message="killed"), force=True)
+@contextmanager
+def claimed(overrides: str, profile: str, when_busy: WhenBusy, name: str) -> Iterator[Run]:
+    """Have the workspace, as soon as it is free, for a flow run, named after our run; parameters are checked before."""
+    if PARAMS.exists():
+        load_params(PARAMS, split_overrides(overrides), profile)
+    with entered_once_free(lambda: claim(overrides, profile), when_busy, show_waiting) as run:
+        _name_flow_run(run, name)
+        end_dead_flow_runs()
+        yield run
+
+
+def show(publication: Publication) -> str:
+    """Show how a run has ended, on the console and on a page of Prefect's; return its headline.
+
+    Raises the problem of the publication, if it has one, afterwards.
+    """
+    run = publication.run
+    create_markdown_artifact(key="figures", markdown=markdown(publication), description=f"Run {run.id}")
+    print(summary(publication), flush=True)
+    publication.require()
+    return headline(publication)
 
 
 def _work(run: Run, stages: Sequence[str]) -> Publication:
     with mirrored(run), run.recorded():
         for stage in stages:
-            _task(stage)(stage, run)
+            stage_task(stage)(stage, run)
         return publish(run)
 
 
-def _task(stage: str) -> Task[[str, Run], None]:
+def stage_task(stage: str) -> Task[[str, Run], None]:
+    """The task that brings a stage up to date, under the stage's own name."""
     return _run_stage.with_options(name=stage, task_run_name=stage)
 
 
@@ -100,12 +128,10 @@ def _at_most_one_a_second(logger: Logger | LoggerAdapter[Logger]) -> Callable[[s
     return log
 
 
-def _name_flow_run(client: SyncPrefectClient, run: Run, flow_run_id: UUID) -> None:
+def _name_flow_run(run: Run, name: str) -> None:
     """Show our run's id in Prefect, and Prefect's in our record."""
-    run.record["prefect_flow_run"] = str(flow_run_id)
+    run.record["prefect_flow_run"] = own_id()
     run.save()
-    client.update_flow_run(flow_run_id, name=f"train {run.id}", tags=_tags(run))
-
-
-def _tags(run: Run) -> list[str]:
-    return ["troupe", *([run.profile] if run.profile else []), *split_overrides(run.overrides)]
+    with get_client(sync_client=True) as client:
+        tags = ["troupe", *([run.profile] if run.profile else [])]
+        client.update_flow_run(UUID(own_id()), name=f"{name} {run.id}", tags=tags)

@@ -106,19 +106,21 @@ class Run:
                 self.record["dvc_lock_sha256"] = sha256_file(DVC_LOCK)
             self.save()
 
-    def bury(self) -> list[str]:
-        """Record earlier runs without an end as killed, each once, and name their runs in Prefect.
-
-        While this run has the workspace no other can be alive.
-        """
-        paths = [path for path in RUNS.glob("*/run.json") if path.parent != self.folder]
-        dead = {path: record for path in paths if (record := read_json(path))["outcome"] == "running"}
-        for path, record in dead.items():
-            write_json(path, record | {"outcome": "killed"})
-        return [record["prefect_flow_run"] for record in dead.values() if "prefect_flow_run" in record]
-
     def save(self) -> None:
         write_json(self.folder / "run.json", self.record)
+
+
+def end_killed_records() -> None:
+    """Record runs without an end as killed. To be called by who has the workspace: while he has it none is alive."""
+    for path in RUNS.glob("*/run.json"):
+        if (record := read_json(path))["outcome"] == "running":
+            write_json(path, record | {"outcome": "killed"})
+
+
+def running_record() -> str | None:
+    """The id of the run that has no end yet: the one at work, once `end_killed_records` has been called."""
+    records = (read_json(path) for path in RUNS.glob("*/run.json"))
+    return max((record["run_id"] for record in records if record["outcome"] == "running"), default=None)
 
 
 @contextmanager
@@ -131,6 +133,7 @@ def claim(overrides: str = "", profile: str = "") -> Iterator[Run]:
     split_overrides(overrides)
     with workspace_lock():
         _clear_dvc_lock()
+        end_killed_records()
         run = Run(overrides, profile)
         try:
             yield run

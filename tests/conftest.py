@@ -29,8 +29,9 @@ os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for the processes that tests sta
 if "TROUPE_CACHE" not in os.environ:  # of probes; workers inherit it
     os.environ["TROUPE_CACHE"] = tempfile.mkdtemp(prefix="troupe-tests-")
     atexit.register(shutil.rmtree, os.environ["TROUPE_CACHE"], ignore_errors=True)
-for name in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"):  # of the `make test` that started this: a test's own make
-    os.environ.pop(name, None)  # would print its directory, take its options and its variables
+# Of the `make test` that started this: a test's own make would print its directory, and take its options and variables.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"):
+    os.environ.pop(name, None)
 environment.prepare()  # before any test imports mlflow, which decides on telemetry then
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +43,7 @@ settings.load_profile("troupe")
 # Parts of paths: files run side by side, these first. What waits for another file's pipeline comes after it.
 LONGEST = (
     "smoke/test_pipeline",
+    "smoke/test_scheduling",
     "smoke/test_servers",
     "pipelines/",
     "test_compute",  # compiles a dozen models

@@ -12,6 +12,7 @@ DEFAULTS = {
     "PREFECT_SERVER_UI_V2_ENABLED": "false",  # that page calls an analytics host whatever the settings say
     "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",  # "*" would let any web page start runs
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_RUNS": "14",  # planned ahead: while it is off only these can be missed
     # nothing that unpickles is ever loaded
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     # a server that does not answer costs seconds; mlflow's own defaults of 120 s and 7 retries cost minutes

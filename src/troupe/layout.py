@@ -17,6 +17,7 @@ REPORT = REPORTS / "report.html"
 STATE = Path(".troupe")  # locks, checkpoints, run records: this machine's, never versioned
 CHECKPOINTS = STATE / "checkpoints"
 RUNS = STATE / "runs"
+HISTORY = STATE / "history.jsonl"  # every decision about the release line: appended to, never changed
 MODEL_STAGES = (
     "pretrain",
     "moe",

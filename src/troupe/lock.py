@@ -14,6 +14,7 @@ from troupe.files import write_json
 from troupe.layout import STATE
 
 HOLDER = STATE / "holder.json"  # beside the lock, for the message of whoever finds it taken
+PATIENCE = 0.5  # seconds: whoever only looks whether somebody is at work holds the lock for a moment
 
 
 @contextmanager
@@ -21,7 +22,8 @@ def workspace_lock() -> Iterator[None]:
     """Have the workspace to oneself. Raises WorkspaceBusy, naming the holder, when another process has it."""
     STATE.mkdir(exist_ok=True)
     try:
-        with FileLock(STATE / "lock", timeout=0):  # the system lets go of it when the process dies
+        # The system lets go of it when the process dies.
+        with FileLock(STATE / "lock", timeout=PATIENCE, poll_interval=0.05):
             write_json(HOLDER, {"pid": os.getpid(), "started": now()})
             try:
                 yield

@@ -1,6 +1,7 @@
 """Nothing outlives the pipeline: real processes, real kill -9."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from pipelines import supervisor
 from pipelines.repro import StageFailed, run_stage
-from pipelines.supervisor import started, supervise
+from pipelines.supervisor import Kept, started, supervise
 from pipelines.workspace import claim
 from tests.pipelines.small import environment, eventually, make, processes_in
 
@@ -101,6 +102,24 @@ def test_sigterm_to_the_supervisor_reaches_the_command(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_should_run_runs_again_after_a_pause_that_grows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.1)
+    lines: list[str] = []
+    first, later = (["sh", "-c", f"echo {name}; exec sleep 60"] for name in ("first", "later"))
+    kept = Kept("It", first, folder / "it.log", again=later)
+    try:
+        for number in (1, 2):
+            before = kept.child.pid
+            eventually(lambda n=number: (folder / "it.log").read_text().count("\n") == n)
+            os.kill(psutil.Process(before).children()[0].pid, signal.SIGKILL)  # the command, not its guard
+            eventually(lambda old=before: kept.look(lines.append) or kept.child.pid != old)
+    finally:
+        kept.stop()
+    assert ended(kept.child.pid)
+    assert (folder / "it.log").read_text().split()[:2] == ["first", "later"]
+    assert [line.partition(";")[0] for line in lines] == ["It has ended (status 137)"] * 2
+
+
 def test_kill_9_of_the_pipeline_ends_dvc_and_the_stage_and_the_next_run_works(folder: Path) -> None:
     make(folder, STAGE)
     with subprocess.Popen([sys.executable, "-c", RUN_STAGE], env=environment(), cwd=folder) as pipeline:

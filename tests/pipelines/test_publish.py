@@ -8,6 +8,7 @@ import pytest
 from pipelines import publish
 from pipelines.publish import mirrored
 from pipelines.workspace import claim
+from tests.pipelines.small import eventually
 from troupe.errors import RegistryError
 
 
@@ -21,9 +22,12 @@ def test_a_run_that_is_asked_to_stop_keeps_nobody_waiting(
     """The first use of MLflow takes seconds; a stage that saves its state has ten for all."""
     told: list[Path] = []
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(publish, "mirror_pending", lambda current: None)
     monkeypatch.setattr(publish, "mirror_run", told.append)
     with claim() as run:
         with suppress(end or ()), mirrored(run):
+            eventually(lambda: told)  # that it has begun
+            told.clear()
             if end:
                 raise end
         assert told == ([run.folder] if sent else [])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.workspace import DVC_RWLOCK, claim
+from pipelines.workspace import DVC_RWLOCK, claim, running_record
 from tests.pipelines.small import environment, eventually
 from troupe.errors import WorkspaceBusy
 from troupe.layout import RUNS, STATE
@@ -110,14 +110,23 @@ def test_a_run_that_found_nothing_to_do_leaves_no_record() -> None:
     assert not list(RUNS.iterdir())
 
 
-def test_killed_runs_are_buried_once() -> None:
+def test_a_killed_run_is_recorded_as_such_by_the_next() -> None:
     with claim() as killed:
-        killed.record["prefect_flow_run"] = "id of the killed"
-        killed.save()
         text = (killed.folder / "run.json").read_text()
     killed.folder.mkdir()
     (killed.folder / "run.json").write_text(text)  # what a kill leaves
+    assert running_record() == killed.id
     with claim() as run:
-        assert run.bury() == ["id of the killed"]
         assert json.loads((killed.folder / "run.json").read_text())["outcome"] == "killed"
-        assert run.bury() == []
+        assert running_record() == run.id
+    assert running_record() is None
+
+
+def test_who_only_looks_does_not_keep_a_pipeline_out() -> None:
+    """The upkeep holds the lock for a moment now and then."""
+    look = "import time; from troupe.lock import *\nwith workspace_lock(): print(1, flush=True); time.sleep(0.2)"
+    with subprocess.Popen([sys.executable, "-c", look], env=environment(), stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()
+        with claim():
+            pass

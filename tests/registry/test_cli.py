@@ -1,5 +1,6 @@
 """The command line as a person uses it: what it prints, where, and its exit status."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,7 +60,7 @@ def endless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_is_quick_and_lists_every_command() -> None:
     code = "import sys, troupe.cli as c; assert not {'torch', 'mlflow', 'numpy'} & sys.modules.keys(); c.main()"
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
-    for command in ("generate", "promote", "rollback", "versions", "verify", "params", "serve"):
+    for command in ("generate", "promote", "rollback", "versions", "history", "lineage", "verify", "params", "serve"):
         assert command in done.stdout
 
 
@@ -201,6 +202,20 @@ def test_promote_versions_rollback_and_generate_from_the_registry(troupe: Run, e
     assert [line.split() for line in troupe("versions")[1].splitlines()][2][3:5] == ["quite", "good"]
     assert troupe("rollback")[1] == "champion is models:/troupe/1 again, previous is models:/troupe/2\n"
     assert "whole" in troupe("verify", "models:/troupe@previous")[1]
+    lines = troupe("history")[1].splitlines()
+    assert [line.split("  ")[1].partition(" ")[0] for line in lines if not line.startswith(" ")] == [
+        "promoted",
+        "refused",
+        "promoted",
+        "rolled",
+    ]
+    assert "  rolled back; champion models:/troupe/2 -> models:/troupe/1; by " in lines[-1]
+    assert json.loads(troupe("history", "--json", "--last", "1")[1])["to"] == "models:/troupe/1"
+    tree = troupe("lineage")[1]
+    assert tree.startswith("models:/troupe/1  alias champion")
+    assert "adversarial  version models:/troupe-adversarial/1  sha256 " in tree
+    assert "decisions" in tree
+    assert json.loads(troupe("lineage", "models:/troupe-moe/1", "--json")[1])["stages"][-1]["stage"] == "moe"
     status, out, err = troupe("generate", "--prompt", "A", "--max-new-tokens", "5", "--seed", "1")
     assert (status, out[0], err) == (0, "A", "")
     assert troupe("generate", "--prompt", "A", "--model", "models:/troupe@nobody")[0] == 2

@@ -79,7 +79,8 @@ def test_a_lost_store_is_registered_again(evaluated: Evaluated, workspace: Path,
     run_dir = evaluated()
     register("pretrain", run_dir)
     shutil.rmtree("mlartifacts")
-    assert register("pretrain", run_dir).number == "2", "a version without its files does not count"
+    assert register("pretrain", run_dir).number == "1", "its files are put back from artifacts/"
+    fetch.verify("models:/troupe-pretrain/1")
 
     (workspace / "mlflow.db").rename("lost.db")
     shutil.copy(empty_store, workspace / "fresh.db")
@@ -92,31 +93,32 @@ def test_a_lost_store_is_registered_again(evaluated: Evaluated, workspace: Path,
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "critic.safetensors"])
-def test_a_version_that_lacks_a_file_is_refused_by_name_and_registered_anew(name: str, evaluated: Evaluated) -> None:
+def test_a_version_that_lacks_a_file_is_refused_by_name_and_mended(name: str, evaluated: Evaluated) -> None:
     run_dir = evaluated(resampling=sampler())
     version = register("adversarial", run_dir)
     assert register("adversarial", run_dir) == version
     (stored,) = Path("mlartifacts").rglob(f"bundle/{name}")
     stored.unlink()
-    with pytest.raises(RegistryError, match=f"{name} is gone from the store, or broken; run `make pipeline`"):
+    with pytest.raises(RegistryError, match=f"{name} is gone from the store, or broken; `make pipeline` where it was"):
         fetch.load(version.uri)
     shutil.rmtree(stored.parent)
-    with pytest.raises(RegistryError, match="its files are gone, or their store does not answer; run `make pip"):
+    with pytest.raises(RegistryError, match="its files are gone, or their store does not answer; `make pipeline` wh"):
         fetch.verify(version.uri)
     again = register("adversarial", run_dir)
-    assert again.number == "2"
+    assert again.number == "1"
     fetch.verify(again.uri)
 
 
 @pytest.mark.parametrize("content", ["{", '{"resampling": 3}'])
-def test_a_version_with_a_broken_description_does_not_count(content: str, evaluated: Evaluated) -> None:
+def test_a_version_with_a_broken_description_is_refused_and_mended(content: str, evaluated: Evaluated) -> None:
     run_dir = evaluated()
     version = register("pretrain", run_dir)
     (stored,) = Path("mlartifacts").rglob("bundle/config.json")
     stored.write_text(content)
     with pytest.raises(RegistryError, match=r"config.json is gone from the store, or broken"):
         fetch.verify(version.uri)
-    assert register("pretrain", run_dir).number == "2"
+    assert register("pretrain", run_dir).number == "1"
+    fetch.verify(version.uri)
 
 
 def test_promotion_follows_the_gate_and_rollback_undoes_it(evaluated: Evaluated) -> None:
@@ -214,8 +216,8 @@ def test_versions_that_others_made_are_left_alone(evaluated: Evaluated) -> None:
         fetch.verify("models:/troupe@champion")
     assert promote(RULE, fresh=True).verdict.outcome == "promoted"
     assert champion().number == "3"
-    with pytest.raises(RegistryError, match="models:/troupe/2"):
-        rollback()
+    with pytest.raises(RegistryError, match="models:/troupe/1: its files are gone"):
+        rollback()  # what cannot be loaded does not become `previous`
     assert champion().number == "3"
     with connection() as client:
         assert client.get_model_version("troupe", "1").tags == {"weights_sha256": "theirs", "test_bpb": "good"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.forked import forked
-from tests.workspace import TINY, clone, digests, pipeline, stamps, succeed
+from tests.workspace import TINY, clone, digests, pipeline, run, stamps, succeed
 from troupe.params import load_params
 from troupe.stages.adversarial import adversarial
 from troupe.stages.corpus import corpus
@@ -57,3 +57,20 @@ def test_a_lost_workspace_comes_back_from_the_cache(workspace: Path) -> None:
     assert digests(workspace) == before
     assert "tok/s" not in result.stdout  # no line of training progress
     assert (workspace / "reports/report.html").exists()
+
+
+def test_a_registered_version_is_made_again_from_its_commit(workspace: Path) -> None:
+    """In a worktree that is gone afterwards; without the record of its run nobody knows its parameters."""
+    succeed(pipeline(workspace))  # registered, if no test before has done so
+    version = "models:/troupe-moe/1"
+    result = succeed(run(workspace, "-m", "troupe.cli", "reproduce", version))
+    assert f"{version}: moe of commit " in result.stdout
+    assert " is the same\n" in result.stdout
+    assert digests(workspace)["moe"] in result.stdout
+    assert not any((workspace / ".git/worktrees").glob("*"))
+    records = workspace / ".troupe/runs"
+    records.rename(records.with_name("lost"))
+    result = run(workspace, "-m", "troupe.cli", "reproduce", version)
+    records.with_name("lost").rename(records)
+    assert result.returncode == 2
+    assert "cannot be made again: the record of its run, .troupe/runs/" in result.stderr

@@ -1,10 +1,15 @@
 """Get a registered model's files: only with the weights and the sampler that were registered, else not at all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.exceptions import MlflowException
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.utils.file_utils import get_local_path_or_none
 
 from troupe.errors import ArtifactError, RegistryError
 from troupe.files import read_json
@@ -13,7 +18,10 @@ from troupe.registry.versions import Version, resolve
 from troupe.tracking.connection import connection
 
 BUNDLE = "artifacts/bundle"  # in the folder of a registered model
-REMEDY = "run `make pipeline` where it was made, which registers it anew, or `make rollback` to the champion before"
+REMEDY = (
+    "`make pipeline` where it was made, with its files in artifacts/, puts them back; `make rollback` makes the "
+    "champion before it champion again"
+)
 
 
 def load(uri: str, device: str = "cpu") -> Bundle:
@@ -21,34 +29,51 @@ def load(uri: str, device: str = "cpu") -> Bundle:
 
     Raises RegistryError if there is none or its files are not the registered ones.
     """
-    with connection() as client, TemporaryDirectory() as folder:
-        return load_bundle(_download(resolve(client, uri), Path(folder)), device)
+    with connection() as client, _verified(client, resolve(client, uri)) as bundle:
+        return load_bundle(bundle, device)
 
 
 def verify(uri: str) -> Version:
-    """Download a version and compare its files with the digest in its tags. Raises RegistryError as `load` does."""
-    with connection() as client, TemporaryDirectory() as folder:
+    """Compare a version's files with the digest in its tags. Raises RegistryError as `load` does."""
+    with connection() as client:
         version = resolve(client, uri)
-        _download(version, Path(folder))
-        return version
+        with _verified(client, version):
+            return version
 
 
-def is_whole(version: Version) -> bool:
-    """Whether all of a version's files are still where the registry says; inside a `connection`."""
-    with TemporaryDirectory() as folder:
-        try:
-            wanted = files_of(read_json(_get(version, f"{BUNDLE}/{CONFIG}", Path(folder))))
-            found = {Path(file.path).name for file in list_artifacts(f"{version.uri}/{BUNDLE}")}
-        except (MlflowException, OSError, ArtifactError, AttributeError, TypeError):  # the last two: another JSON
-            return False
-        return found.issuperset(wanted)
+def fault(client: MlflowClient, version: Version) -> str | None:
+    """What is wrong with a version's files, in a line with the remedy; None if they are whole.
 
-
-def _download(version: Version, folder: Path) -> Path:
+    Files on this machine are digested. Of those in a remote store only the presence is looked at.
+    """
     try:
-        bundle = _get(version, BUNDLE, folder)
-    except (MlflowException, OSError):
-        raise RegistryError(f"{version.uri}: its files are gone, or their store does not answer; {REMEDY}") from None
+        if folder := _here(client, version):
+            _check(version, folder / BUNDLE)
+            if not (folder / MLMODEL_FILE_NAME).is_file():
+                return f"{version.uri}: {MLMODEL_FILE_NAME} is gone from the store; {REMEDY}"
+        elif not _is_listed(version):
+            return _gone(version)
+    except RegistryError as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def _verified(client: MlflowClient, version: Version) -> Iterator[Path]:
+    """The folder of a version's bundle, where it lies or downloaded, its digest compared."""
+    with TemporaryDirectory() as temporary:
+        try:
+            here = _here(client, version)
+            bundle = here / BUNDLE if here else _get(version, BUNDLE, temporary)
+        except (MlflowException, OSError):
+            raise RegistryError(_gone(version)) from None
+        _check(version, bundle)
+        yield bundle
+
+
+def _check(version: Version, bundle: Path) -> None:
+    if not bundle.is_dir():
+        raise RegistryError(_gone(version))
     try:
         found = found_identity(bundle)
         gone = [name for name in files_of(read_json(bundle / CONFIG)) if not (bundle / name).exists()]
@@ -60,10 +85,29 @@ def _download(version: Version, folder: Path) -> Path:
         raise RegistryError(f"{version.uri}: not registered by troupe, it has no tag weights_sha256")
     if found != registered:
         raise RegistryError(
-            f"{version.uri}: refused: its files have sha256 {found[:12]}, registered were {registered[:12]}"
+            f"{version.uri}: refused: its files have sha256 {found[:12]}, registered were {registered[:12]}; {REMEDY}"
         )
-    return bundle
 
 
-def _get(version: Version, path: str, folder: Path) -> Path:
-    return Path(download_artifacts(f"{version.uri}/{path}", dst_path=str(folder)))
+def _gone(version: Version) -> str:
+    return f"{version.uri}: its files are gone, or their store does not answer; {REMEDY}"
+
+
+def _here(client: MlflowClient, version: Version) -> Path | None:
+    """The folder of a registered model, if its store is one of this machine's folders."""
+    local = get_local_path_or_none(client.get_model_version_download_uri(version.name, version.number))
+    return Path(local) if local else None
+
+
+def _is_listed(version: Version) -> bool:
+    with TemporaryDirectory() as folder:
+        try:
+            wanted = files_of(read_json(_get(version, f"{BUNDLE}/{CONFIG}", folder)))
+            found = {Path(file.path).name for file in list_artifacts(f"{version.uri}/{BUNDLE}")}
+        except (MlflowException, OSError, ArtifactError, AttributeError, TypeError):  # the last two: another JSON
+            return False
+        return found.issuperset(wanted)
+
+
+def _get(version: Version, path: str, folder: str) -> Path:
+    return Path(download_artifacts(f"{version.uri}/{path}", dst_path=folder))

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -12,6 +15,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.models import Model
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 import troupe
 from troupe import layout
@@ -30,6 +34,7 @@ from troupe.tracking.mirror import stage_run
 REQUIREMENTS = (  # what generating text imports
     "mlflow", "torch", "numpy", "safetensors", "tiktoken", "tokenizers", "pydantic", "ruamel.yaml",
 )  # fmt: skip
+LOGGED_MODEL = re.compile(r"m-[0-9a-f]{32}")  # MLflow's id of one, a part of the address of its files
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ def register(stage: str, run_dir: Path) -> Version:
     """
     result = result_of(stage)
     with connection() as client:
-        tags = asdict(result) | _figures(stage, result) | _parent(client, stage)
+        tokenizer = {"tokenizer_sha256": read_json(layout.model_dir(stage) / CONFIG)["tokenizer_sha256"]}
+        tags = asdict(result) | tokenizer | _figures(stage, result) | _parent(client, stage)
         found = find(client, stage, result) or _create(client, stage, result, run_dir)
         for key, value in tags.items():
             if found.tags.get(key) != value:
@@ -71,12 +77,34 @@ def result_of(stage: str) -> Result:
 
 
 def find(client: MlflowClient, stage: str, result: Result) -> Version | None:
-    """The first version with this result whose files are still there."""
+    """The first version with this result whose files are whole, or can be put back from artifacts/."""
     same = f"name = '{model_name(stage)}' and tags.weights_sha256 = '{result.weights_sha256}'"
-    for version in map(of, client.search_model_versions(same, order_by=["version_number ASC"])):
-        if asdict(result).items() <= dict(version.tags).items() and fetch.is_whole(version):
-            return version
-    return None
+    found = [of(version) for version in client.search_model_versions(same, order_by=["version_number ASC"])]
+    found = [version for version in found if asdict(result).items() <= dict(version.tags).items()]
+    whole = (version for version in found if not fetch.fault(client, version))
+    return next(whole, None) or next((version for version in found if heal(client, version)), None)
+
+
+def heal(client: MlflowClient, version: Version) -> bool:
+    """Put a version's files back from artifacts/<stage>, where they are its own: of its digest. Whether it is whole."""
+    registered = version.tags.get("weights_sha256", "")
+    stage = next((name for name in layout.MODEL_STAGES if _digest(name) == registered), None)
+    # A version of the release line lies where the stage's version lies from which it was made. It is written to by its
+    # address: a client goes on writing where the model of that id lay when this process first asked for it.
+    place = client.get_model_version_download_uri(version.name, version.number)
+    ids = LOGGED_MODEL.findall(place)
+    if not stage or not ids:
+        return False
+    with _saved(stage, version.run_id, ids[-1], registered) as folder:
+        get_artifact_repository(place).log_artifacts(str(folder))
+    return not fetch.fault(client, version)
+
+
+def _digest(stage: str) -> str | None:
+    try:
+        return found_identity(layout.model_dir(stage))
+    except ArtifactError:
+        return None
 
 
 def _create(client: MlflowClient, stage: str, result: Result, run_dir: Path) -> Version:
@@ -91,6 +119,16 @@ def _create(client: MlflowClient, stage: str, result: Result, run_dir: Path) -> 
 def _log_model(client: MlflowClient, stage: str, result: Result, run_id: str) -> str:
     """Store a stage's model under its MLflow run, with the code that reads it; return its id."""
     logged = client.create_logged_model(experiment(client), stage, source_run_id=run_id, model_type="text-generator")
+    with _saved(stage, run_id, logged.model_id, result.weights_sha256) as folder:
+        client.log_model_artifacts(logged.model_id, str(folder))
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    client.finalize_logged_model(logged.model_id, "READY")
+    return str(logged.model_id)
+
+
+@contextmanager
+def _saved(stage: str, run_id: str | None, model_id: str, weights_sha256: str) -> Iterator[Path]:
+    """A folder with a stage's model as MLflow serves it."""
     with TemporaryDirectory() as temporary:
         bundle, folder = Path(temporary, "bundle"), Path(temporary, "model")
         bundle.mkdir()
@@ -98,18 +136,15 @@ def _log_model(client: MlflowClient, stage: str, result: Result, run_id: str) ->
             shutil.copy(layout.model_dir(stage) / name, bundle)
         mlflow.pyfunc.save_model(
             folder,
-            mlflow_model=Model(run_id=run_id, model_id=logged.model_id),
+            mlflow_model=Model(run_id=run_id, model_id=model_id),
             python_model=pyfunc.__file__,
             artifacts={"bundle": str(bundle)},
             code_paths=[str(Path(troupe.__file__).parent)],  # so that it loads where troupe is not installed
             pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in REQUIREMENTS],
             input_example=(EXAMPLE_PROMPTS, EXAMPLE_PARAMS),
-            model_config={"weights_sha256": result.weights_sha256},
+            model_config={"weights_sha256": weights_sha256},
         )
-        client.log_model_artifacts(logged.model_id, str(folder))
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    client.finalize_logged_model(logged.model_id, "READY")
-    return str(logged.model_id)
+        yield folder
 
 
 def _figures(stage: str, result: Result) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -24,6 +24,7 @@ class Version:
     tags: Mapping[str, str]
     run_id: str | None = None  # the MLflow run that made it
     aliases: tuple[str, ...] = ()
+    description: str = ""
 
     @property
     def uri(self) -> str:
@@ -54,7 +55,7 @@ def aliased(client: MlflowClient, name: str, alias: str) -> Version | None:
     try:
         return of(client.get_model_version_by_alias(name, alias))
     except MlflowException as error:
-        _only_if_absent(error)
+        only_if_absent(error)
         return None
 
 
@@ -78,40 +79,51 @@ def create(
 
 def of(version: ModelVersion) -> Version:
     """MLflow's version as ours."""
-    return Version(version.name, str(version.version), dict(version.tags), version.run_id, tuple(version.aliases))
+    return Version(
+        version.name,
+        str(version.version),
+        dict(version.tags),
+        version.run_id,
+        tuple(version.aliases),
+        version.description or "",
+    )
 
 
 def table() -> list[Version]:
     """Every version of the release line and of each stage, newest first, with its aliases."""
     with connection() as client:
         names = [RELEASE, *map(model_name, MODEL_STAGES)]
-        return [version for name in names for version in _all(client, name)]
+        return [version for name in names for version in versions_of(client, name)]
 
 
-def _all(client: MlflowClient, name: str) -> list[Version]:
+def versions_of(client: MlflowClient, name: str) -> list[Version]:
+    """Every version of a registered model, newest first, with its aliases; none if there is no such model."""
     try:
         aliases = client.get_registered_model(name).aliases  # searches leave a version's own aliases empty
     except MlflowException as error:
-        _only_if_absent(error)
+        only_if_absent(error)
         return []
-    found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"], max_results=100)
-    return [
-        Version(
-            name, str(v.version), v.tags, v.run_id, tuple(a for a, n in aliases.items() if str(n) == str(v.version))
+    found, token = list[ModelVersion](), None
+    while True:
+        page = client.search_model_versions(
+            f"name = '{name}'", order_by=["version_number DESC"], max_results=100, page_token=token
         )
-        for v in found
-    ]
+        found += page
+        if not (token := page.token):
+            break
+    named = {str(number): [alias for alias, n in aliases.items() if n == number] for number in aliases.values()}
+    return [replace(of(version), aliases=tuple(named.get(str(version.version), ()))) for version in found]
 
 
 def _numbered(client: MlflowClient, name: str, number: str) -> Version | None:
     try:
         return of(client.get_model_version(name, number))
     except MlflowException as error:
-        _only_if_absent(error)
+        only_if_absent(error)
         return None
 
 
-def _only_if_absent(error: MlflowException) -> None:
+def only_if_absent(error: MlflowException) -> None:
     """Let pass what MLflow says of something that does not exist; raise anything else."""
     if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
         raise error

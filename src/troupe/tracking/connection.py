@@ -7,19 +7,17 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from troupe import layout
 from troupe.errors import RegistryError, RegistryUnreachable
 from troupe.tracking import store
+from troupe.tracking.store import ARTIFACT_ROOT, EXPERIMENT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 VARIABLE = "MLFLOW_TRACKING_URI"
-EXPERIMENT = "troupe"
-ARTIFACT_ROOT = Path("mlartifacts")
 
 
 def tracking_uri() -> str:

@@ -6,21 +6,20 @@ for a point is unique in MLflow by run, metric, time, step and value.
 """
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
 from troupe import layout
 from troupe.files import read_json
 from troupe.tracking import records
-from troupe.tracking.connection import connection, experiment
+from troupe.tracking.connection import connection, experiment, shown, tracking_uri
 from troupe.tracking.records import Record, read_record, unix_milliseconds
 
-_ONE_AT_A_TIME = threading.RLock()  # a run that two threads find missing would be made twice
 POINTS_PER_CALL = 999  # mlflow takes 1000 things in one call; one of them is our tag
 STATUS = {"completed": "FINISHED", "ran": "FINISHED", "restored": "FINISHED", "cached": "FINISHED", "failed": "FAILED"}
 
@@ -45,7 +44,7 @@ def mirror_run(run_dir: Path, killed: bool = False) -> None:
     """
     record = read_record(run_dir)
     over = killed or record["finished"] is not None
-    with _ONE_AT_A_TIME, connection() as client:
+    with _one_at_a_time(), connection() as client:
         parent, children = _runs(client, record)
         for stage in (name for name, state in record["stages"].items() if state["outcome"] != "cached"):
             child = children.get(stage) or _create(client, record, parent, stage)
@@ -55,10 +54,23 @@ def mirror_run(run_dir: Path, killed: bool = False) -> None:
             _end(client, parent, record["outcome"], record["finished"])
 
 
+def run_page(run_id: str) -> str | None:
+    """The address of a pipeline run's page at MLflow's server; None without a server, or when it lacks the run."""
+    uri = tracking_uri()
+    if not uri.startswith(("http://", "https://")):
+        return None
+    with connection() as client:
+        place = experiment(client)
+        for run in client.search_runs([place], f"tags.`troupe.run_id` = '{run_id}'"):
+            if "troupe.stage" not in run.data.tags:
+                return f"{shown(uri).rstrip('/')}/#/experiments/{place}/runs/{run.info.run_id}"
+    return None
+
+
 def stage_run(run_dir: Path, stage: str, weights_sha256: str) -> str:
     """The id of the MLflow run in which a stage made these weights; failing that, of its run in this pipeline run."""
     record = read_record(run_dir)
-    with _ONE_AT_A_TIME, connection() as client:
+    with _one_at_a_time(), connection() as client:
         made = f"tags.`troupe.stage` = '{stage}' and tags.`troupe.weights_sha256` = '{weights_sha256}'"
         found = client.search_runs([experiment(client)], made, order_by=["attributes.start_time"], max_results=1)
         if found:
@@ -68,6 +80,12 @@ def stage_run(run_dir: Path, stage: str, weights_sha256: str) -> str:
         child = children.get(stage) or _create(client, record, parent, stage)
         _send_stage(client, run_dir, record, stage, child, over=False)
         return str(child.info.run_id)
+
+
+def _one_at_a_time() -> FileLock:
+    """A run that two threads or processes find missing would be made twice."""
+    layout.STATE.mkdir(exist_ok=True)
+    return FileLock(layout.STATE / "mirror.lock")
 
 
 def _complete(client: MlflowClient) -> set[str]:

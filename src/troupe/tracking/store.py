@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import url2pathname
 
 from filelock import FileLock
 
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 DATABASE = Path("mlflow.db")  # in the workspace
+ARTIFACT_ROOT = Path("mlartifacts")
+EXPERIMENT = "troupe"
+ADDRESSES = (  # of files, in MLflow's tables
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("trace_tags", "value"),
+)
 REMEDY = (
     "move it away, and the next `make pipeline` makes another from local files (only past promotions are lost with it)"
 )
@@ -58,18 +69,58 @@ def file_of(uri: str) -> Path | None:
 def ensure(file: Path) -> None:
     """Have a store with the tables of the installed MLflow: make it, or bring an older one up to date.
 
-    An older one is kept beside it. Raises RegistryError, in one line with the remedy, for a file that is no store of
-    MLflow's, for one that is half made, for one of a newer MLflow, and for one that cannot be read or written; such a
-    file is left as it is.
+    An older one is kept beside it. A workspace's own store that was moved or copied with it names the files beside it
+    from then on, not those where it was made. Raises RegistryError, in one line with the remedy, for a file that is no
+    store of MLflow's, for one that is half made, for one of a newer MLflow, and for one that cannot be read or written;
+    such a file is left as it is.
     """
     try:
-        if _is_current(file):
-            return
-        with FileLock(f"{file}.lock"):
-            if not _is_current(file):  # nobody else was first
-                _make(file)
+        if not _is_current(file):
+            with FileLock(f"{file}.lock"):
+                if not _is_current(file):  # nobody else was first
+                    _make(file)
+        if file.absolute() == DATABASE.absolute() and not file.is_symlink():
+            _keep_to(file.absolute().parent, file)
     except OSError as error:
         raise RegistryError(f"{file}: cannot be opened or made: {error}") from None
+
+
+def _keep_to(workspace: Path, file: Path) -> None:
+    """Where a store was made in another workspace, put this one in its place in every address of files.
+
+    A folder that is no workspace, which someone has chosen for the files, stays what it is.
+    """
+    with _opened(file) as opened:
+        old = _made_in(opened)
+        if not old or old == workspace or not _is_a_workspace(old) or _same(old, workspace):
+            return
+        for before, after in ((f"{old.as_uri()}/", f"{workspace.as_uri()}/"), (f"{old}/", f"{workspace}/")):
+            for table, column in ADDRESSES:
+                opened.execute(
+                    f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",
+                    (after, len(before) + 1, len(before), before),
+                )
+        opened.commit()
+        print(f"{file}: was made in {old}; from now on its files are those in {workspace}", file=sys.stderr)
+
+
+def _made_in(opened: sqlite3.Connection) -> Path | None:
+    """The workspace with the files of our experiment; None if there is none, or they are in no folder of that name."""
+    found = opened.execute("select artifact_location from experiments where name = ?", (EXPERIMENT,)).fetchone()
+    location = found[0] if found and found[0] else ""
+    path = Path(url2pathname(location.removeprefix("file://")) if location.startswith("file://") else location)
+    root = path.parent if path.name.isdecimal() else path  # a server adds the experiment's number
+    return root.parent if root.is_absolute() and root.name == ARTIFACT_ROOT.name else None
+
+
+def _is_a_workspace(folder: Path) -> bool:
+    """Whether it is one, or was one that has been moved."""
+    return not folder.exists() or (folder / DATABASE).exists() or (folder / "dvc.yaml").exists()
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether these are two names of one folder."""
+    return one.exists() and one.samefile(other)
 
 
 def _is_current(file: Path) -> bool:

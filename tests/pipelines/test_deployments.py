@@ -1,3 +1,5 @@
+import inspect
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -5,9 +7,10 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 
-from pipelines.deployment import _schedules
+from pipelines.deployments import DEPLOYMENTS, _schedules
 
 NIGHTLY = "0 3 * * *"
+ROOT = Path(__file__).parents[2]
 
 
 def deployed(*crons: str, active: bool = True, timezone: str | None = None) -> DeploymentResponse:
@@ -41,3 +44,15 @@ def test_served_again_a_schedule_is_not_doubled_but_put_into_the_zone_asked_for(
     assert again.schedule == nightly
     assert not again.active, "paused in the UI, it stays paused"
     assert again.parameters == {"overrides": "a.b=1"}
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_what_a_form_offers_is_what_the_flow_takes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    deployment = DEPLOYMENTS[name]
+    taken = inspect.signature(deployment.flow.fn).parameters
+    offered = deployment.form().properties
+    assert set(offered) == set(taken)
+    defaults = {key: field["default"] for key, field in offered.items() if "default" in field}
+    assert defaults == {key: taken[key].default for key in defaults}
+    assert deployment.flow.name == name, "where the flow is looked for: NAME/NAME"

@@ -1,0 +1,99 @@
+"""The smaller Prefect flows: each does what a command of `troupe`, or a part of `make pipeline`, does."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from pipelines.flow_run import ended, own_id, show_waiting
+from pipelines.overlap import WhenBusy, once_free
+from pipelines.parameters import as_overrides
+from pipelines.publish import mirrored, publish
+from pipelines.repro import changed_stages
+from pipelines.supervisor import supervise
+from pipelines.train import claimed, show, stage_task
+from troupe.errors import TroupeError, WorkspaceBusy
+from troupe.layout import STATE
+from troupe.lock import workspace_lock
+
+EVALUATE = "evaluate"  # the stage, too
+COMMAND = [sys.executable, "-m", "troupe.cli"]
+LOGS = STATE / "logs"
+
+
+class Refused(TroupeError):
+    """The command has ended with a status other than 0; the message is what it said."""
+
+
+@flow(name="promote", persist_result=False, validate_parameters=False)
+def promote(fresh: bool = False, when_busy: WhenBusy = "wait") -> State[Any]:
+    """Put the candidate through the gate, as `troupe promote` does. Refused, the run fails with the reasons.
+
+    Args:
+        fresh: as if there were no champion: for text or a judge that has changed
+        when_busy: what to do while somebody else is at work in the workspace: wait or skip
+    """
+    return ended(lambda: _command(["promote", *(["--fresh"] if fresh else [])], when_busy))
+
+
+@flow(name="rollback", persist_result=False, validate_parameters=False)
+def rollback(when_busy: WhenBusy = "wait") -> State[Any]:
+    """Make the previous champion the champion again, as `troupe rollback` does; a second rollback undoes the first.
+
+    Args:
+        when_busy: what to do while somebody else is at work in the workspace: wait or skip
+    """
+    return ended(lambda: _command(["rollback"], when_busy))
+
+
+@flow(name=EVALUATE, persist_result=False, validate_parameters=False)
+def evaluate(
+    params: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: str = "",
+    when_busy: WhenBusy = "wait",
+    catch_up: str = "once",
+) -> State[Any]:
+    """Judge the models that are there once more, e.g. with other parameters of `evaluate`; nothing is trained.
+
+    The figures, the report and the gate follow, as after training. Fails if a model is not up to date.
+
+    Args:
+        params: parameters of the section `evaluate`, for this run only
+        overrides: the same as text, e.g. evaluate.judge_seeds=5
+        when_busy: what to do while somebody else is at work in the workspace: wait or skip
+        catch_up: for pipelines/due.py, which reads it before the run begins
+    """
+    return ended(lambda: _evaluate(as_overrides(params, overrides), when_busy))
+
+
+def _evaluate(overrides: str, when_busy: WhenBusy) -> str:
+    with claimed(overrides, "", when_busy, EVALUATE) as run:
+        stages = changed_stages(run)
+        if others := [stage for stage in stages if stage != EVALUATE]:
+            raise TroupeError(f"evaluate: {', '.join(others)} not up to date; run `train` first")
+        with mirrored(run), run.recorded():
+            for stage in stages:
+                stage_task(stage)(stage, run)
+            publication = publish(run)
+        return show(publication)
+
+
+def _command(arguments: list[str], when_busy: WhenBusy) -> str:
+    """Run `troupe ARGUMENTS`, as soon as the workspace is free; return what it says. Raises Refused with the same."""
+
+    def attempt() -> str:
+        with workspace_lock():
+            pass  # the command would say the same, two seconds later
+        lines: list[str] = []
+        status = supervise([*COMMAND, *arguments], lines.append, LOGS / f"{arguments[0]}-{own_id()}.log")
+        said = "\n".join(lines).strip()
+        print(said, flush=True)
+        if status == WorkspaceBusy.exit_code:
+            raise WorkspaceBusy(said)
+        if status:
+            raise Refused(said)
+        return said
+
+    return once_free(attempt, when_busy, show_waiting)

@@ -1,0 +1,56 @@
+"""Runs whose processes were killed, wherever they are shown as running: MLflow, Prefect, the records of this workspace.
+
+`python -m pipelines sweep` does it all. Whoever serves deployments calls it within seconds after a kill
+(pipelines/upkeep.py); every pipeline run does its share when it begins.
+"""
+
+from contextlib import suppress
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+from prefect.states import AwaitingRetry, Cancelled, Crashed
+
+from pipelines.alive import dead, settled
+from pipelines.workspace import end_killed_records, running_record
+from troupe.errors import WorkspaceBusy
+from troupe.lock import workspace_lock
+
+MOST_ATTEMPTS = 3  # of a run whose process is killed: one that kills its machine must not do so for ever
+
+
+def sweep() -> None:
+    """End what was killed. Raises RegistryError as `mirror_pending` does; Prefect is done before MLflow."""
+    with suppress(WorkspaceBusy), workspace_lock():  # who is at work there has done so already
+        end_killed_records()
+    end_dead_flow_runs()
+    from troupe.tracking.mirror import mirror_pending  # with mlflow, which takes seconds
+
+    mirror_pending(current=running_record())
+
+
+def end_dead_flow_runs() -> None:
+    """Have Prefect show flow runs whose processes were killed as crashed, and run those of a deployment again."""
+    if not (ids := dead()):
+        return
+    with get_client(sync_client=True) as client:
+        for flow_run_id in ids:
+            with suppress(ObjectNotFound):  # another server's
+                _end(client, client.read_flow_run(UUID(flow_run_id)))
+            settled(flow_run_id)
+
+
+def _end(client: SyncPrefectClient, run: FlowRun) -> None:
+    """A run that somebody is cancelling has reached its end; every other one of a deployment is tried again."""
+    state = run.state
+    if state is None or (state.is_final() and not state.is_crashed()):
+        return
+    if state.is_cancelling():
+        client.set_flow_run_state(run.id, Cancelled(message="its process was killed"), force=True)
+        return
+    if not state.is_crashed():
+        client.set_flow_run_state(run.id, Crashed(message="its process was killed"), force=True)
+    if run.deployment_id and run.run_count < MOST_ATTEMPTS:
+        message = f"its process was killed; attempt {run.run_count + 1} of {MOST_ATTEMPTS} resumes what was saved"
+        client.set_flow_run_state(run.id, AwaitingRetry(message=message), force=True)

@@ -1,0 +1,100 @@
+"""A model card for each stage's version: what it is, was trained on, is worth, cannot do, and how to load it.
+
+It stands in reports/ and as the description of the version in the registry.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from mlflow import MlflowClient
+
+from troupe import layout
+from troupe.data.corpus import read_manifest
+from troupe.evaluation.report import caveats, rows
+from troupe.files import read_json, write_atomic
+from troupe.models.bundle import CONFIG
+from troupe.params import load_params
+from troupe.registry.versions import Version
+from troupe.tracking.connection import connection
+
+TEMPLATE = "card.md.j2"
+SHOWN = ("temperature", "top-p")  # of the settings in samples.json
+LONGEST = 5000  # characters that a description may have in every database of MLflow's
+WHAT = {
+    "pretrain": "A GPT, trained from its first weights on",
+    "moe": "A GPT whose attention draws values and outputs from experts (SwitchHead)",
+    "adversarial": "The expert model, refined against judges of its own text",
+}
+SECTIONS = {"pretrain": ("tokens", "model", "pretrain"), "moe": ("moe",), "adversarial": ("adversarial",)}
+
+
+def write_cards(versions: Mapping[str, Version], released: Version | None) -> None:
+    """Write reports/model-card-<stage>.md for these versions, by stage, and their descriptions in the registry.
+
+    `released` is the version of the release line that was made of one of them, if any. A description that a person has
+    written stays. A model that the report has not measured gets no card. Raises ArtifactError if a file of the report
+    is missing.
+    """
+    metrics, samples = read_json(layout.METRICS), read_json(layout.REPORTS / "samples.json")
+    params = load_params(layout.EFFECTIVE_PARAMS).model_dump()
+    with connection() as client:
+        for stage, version in versions.items():
+            if metrics["models"][stage]["weights_sha256"] != version.tags["weights_sha256"]:
+                continue
+            text = render(stage, version, metrics, samples, params)
+            path = layout.REPORTS / f"model-card-{stage}.md"
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                write_atomic(path, text.encode())
+            _describe(client, version, text)
+            if released and released.tags["weights_sha256"] == version.tags["weights_sha256"]:
+                _describe(client, released, render(stage, released, metrics, samples, params))
+
+
+def render(
+    stage: str, version: Version, metrics: Mapping[str, Any], samples: Mapping[str, Any], params: Mapping[str, Any]
+) -> str:
+    """The card of a stage's version, in Markdown."""
+    texts = samples["texts"][stage]
+    return _environment().get_template(TEMPLATE).render(
+        name=f"{version.name}, version {version.number}",
+        uri=version.uri,
+        stage=stage,
+        what=WHAT[stage],
+        parameters=_thousands(metrics["models"][stage]["parameters"]),
+        context=read_json(layout.model_dir(stage) / CONFIG)["model"]["block_size"],
+        sha256=version.tags["weights_sha256"],
+        corpus=read_manifest(layout.CORPUS),
+        initial=metrics["initial"],
+        commit=version.tags.get("git_commit", "unknown"),
+        run=version.tags.get("run_id", "unknown"),
+        parent=version.tags.get("parent"),
+        recipe={section: params[section] for section in SECTIONS[stage]},
+        rows=rows(metrics),
+        quality=metrics["models"][stage]["quality"],
+        real=metrics["controls"]["real_text"]["quality"],
+        prompt=samples["prompt"],
+        samples={samples["settings"][name]: texts[name][:400] for name in SHOWN if name in texts},
+        caveats=caveats(metrics),
+    )  # fmt: skip
+
+
+def _describe(client: MlflowClient, version: Version, text: str) -> None:
+    heading = text.partition("\n")[0]
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST - 100]}\n...\n\nThe whole card is in reports/."
+    ours = not version.description or version.description.startswith(heading)
+    if ours and version.description != text:
+        client.update_model_version(version.name, version.number, text)
+
+
+def _thousands(number: int) -> str:
+    return f"{number:,}"
+
+
+def _environment() -> Environment:
+    environment = Environment(  # Markdown: nothing is escaped, and nothing of it is run
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["thousands"] = _thousands
+    return environment

@@ -1,0 +1,227 @@
+"""The release line as it stands, and changes of its two aliases that survive a kill, a second writer and a person.
+
+MLflow sets one alias at a time and knows no transaction. So a change is first written down as a whole, in one tag of
+the registered model (`troupe.decision`: the aliases before and after it, the entry for the audit file); then `previous`
+is set, then `champion`, then the entry is recorded, and last the tag says that the change is settled. Whoever comes
+next finds one of three things: a settled change and the aliases that it describes; an unsettled one with aliases on the
+way, which it completes; or aliases that no change describes: a person has moved them, or a deletion has removed them.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from troupe import layout
+from troupe.errors import RegistryError
+from troupe.registry import history
+from troupe.registry.history import Entry
+from troupe.registry.versions import CHAMPION, PREVIOUS, RELEASE, Version, only_if_absent, versions_of
+from troupe.tracking import store
+from troupe.tracking.connection import tracking_uri
+
+TAG = "troupe.decision"
+A_PERSON = "a person, in MLflow"
+WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Aliases:
+    """The numbers of the versions that they name."""
+
+    champion: str | None = None
+    previous: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    before: Aliases
+    after: Aliases
+    entry: Entry | None  # None: nothing was decided, the aliases were only written down
+    settled: bool
+
+    def text(self) -> str:
+        """The change as the value of its tag."""
+        entry = self.entry.plain() if self.entry else None
+        return json.dumps(asdict(replace(self, entry=None)) | {"entry": entry}, ensure_ascii=False)
+
+    @classmethod
+    def from_text(cls, text: str | None) -> "Change | None":
+        """The change that a tag describes; None if there is none or someone has edited it beyond use."""
+        try:
+            plain: dict[str, Any] = json.loads(text or "")
+            entry = Entry.from_plain(plain["entry"]) if plain["entry"] else None
+            return cls(Aliases(**plain["before"]), Aliases(**plain["after"]), entry, bool(plain["settled"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+@dataclass(frozen=True)
+class Line:
+    aliases: Aliases
+    versions: Mapping[str, Version]  # by number, oldest first; deleted ones are not there
+    change: Change | None  # the last one
+
+    @property
+    def champion(self) -> Version | None:
+        return self.versions.get(self.aliases.champion or "")
+
+    @property
+    def previous(self) -> Version | None:
+        return self.versions.get(self.aliases.previous or "")
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is, or has been, a champion: versions of ours, an alias, or a change that names one."""
+        ours = any("weights_sha256" in version.tags for version in self.versions.values())
+        return ours or self.aliases != Aliases() or self.change is not None
+
+    def way_back(self) -> Version | None:
+        """What a rollback makes champion: `previous`, or without it the newest other version of ours."""
+        if self.aliases.previous != self.aliases.champion and self.previous:
+            return self.previous
+        others = [v for n, v in self.versions.items() if n != self.aliases.champion and "weights_sha256" in v.tags]
+        return others[-1] if others else None
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Be the only one to change the release line: with this store file, or from this workspace if it is a server's.
+
+    Raises RegistryError if another does not end within a minute.
+    """
+    file = store.file_of(tracking_uri())
+    path = Path(f"{file}.line.lock") if file else layout.STATE / "line.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=WAIT_SECONDS):  # the system lets go of it when the process dies
+            yield
+    except Timeout:
+        raise RegistryError(f"{path}: another process is changing the release line; try again later") from None
+
+
+def read(client: MlflowClient) -> Line:
+    """The release line; an empty one if nothing was ever released."""
+    try:
+        model = client.get_registered_model(RELEASE)
+    except MlflowException as error:
+        only_if_absent(error)
+        return Line(Aliases(), {}, None)
+    versions = {version.number: version for version in reversed(versions_of(client, RELEASE))}
+    named = {alias: str(number) for alias, number in model.aliases.items()}
+    return Line(Aliases(named.get(CHAMPION), named.get(PREVIOUS)), versions, Change.from_text(model.tags.get(TAG)))
+
+
+def reconciled(client: MlflowClient) -> tuple[Line, list[Entry]]:
+    """The release line after a change that was cut short is completed, and what others did to the aliases recorded.
+
+    Returns the entries for what was completed and noticed. To be called inside `exclusive`.
+    """
+    line = read(client)
+    change = line.change
+    if change and not change.settled and _on_the_way(line, change):
+        _carry_out(client, line, change)
+        return read(client), [change.entry] if change.entry else []
+    if not line.begun and (last := _last_champion()):
+        reason = "this MLflow store has no release line: it is a new one, or the registered model was deleted"
+        entry = Entry(history.DELETED, "unknown", last, None, (reason,))
+        history.append(entry)
+        return line, [entry]
+    if change is None and line.aliases != Aliases():
+        reason = "these aliases were set before there was a record of changes"
+        entry = Entry(history.ADOPTED, history.who(), None, _uri(line.aliases.champion), (reason,))
+        return change_aliases(client, line, line.aliases, entry), [entry]
+    if change is None or line.aliases == change.after:
+        return line, []
+    after, entry = _noticed(line, change.after if change.settled else change.before)
+    return change_aliases(client, line, after, entry), [entry]
+
+
+def change_aliases(client: MlflowClient, line: Line, after: Aliases, entry: Entry) -> Line:
+    """Move the aliases from where they are in `line`, and record the entry. To be called inside `exclusive`.
+
+    Raises RegistryError if another machine, which no lock of ours reaches, has moved them at the same time.
+    """
+    change = Change(line.aliases, after, entry, settled=False)
+    client.set_registered_model_tag(RELEASE, TAG, change.text())
+    _carry_out(client, line, change)
+    found = read(client)
+    if found.aliases != after:
+        raise RegistryError(
+            f"the aliases of {RELEASE} were moved by someone else at the same time: champion is now "
+            f"{_uri(found.aliases.champion)}; look at `troupe versions`, then decide again"
+        )
+    return found
+
+
+def record(client: MlflowClient, entry: Entry) -> None:
+    """Put an entry into the audit file and, as a tag, on the version that it is about."""
+    history.append(entry)
+    key, value = f"{history.TAG}{entry.id}", json.dumps(entry.plain(), ensure_ascii=False)
+    about = entry.after if entry.after != entry.before else entry.version
+    if not about:
+        client.set_registered_model_tag(RELEASE, key, value)
+        return
+    name, _, number = about.removeprefix("models:/").partition("/")
+    try:
+        client.set_model_version_tag(name, number, key, value)
+    except MlflowException as error:  # deleted meanwhile
+        only_if_absent(error)
+
+
+def _last_champion() -> str | None:
+    """The champion by the audit file."""
+    entries = history.entries()
+    return entries[-1].after if entries else None
+
+
+def _carry_out(client: MlflowClient, line: Line, change: Change) -> None:
+    for alias, found, wanted in (
+        (PREVIOUS, line.aliases.previous, change.after.previous),
+        (CHAMPION, line.aliases.champion, change.after.champion),
+    ):
+        if wanted is None and found is not None:
+            client.delete_registered_model_alias(RELEASE, alias)
+        elif wanted != found:
+            client.set_registered_model_alias(RELEASE, alias, wanted)
+    if change.entry:
+        record(client, change.entry)
+    client.set_registered_model_tag(RELEASE, TAG, replace(change, settled=True).text())
+
+
+def _on_the_way(line: Line, change: Change) -> bool:
+    """Whether the aliases are as a kill in the middle of this change leaves them, and it can be completed."""
+    steps = (change.before, replace(change.before, previous=change.after.previous), change.after)
+    wanted = {number for number in (change.after.champion, change.after.previous) if number}
+    return line.aliases in steps and wanted <= line.versions.keys()
+
+
+def _noticed(line: Line, known: Aliases) -> tuple[Aliases, Entry]:
+    """What others did to the aliases, which were `known`: the aliases with a way back, and the entry for it.
+
+    `previous` comes to name the champion before, so that a rollback undoes what a person did, unless that person has
+    moved `previous` as well.
+    """
+    found, reasons = line.aliases, []
+    gone = [number for number in (known.champion, known.previous) if number and number not in line.versions]
+    reasons += [f"{_uri(number)} was deleted" for number in dict.fromkeys(gone)]
+    moves = {CHAMPION: (known.champion, found.champion), PREVIOUS: (known.previous, found.previous)}
+    for alias, (before, after) in moves.items():
+        if before != after and not (before in gone and after is None):
+            reasons.append(f"{alias} was {f'set to {_uri(after)}' if after else 'removed'}")
+    moved = found.champion != known.champion and found.champion is not None
+    untouched = found.previous in (known.previous, None)
+    keeps = known.champion in line.versions and known.champion != found.champion and untouched
+    action = history.DELETED if gone and not moved else history.MOVED
+    wanted = replace(found, previous=known.champion) if keeps else found
+    return wanted, Entry(action, A_PERSON, _uri(known.champion), _uri(found.champion), tuple(reasons))
+
+
+def _uri(number: str | None) -> str | None:
+    return f"models:/{RELEASE}/{number}" if number else None

@@ -1,0 +1,258 @@
+"""A workspace that is left alone with `make ui`: runs behind each other, cancelled, mistyped, missed, killed.
+
+The servers, their runner, DVC and the kills are real; the stages take no time, or as long as a test wants.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psutil
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from pipelines.deployments import add_schedule
+from pipelines.due import settle
+from pipelines.schedule import cron_schedule
+from tests.pipelines.small import PYTHON, ROOT, environment, eventually, make
+from tests.smoke.ui import patiently, ui
+from troupe.errors import TroupeError
+
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
+# Runs until a file appears; every attempt leaves a line.
+WORK = "echo $$ >> began; while ! test -e go; do sleep 0.1; done; cp first.txt second.txt\n"
+SECONDS_TO_CANCEL = 10
+SECONDS_TO_RECOVER = 60
+SECONDS_TO_SWEEP = 120
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+@dataclass(frozen=True)
+class Site:
+    folder: Path
+    api: str
+    mlflow: str
+
+    def ask(self, method: str, path: str, **body: Any) -> Any:
+        return patiently(method, f"{self.api}/{path}", **body).json()
+
+    def deployment(self, name: str = "train") -> Any:
+        return self.ask("GET", f"deployments/name/{name}/{name}")
+
+    def start(self, deployment: str = "train", **parameters: Any) -> str:
+        """What "Run" in the UI does; the id of the flow run."""
+        place = f"deployments/{self.deployment(deployment)['id']}/create_flow_run"
+        return str(self.ask("POST", place, json={"parameters": parameters})["id"])
+
+    def state(self, run: str) -> Any:
+        return self.ask("GET", f"flow_runs/{run}")["state"]
+
+    def states(self, run: str) -> list[str]:
+        """The names of all states that it has been in, the first one first."""
+        found = self.ask("GET", f"flow_run_states/?flow_run_id={run}")
+        return [state["name"] for state in sorted(found, key=lambda state: state["timestamp"])]
+
+    def cancel(self, run: str) -> None:
+        """What "Cancel" in the UI does."""
+        state = {"type": "CANCELLING", "name": "Cancelling"}
+        self.ask("POST", f"flow_runs/{run}/set_state", json={"state": state, "force": True})
+
+    def attempts(self) -> list[int]:
+        """The process numbers of the stage's attempts so far."""
+        began = self.folder / "began"
+        return [int(line) for line in began.read_text().split()] if began.exists() else []
+
+    def unfinished(self) -> int:
+        """How many runs MLflow shows as running."""
+        wanted = {"experiment_ids": ["1"], "filter": "attributes.status = 'RUNNING'"}
+        found = patiently("POST", f"{self.mlflow}/api/2.0/mlflow/runs/search", json=wanted).json()
+        return len(found.get("runs", []))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = make(tmp_path_factory.mktemp("site"), WORK)
+    shutil.copy(ROOT / "params.yaml", folder)
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    with ui(folder) as servers:
+        site = Site(folder, servers["PREFECT_API_URL"], servers["MLFLOW_TRACKING_URI"])
+        eventually(lambda: httpx.get(f"{site.api}/deployments/name/rollback/rollback").is_success, 60)
+        yield site
+
+
+@pytest.fixture(autouse=True)
+def _from_the_start(site: Site) -> None:
+    """The next run has to do its stage."""
+    for name in ("go", "began"):
+        (site.folder / name).unlink(missing_ok=True)
+    (site.folder / "work.sh").write_text(f"# {time.time()}\n{WORK}")
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def command(folder: Path, *words: str) -> psutil.Process:
+    """The process in a folder whose command line has these words, and not the guard before it."""
+    for process in psutil.process_iter():
+        try:
+            line = process.cmdline()
+            guard = any("guard.py" in word for word in line)
+            if set(words) <= set(line) and not guard and process.cwd() == str(folder):
+                return process
+        except psutil.Error:
+            continue
+    raise AssertionError(f"no process {words}")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "names"),
+    [
+        ({"profile": "cpu-hour"}, "cpu-hour"),
+        ({"profil": "cpu-hours"}, "profil"),
+        ({"params": {"pretrain": {"steps": -1}}}, "params.pretrain.steps"),
+        ({"overrides": "pretrain.step=3"}, "overrides"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_there_is_a_run(site: Site, parameters: Any, names: str) -> None:
+    before = site.ask("POST", "flow_runs/count", json={})
+    place = f"{site.api}/deployments/{site.deployment()['id']}/create_flow_run"
+    refused = httpx.post(place, json={"parameters": parameters})
+    assert refused.status_code == 409
+    assert names in refused.json()["detail"]
+    assert site.ask("POST", "flow_runs/count", json={}) == before
+
+
+def test_what_two_parameters_ask_of_each_other_is_one_line_before_any_work(site: Site) -> None:
+    run = site.start(params={"model": {"n_head": 5}})
+    eventually(lambda: site.state(run)["type"] in FINAL, 60)
+    state = site.state(run)
+    assert state["type"] == "FAILED"
+    assert state["message"].endswith("n_embd (192) must be divisible by n_head (5)")
+    assert state["message"].count("\n") == 0
+    assert site.attempts() == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "rebound.example"}, {"Origin": "https://page.example"}],
+    ids=lambda headers: next(iter(headers)),
+)
+def test_neither_server_answers_a_foreign_page(site: Site, headers: dict[str, str]) -> None:
+    """A page that the user's browser shows, or a name of its own that has come to mean 127.0.0.1."""
+    assert httpx.post(f"{site.api}/flow_runs/count", json={}, headers=headers).status_code == 403
+    experiment = {"name": "strange"}
+    place = f"{site.mlflow}/api/2.0/mlflow/experiments/create"
+    assert httpx.post(place, json=experiment, headers=headers).status_code == 403
+    pages = [site.api.removesuffix("/api"), site.mlflow]
+    assert [httpx.get(page).status_code for page in pages] == [200, 200], "their own pages are there"
+
+
+def test_behind_a_run_others_wait_or_are_skipped_and_a_cancelled_one_frees_everything(site: Site) -> None:
+    first = site.start()
+    eventually(site.attempts, 60)
+    waits, skips = site.start(profile="cpu-hours"), site.start(when_busy="skip")
+    eventually(lambda: site.state(waits)["name"] == "WaitingForWorkspace", 30)
+    eventually(lambda: site.state(skips)["name"] == "Skipped", 30)
+    assert "is at work" in site.state(waits)["message"]
+    for number, run in enumerate((first, waits), start=1):
+        eventually(lambda n=number: len(site.attempts()) == n, SECONDS_TO_RECOVER)
+        eventually(site.unfinished, 30)
+        stage, began = site.attempts()[-1], time.monotonic()
+        site.cancel(run)
+        eventually(lambda r=run, s=stage: site.state(r)["type"] == "CANCELLED" and not alive(s), SECONDS_TO_CANCEL)
+        print(f"cancelled after {time.monotonic() - began:.1f} s")
+    began = time.monotonic()
+    eventually(lambda: not site.unfinished(), SECONDS_TO_SWEEP)  # without a next run
+    print(f"ended in MLflow after {time.monotonic() - began:.1f} s more")
+
+
+def test_somebody_else_at_work_is_waited_for(site: Site) -> None:
+    hold = "import time; from troupe.lock import *\nwith workspace_lock(): print(1, flush=True); time.sleep(99)"
+    with subprocess.Popen([PYTHON, "-c", hold], cwd=site.folder, env=environment(), stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        run = site.start("promote")
+        eventually(lambda: site.state(run)["name"] == "WaitingForWorkspace", 60)
+        assert str(holder.pid) in site.state(run)["message"]
+        holder.kill()
+    eventually(lambda: site.state(run)["type"] in FINAL, 60)
+    state = site.state(run)
+    assert state["type"] == "FAILED", "there is nothing to promote"
+    assert state["message"].startswith("troupe: ")
+    assert "Traceback" not in state["message"]
+
+
+def test_kill_9_of_flow_runner_and_servers_and_everything_runs_again(site: Site) -> None:
+    limited = {"concurrency_limit": 1}  # as older versions had set it
+    httpx.patch(f"{site.api}/deployments/{site.deployment()['id']}", json=limited).raise_for_status()
+    assert site.deployment()["global_concurrency_limit"]
+    run = site.start()
+    eventually(site.attempts, 60)
+    victims = {
+        "flow": lambda: next(
+            child for child in command(site.folder, "serve").children() if "spawn_main" in " ".join(child.cmdline())
+        ),
+        "runner": lambda: command(site.folder, "serve"),
+    }
+    for number, (name, find) in enumerate(victims.items(), start=2):
+        stage, began = site.attempts()[-1], time.monotonic()
+        os.kill(find().pid, signal.SIGKILL)
+        eventually(lambda n=number: len(site.attempts()) == n, SECONDS_TO_RECOVER)
+        print(f"{name}: at work again after {time.monotonic() - began:.1f} s")
+        assert not alive(stage), "nobody was left behind"
+    assert site.states(run).count("Crashed") == 2
+    assert site.deployment()["global_concurrency_limit"] is None, "served again"
+
+    before = site.attempts()
+    for server in ("pipelines.prefect_server", "mlflow"):
+        os.kill(command(site.folder, "-m", server).pid, signal.SIGKILL)
+    began = time.monotonic()
+    health = (f"{site.api}/health", f"{site.mlflow}/health")
+    eventually(lambda: not any(map(answers, health)), 5)
+    eventually(lambda: all(map(answers, health)), SECONDS_TO_RECOVER)
+    print(f"servers: answer again after {time.monotonic() - began:.1f} s")
+    assert site.attempts() == before, "the training went on meanwhile"
+    (site.folder / "go").touch()
+    eventually(lambda: site.state(run)["type"] in FINAL, SECONDS_TO_RECOVER)
+    assert site.state(run)["type"] == "COMPLETED", site.state(run)
+    eventually(lambda: not site.unfinished(), SECONDS_TO_SWEEP)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def test_missed_times_are_made_up_for_as_the_schedule_says(site: Site) -> None:
+    """The real planner's runs of five hours, looked at as if those had passed with the machine off."""
+    id_, left = site.deployment()["id"], {}
+    hourly = cron_schedule("0 * * * *", "Europe/Berlin")
+    planned = {"state": {"type": {"any_": ["SCHEDULED"]}}, "deployment_id": {"any_": [id_]}}
+    later = datetime.now(UTC) + timedelta(hours=5)
+    due = {**planned, "next_scheduled_start_time": {"before_": later.isoformat()}}
+    with temporary_settings({PREFECT_API_URL: site.api}), get_client(sync_client=True) as client:
+        with pytest.raises(TroupeError, match="'catch_up'"):
+            add_schedule(hourly, {"catch_up": "sometimes"})
+        for catch_up in ("never", "once", "all"):
+            add_schedule(hourly, {"catch_up": catch_up})
+            eventually(lambda: site.ask("POST", "flow_runs/count", json={"flow_runs": planned}) > 5, 60)
+            settle(client, [UUID(id_)], later)
+            left[catch_up] = site.ask("POST", "flow_runs/count", json={"flow_runs": due})
+            [made] = site.deployment()["schedules"]
+            assert made["schedule"]["timezone"] == "Europe/Berlin"
+            patiently("DELETE", f"{site.api}/deployments/{id_}/schedules/{made['id']}")
+    assert left == {"never": 0, "once": 1, "all": 5}
