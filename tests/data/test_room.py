@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from troupe.data import ids as ids_on_disk
 from troupe.data import room
 from troupe.data.corpus import SPLITS, Split, cut_blocks
-from troupe.data.ids import Shards, open_ids, save_ids
+from troupe.data.dataset import TokenDataset
+from troupe.data.ids import Shards, save_ids
 from troupe.data.room import check_bytes, check_tokens
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.data.windows import Measured, window_starts
@@ -116,13 +117,15 @@ def test_no_more_of_a_long_text_is_read_than_its_first_windows(tmp_path: Path, m
     for split in SPLITS:
         save_ids(tmp_path, split, [np.full(n_bytes[split], 97, np.uint16)], 257)
     ByteTokenizer().save(tmp_path / "tokenizer.json")
-    write_json(tmp_path / "meta.json", {"bytes": n_bytes, "tokens": n_bytes})
+    about = {"corpus_sha256": "", "test_sha256": "", "block_bytes": 1000}
+    write_json(tmp_path / "meta.json", {"bytes": n_bytes, "tokens": n_bytes, **about})
+    data = TokenDataset.open(tmp_path)
     monkeypatch.setattr(np, "concatenate", None)
-    check_tokens(params("tokens.kind=bytes"), tmp_path)
-    whole = Measured(5000, open_ids(tmp_path, "test"), np.ones(257, np.int64))
+    check_tokens(params("tokens.kind=bytes"), data)
+    whole = Measured(5000, data.shards("test"), np.ones(257, np.int64))
     assert [whole.windows(width, 48, 5000) for width in (600, 620, 5000)] == [8, 7, 0]
     with pytest.raises(CorpusError, match=r"the validation split holds 7 windows of .*judge_window=620 bytes"):
-        check_tokens(params("tokens.kind=bytes evaluate.judge_window=620"), tmp_path)
+        check_tokens(params("tokens.kind=bytes evaluate.judge_window=620"), data)
 
 
 @given(bytes_N=st.lists(st.integers(1, 5), min_size=1, max_size=60), width=st.integers(1, 9), prompt=st.integers(1, 4))

@@ -14,7 +14,7 @@ from unittest.mock import patch
 from tests.golden.compare import ROOT, SETTINGS, some_text
 from tests.numerics import Reordered
 from troupe.data.batches import Batches
-from troupe.layout import EFFECTIVE_PARAMS, TOKENS, model_dir
+from troupe.layout import EFFECTIVE_PARAMS, model_dir
 from troupe.params import load_params
 from troupe.stages import fit
 from troupe.stages.corpus import corpus
@@ -61,7 +61,7 @@ def curves(folder: Path, order: int | None = None) -> Curves:
 
 def digests(folder: Path) -> dict[str, str]:
     """Of what no rounding can change: the text, and its tokens."""
-    meta = json.loads((folder / TOKENS / "meta.json").read_text())
+    meta = json.loads((folder / "artifacts/tokens/meta.json").read_text())
     return {name: meta[name] for name in ("corpus_sha256", "test_sha256", "tokenizer_sha256")}
 
 

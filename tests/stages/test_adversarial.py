@@ -17,11 +17,11 @@ import torch
 
 from tests.forked import forked
 from tests.stages.conftest import changed, never
-from troupe.data.tokenizer import load_tokenizer
+from troupe.data.dataset import TokenDataset
 from troupe.errors import ArtifactError
 from troupe.evaluation.realism import Ruling
 from troupe.files import read_json, sha256_file
-from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, TOKENS, model_dir
+from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir
 from troupe.models.bundle import WEIGHTS, load_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
@@ -51,7 +51,7 @@ def test_it_writes_a_model_its_log_and_a_summary(experts: Params, capsys: pytest
     assert bundle.config["architecture"] == "switchhead"
     assert provenance["parent_weights_sha256"] == parent.sha256
     assert provenance["reference_weights_sha256"] == reference.sha256
-    anew = small_reference(reference.model, experts)
+    anew = small_reference(reference.model, TokenDataset.open(), experts)
     assert provenance["small_reference_weights_sha256"] == summary["small_reference_weights_sha256"] == digest(anew)
     assert summary["weights_sha256"] == bundle.sha256
     assert [record["step"] for record in log] == list(range(14))
@@ -83,7 +83,7 @@ class Recorder:
 
 def test_every_repetition_has_texts_of_its_own_at_the_same_places(experts: Params) -> None:
     """A judge learns twice in each, from one half of the text and the other. A look is heard as the first."""
-    judges, start = validation_judges(load_tokenizer(TOKENS / "tokenizer.json"), experts), load_bundle(model_dir("moe"))
+    judges, start = validation_judges(TokenDataset.open(), experts), load_bundle(model_dir("moe"))
     once, twice = Recorder(), Recorder()
     replace(judges, judges={"recorder": once}).hear(start)
     found = replace(judges, judges={"recorder": twice}).hear(start, repetitions=2)
@@ -116,12 +116,12 @@ def test_the_model_carries_the_sampler_that_was_chosen(experts: Params, monkeypa
         if name.endswith("resampled"):
             assert bundle.resampling is not None
             assert (bundle.resampling.candidates, bundle.resampling.span, bundle.resampling.context) == (2, 4, 12)
-            references = bundle.resampling.discriminator.features.references
+            references, data = bundle.resampling.discriminator.features.references, TokenDataset.open()
             assert sha256_file(FOLDER / "reference-2.safetensors") == summary["small_reference_weights_sha256"]
             assert [reference.config.n_embd for reference in references] == [experts.model.n_embd, 8]
             assert same(references[0], load_bundle(model_dir("pretrain")).model)
-            assert not same(references[1], small_reference(references[0], changed(experts, reference_steps=1)))
-            assert same(references[1], small_reference(references[0], experts)), (
+            assert not same(references[1], small_reference(references[0], data, changed(experts, reference_steps=1)))
+            assert same(references[1], small_reference(references[0], data, experts)), (
                 "it is the same, to the byte, every time"
             )
         else:

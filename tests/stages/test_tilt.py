@@ -13,6 +13,7 @@ import torch
 
 from tests.conftest import ROOT
 from tests.stages.conftest import ONLY_TILTED, changed, never
+from troupe.data.dataset import TokenDataset
 from troupe.errors import Interrupted
 from troupe.files import read_json
 from troupe.layout import TOKENS, model_dir
@@ -70,13 +71,13 @@ def test_by_default_it_is_tilted_and_nobody_teaches_a_discriminator(
 
 def test_a_tilt_learns_from_sequences_of_the_critics_split_each_once(experts: Params) -> None:
     model, ids = load_bundle(model_dir("moe")).model, np.load(TOKENS / "critic.npy").tolist()
-    real_NT = tilt.real_text("critic", 10**12, model, experts)  # more than memory holds
+    real_NT = tilt.real_text(TokenDataset.open(), "critic", 10**12, model, experts)  # more than memory holds
     assert real_NT.size(1) == model.config.block_size
     assert len(real_NT) == len(ids) // model.config.block_size - 1
     found = {tuple(ids[i : i + real_NT.size(1)]): i for i in range(len(ids))}
     starts = [found[tuple(row)] for row in real_NT.tolist()]
     assert np.diff(sorted(starts)).min() == model.config.block_size
-    assert len(tilt.real_text("critic", 5, model, experts)) == 5
+    assert len(tilt.real_text(TokenDataset.open(), "critic", 5, model, experts)) == 5
 
 
 def test_a_round_that_can_tell_nothing_is_not_followed(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:

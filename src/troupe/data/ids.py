@@ -39,7 +39,7 @@ class Shards:
 
 def save_ids(directory: Path, split: Split, pieces: Iterable[Ids], vocab_size: int) -> int:
     """Write the token ids of a split, in the smallest type that holds the vocabulary; returns how many there are."""
-    for stale in _shard_files(directory, split):
+    for stale in shard_files(directory, split):
         stale.unlink()
     shard: Ids = np.empty(SHARD_TOKENS, np.uint16 if vocab_size <= 2**16 else np.uint32)
     n_ids = 0
@@ -61,7 +61,7 @@ def load_ids(directory: Path, split: Split) -> Ids:
 
 def open_ids(directory: Path, split: Split) -> Shards:
     """The token ids of a split, mapped from disk. Raises ArtifactError if a file is missing or broken."""
-    names = [path.name for path in _shard_files(directory, split)]
+    names = [path.name for path in shard_files(directory, split)]
     expected = [_shard_name(split, number) for number in range(max(1, len(names)))]
     if absent := next((name for name in expected if name not in names), None):
         raise ArtifactError(f"{directory / absent}: no such file; run the tokens stage, or `make pipeline`")
@@ -80,7 +80,8 @@ def _shard_name(split: Split, number: int) -> str:
     return f"{split}-{number:03d}.npy" if number else f"{split}.npy"
 
 
-def _shard_files(directory: Path, split: Split) -> list[Path]:
+def shard_files(directory: Path, split: Split) -> list[Path]:
+    """The files of a split that are there, in their order."""
     return sorted([*directory.glob(f"{split}.npy"), *directory.glob(f"{split}-*.npy")])
 
 

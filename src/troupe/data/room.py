@@ -7,13 +7,14 @@ Nothing here imports numpy or torch: the `inputs` stage runs on every call and m
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from troupe.data.corpus import CYCLE, LONGEST_CHARACTER, Split, split_of
 from troupe.errors import CorpusError
-from troupe.files import read_json
 from troupe.params import Params
+
+if TYPE_CHECKING:
+    from troupe.data.dataset import TokenDataset
 
 FEWEST_WINDOWS = 8  # of held-out text: with fewer no judge can be trained on one half and tested on the other
 ROOM_TO_WRITE = 1.2  # texts are written so many times as long, in tokens, as a window typically is
@@ -77,17 +78,14 @@ def check_bytes(n_bytes: int, params: Params) -> None:
     raise CorpusError(f"the text has {n_bytes} bytes, {fault}; {_advice(params, bytes_per_token, fits)}")
 
 
-def check_tokens(params: Params, folder: Path) -> None:
-    """The same from the tokens in `folder`. Raises ArtifactError if they are not there."""
-    from troupe.data.ids import open_ids  # late: stage `inputs` needs none of them
-    from troupe.data.tokenizer import load_tokenizer
-    from troupe.data.windows import Measured, token_bytes
+def check_tokens(params: Params, data: "TokenDataset") -> None:
+    """The same from the tokens. Raises ArtifactError if those of a split are missing."""
+    from troupe.data.windows import Measured, token_bytes  # late: stage `inputs` needs no numpy
 
-    meta, tokenizer = read_json(folder / "meta.json"), load_tokenizer(folder / "tokenizer.json")
-    bytes_of_token, sizes = token_bytes(tokenizer), meta["bytes"]
-    rooms = {split: Measured(sizes[split], open_ids(folder, split), bytes_of_token) for split in sizes}
+    bytes_of_token, sizes = token_bytes(data.tokenizer), data.n_bytes
+    rooms = {split: Measured(sizes[split], data.shards(split), bytes_of_token) for split in sizes}
     if fault := _fault(params, rooms):
-        bytes_per_token = max(sizes[split] / max(1, meta["tokens"][split]) for split in sizes)
+        bytes_per_token = max(sizes[split] / max(1, data.n_tokens[split]) for split in sizes)
         advice = _advice(params, 1.1 * bytes_per_token, _smaller(params, rooms))
         raise CorpusError(f"the text has {sum(sizes.values())} bytes, {fault}; {advice}")
 

@@ -21,6 +21,7 @@ from troupe.data.stretches import cut_stretches
 from troupe.errors import ArtifactError
 from troupe.files import read_json, write_json
 
+FILE = "tokenizer.json"  # its name in a folder of tokens, and in a model's
 Kind = Literal["bytes", "chars", "bpe", "gpt2"]
 GPT2_SPECIAL = {"<|endoftext|>": 50_256}
 CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes that stand inside a UTF-8 character, never at its beginning

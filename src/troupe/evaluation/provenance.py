@@ -7,7 +7,7 @@ from typing import Any
 from troupe.data.corpus import read_manifest
 from troupe.errors import ArtifactError
 from troupe.files import read_json
-from troupe.layout import CORPUS, EFFECTIVE_PARAMS, MODEL_STAGES, PARAMS, TOKENS, model_dir
+from troupe.layout import CORPUS, EFFECTIVE_PARAMS, MODEL_STAGES, PARAMS, model_dir
 from troupe.overlay import fields_of
 from troupe.params import load_params
 
@@ -19,10 +19,13 @@ def gather_provenance(overrides: Sequence[str] = (), profile: str = "") -> dict[
     "changed" names the fields that they set. Raises ArtifactError if the corpus or the tokens are missing; a stage
     without a summary is left out.
     """
+    from troupe.data.dataset import TokenDataset  # late: numpy, and most runs of the pipeline gather nothing
+
+    data = TokenDataset.open()
     effective = EFFECTIVE_PARAMS if EFFECTIVE_PARAMS.exists() else PARAMS
     return {
         "corpus": read_manifest(CORPUS),
-        "tokens": read_json(TOKENS / "meta.json"),
+        "tokens": {"vocab_size": data.vocab_size, "tokens": data.n_tokens},
         "stages": {stage: summary for stage in MODEL_STAGES if (summary := _summary(stage))},
         "params": load_params(effective).model_dump(),
         "profile": profile,

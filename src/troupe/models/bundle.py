@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from troupe.data.tokenizer import Tokenizer, load_tokenizer
+from troupe.data.tokenizer import FILE, Tokenizer, load_tokenizer
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json, sha256_file, write_atomic, write_json
 from troupe.models.architectures import ARCHITECTURES, dimensions_of
@@ -28,7 +28,7 @@ from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
 from troupe.params import MOST_CANDIDATES
 
-WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", FILE
 CRITIC = "critic.safetensors"
 REMEDY = "restore it with `dvc checkout`, or run the stage that writes it again"
 # What Python and torch raise who are told of a network what is missing, of another type, negative or beyond any memory.

@@ -12,9 +12,10 @@ from dataclasses import asdict, replace
 from functools import cache
 
 from troupe.compute import set_up
+from troupe.data.dataset import TokenDataset
 from troupe.data.room import check_tokens
-from troupe.files import read_json, write_json
-from troupe.layout import TOKENS, model_dir
+from troupe.files import write_json
+from troupe.layout import model_dir
 from troupe.models.bundle import Bundle, load_bundle, save_bundle
 from troupe.models.gpt2 import GPT
 from troupe.params import AdversarialParams, Params
@@ -36,15 +37,16 @@ Judges = Callable[[], ValidationJudges]  # made when they are first asked for
 
 def adversarial(params: Params) -> None:
     """Refine the expert model as the parameters say; write what judges of validation text find best."""
-    check_tokens(params, TOKENS)
+    data = TokenDataset.open()
+    check_tokens(params, data)
     began, device = time.monotonic(), set_up(params.run)
     expert, dense = (load_bundle(model_dir(stage), device) for stage in ("moe", "pretrain"))
     how, _ = eager(params.run, dense.model, params.adversarial.reference_batch_size)
-    measured = bits_per_byte_of_validation(how)
+    measured = bits_per_byte_of_validation(data, how)
     bits_per_byte = cache(measured)  # of models that no longer change: each is asked for up to four times
-    judges, table = cache(lambda: validation_judges(expert.tokenizer, params)), Table(params, how)
-    followed = try_game(expert, dense, judges, measured, table, params)
-    tried = try_tilt(expert, followed, bits_per_byte, table, params)
+    judges, table = cache(lambda: validation_judges(data, params)), Table(data, params, how)
+    followed = try_game(expert, dense, data, judges, measured, table, params)
+    tried = try_tilt(expert, followed, data, bits_per_byte, table, params)
     among = contenders(expert, tried, params.adversarial)
     with signals_noted("while judges chose what is kept"):
         heard = hear_all(judges, among, bits_per_byte, params.adversarial) if len(among) > 1 else {}
@@ -60,7 +62,7 @@ def adversarial(params: Params) -> None:
         "resumed_at_step": table.done,
         **asdict(how),
         "parameters": sum(parameter.numel() for parameter in among[chosen].model.parameters()),
-        "weights_sha256": save(params, among[chosen], expert, dense, tried),
+        "weights_sha256": save(params, data, among[chosen], expert, dense, tried),
         "seconds": round(time.monotonic() - began, 1),
     }
     write_json(model_dir(NAME) / "summary.json", facts)
@@ -71,6 +73,7 @@ def adversarial(params: Params) -> None:
 def try_game(
     expert: Bundle,
     dense: Bundle,
+    data: TokenDataset,
     judges: Judges,
     bits_per_byte: Callable[[GPT], float],
     table: Table,
@@ -84,18 +87,23 @@ def try_game(
 
     if not params.adversarial.needs_discriminator:
         return None
-    return follow(expert, dense, judge, bits_per_byte, table, params)
+    return follow(expert, dense, data, judge, bits_per_byte, table, params)
 
 
 def try_tilt(
-    expert: Bundle, followed: Followed | None, bits_per_byte: Callable[[GPT], float], table: Table, params: Params
+    expert: Bundle,
+    followed: Followed | None,
+    data: TokenDataset,
+    bits_per_byte: Callable[[GPT], float],
+    table: Table,
+    params: Params,
 ) -> Tried:
     """What was tried, the tilt included if it is asked for."""
     tried = Tried(followed=followed)
     if not params.adversarial.tilt_rounds:
         return tried
     with signals_noted("while the model was tilted"):
-        return tried._replace(tilting=tilt(expert, bits_per_byte, table.log, tried.steps, params))
+        return tried._replace(tilting=tilt(expert, data, bits_per_byte, table.log, tried.steps, params))
 
 
 def hear_all(
@@ -131,13 +139,13 @@ def why(tried: Tried, fought: Sequence[Duel]) -> str:
     return "; ".join([*tried.in_vain(), *map(str, fought)]) or "nothing else was asked for"
 
 
-def save(params: Params, chosen: Bundle, expert: Bundle, dense: Bundle, tried: Tried) -> str:
+def save(params: Params, data: TokenDataset, chosen: Bundle, expert: Bundle, dense: Bundle, tried: Tried) -> str:
     """Write the model, with its sampler if it has one; returns its digest."""
     followed = tried.followed
     provenance = {
         "stage": NAME,
         "seed": params.run.seed,
-        "corpus_sha256": read_json(TOKENS / "meta.json")["corpus_sha256"],
+        "corpus_sha256": data.corpus_sha256,
         "parent_weights_sha256": expert.sha256,
         **({"reference_weights_sha256": dense.sha256, **followed.references()} if followed else {}),
         "learn": params.adversarial.learn,

@@ -15,6 +15,7 @@ from troupe.adversarial.game import HELD_OUT, critic_of
 from troupe.adversarial.teaching import Course, continued, teach
 from troupe.compute import torch_threads
 from troupe.data.corpus import Split
+from troupe.data.dataset import TokenDataset
 from troupe.models.bundle import Bundle
 from troupe.models.features import ReferenceFeatures
 from troupe.models.reader import Discriminator
@@ -27,13 +28,14 @@ from troupe.stages.texts import sequences, side_by_side
 SHOWN = "adversarial: discriminator"  # in progress lines
 
 
-def taught(start: Bundle, dense: Bundle, params: Params) -> tuple[Discriminator, Verdict]:
+def taught(start: Bundle, dense: Bundle, data: TokenDataset, params: Params) -> tuple[Discriminator, Verdict]:
     """A discriminator of the start's texts, and what it found. Equal arguments give equal weights, to the byte."""
-    settings, features = params.adversarial, ReferenceFeatures(dense.model, small_reference(dense.model, params))
+    settings = params.adversarial
+    features = ReferenceFeatures(dense.model, small_reference(dense.model, data, params))
     critic = critic_of(start.tokenizer.vocab_size, settings, len(features.references)).to(_device(start))
     discriminator = Discriminator(critic, features, start.tokenizer)
     splits: Mapping[Split, int] = {"critic": settings.critic_texts, "validation": HELD_OUT}
-    train, held_out = (examples(discriminator, start, split, n, params) for split, n in splits.items())
+    train, held_out = (examples(discriminator, start, data, split, n, params) for split, n in splits.items())
     updates = (settings.critic_looks + settings.critic_rounds) * settings.critic_updates  # at most
     with torch_threads(settings.threads), track(SHOWN, updates) as show:
 
@@ -44,11 +46,13 @@ def taught(start: Bundle, dense: Bundle, params: Params) -> tuple[Discriminator,
         return discriminator, teach(critic, train, held_out, course(settings), rng, tell)
 
 
-def examples(discriminator: Discriminator, start: Bundle, split: Split, n: int, params: Params) -> Examples:
+def examples(
+    discriminator: Discriminator, start: Bundle, data: TokenDataset, split: Split, n: int, params: Params
+) -> Examples:
     """`n` sequences of a split, each once as long as there are, and the start's continuations of their prompts."""
     settings, purpose = params.adversarial, ("adversarial", "discriminator", split)
     length = settings.prompt_length + settings.sequence_length
-    real_NT = sequences(split, length, n, params, purpose).batches(0)[0].to(_device(start))
+    real_NT = sequences(data, split, length, n, params, purpose).batches(0)[0].to(_device(start))
 
     def part(real_BT: Tensor, seeds: Sequence[int]) -> Examples:
         fake_BT = continued(start.model, real_BT, settings.prompt_length, seeds)

@@ -10,8 +10,8 @@ from torch import nn
 
 from troupe.compute import set_up
 from troupe.data.corpus import Split, read_manifest, split_beginning
+from troupe.data.dataset import TokenDataset
 from troupe.data.room import prompt_length
-from troupe.data.tokenizer import load_tokenizer
 from troupe.evaluation.candidate import choose
 from troupe.evaluation.comparison import Comparison, Figures, HeldOut
 from troupe.evaluation.judging import make_judging
@@ -23,8 +23,8 @@ from troupe.evaluation.samples import write_samples
 from troupe.evaluation.windows import candidates, find_places
 from troupe.evaluation.writing import CONTROLS, REAL, Writing
 from troupe.files import read_json, write_json
-from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, TOKENS, USAGE, model_dir
-from troupe.models.bundle import TOKENIZER, Bundle, load_bundle
+from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, USAGE, model_dir
+from troupe.models.bundle import Bundle, load_bundle
 from troupe.params import EvaluateParams, Params
 from troupe.stages.common import overrides_from_environment, profile_from_environment, stage_main
 from troupe.stages.log import read_metrics
@@ -119,8 +119,8 @@ def read_held_out(params: EvaluateParams, block_size: int) -> dict[str, HeldOut]
 
     At most `held_out_bytes` in whole characters: the same text whatever the tokens, so that figures can be compared.
     """
-    tokenizer, meta = load_tokenizer(TOKENS / TOKENIZER), read_json(TOKENS / "meta.json")
-    prompt = prompt_length(meta["bytes"]["train"] / meta["tokens"]["train"], block_size)
+    data = TokenDataset.open()
+    tokenizer, prompt = data.tokenizer, prompt_length(data.bytes_per_token("train"), block_size)
     read: dict[str, HeldOut] = {}
     for split in HELD_OUT:
         blocks = split_beginning(CORPUS, split, params.held_out_bytes).encode()

@@ -12,12 +12,10 @@ from torch import Tensor
 
 from troupe.compute import compiler_faults_told
 from troupe.data.batches import Batches
-from troupe.data.ids import load_ids, open_ids
-from troupe.data.tokenizer import load_tokenizer
+from troupe.data.dataset import TokenDataset
 from troupe.errors import Diverged
-from troupe.files import read_json, write_json
-from troupe.layout import TOKENS
-from troupe.models.bundle import TOKENIZER, save_bundle
+from troupe.files import write_json
+from troupe.models.bundle import save_bundle
 from troupe.models.gpt2 import GPT
 from troupe.params import RunParams, Section, TrainParams
 from troupe.seeding import derive_seed
@@ -34,12 +32,12 @@ from troupe.training.validation import validate
 
 Log = Callable[[int, Mapping[str, float]], None]
 Watch = Callable[[GPT], Figures]  # what else to measure at a look at validation
-TOKEN_FILES = [TOKENS / name for name in ("train.npy", "validation.npy", "meta.json", TOKENIZER)]
 
 
 def fit(
     name: str,
     model: GPT,
+    data: TokenDataset,
     params: TrainParams,
     run: RunParams,
     choice: Choice,
@@ -62,10 +60,11 @@ def fit(
     ParamsError if `run.compile` asks for what torch cannot do here.
     """
     team, began = team_of(run, next(model.parameters()).device), time.monotonic()
-    batches, how = _batches(name, model, params, run), choice.how
-    look = _look(model, how.autocast, watch)
+    batches, how = _batches(name, model, data, params, run), choice.how
+    look = _look(model, data, how.autocast, watch)
     journal = folder / "metrics.jsonl" if team.leads else None
-    checkpoints = Checkpoints(folder_of(name, run_key(_stage(name), sections, [*TOKEN_FILES, *inputs]), how), journal)
+    key = run_key(_stage(name), sections, [*data.files("train", "validation"), *inputs])
+    checkpoints = Checkpoints(folder_of(name, key, how), journal)
     resume = checkpoints.newest()
     start = resume.step if resume else 0
     if team.leads:
@@ -80,8 +79,8 @@ def fit(
     if not team.leads:
         return {}
 
-    facts = _facts(model, params, time.monotonic() - began, start, choice, best)
-    facts["weights_sha256"] = _save(folder, model, name, run, origin or {})
+    facts = _facts(model, data, params, time.monotonic() - began, start, choice, best)
+    facts["weights_sha256"] = _save(folder, model, data, {"stage": name, "seed": run.seed, **(origin or {})})
     write_json(folder / "summary.json", facts)
     checkpoints.finish()
     return facts
@@ -98,18 +97,18 @@ def _stage(name: str) -> str:
     return name.partition("-")[0]
 
 
-def _batches(name: str, model: GPT, params: TrainParams, run: RunParams) -> Batches:
+def _batches(name: str, model: GPT, data: TokenDataset, params: TrainParams, run: RunParams) -> Batches:
     seed = derive_seed(run.seed, _stage(name), "batches")
-    return Batches(open_ids(TOKENS, "train"), model.config.block_size, params.batch_size, seed)
+    return Batches(data.shards("train"), model.config.block_size, params.batch_size, seed)
 
 
 def _seed_dropout(name: str, run: RunParams, team: Team) -> None:
     torch.manual_seed(derive_seed(run.seed, _stage(name), "dropout" if team.leads else f"dropout of rank {team.rank}"))
 
 
-def _look(model: GPT, precision: Autocast, watch: Watch | None) -> Callable[[], Figures]:
+def _look(model: GPT, data: TokenDataset, precision: Autocast, watch: Watch | None) -> Callable[[], Figures]:
     """What is measured at a look at validation: the loss, and what `watch` finds."""
-    ids, n_bytes = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")["bytes"]["validation"]
+    ids, n_bytes = data.ids("validation"), data.n_bytes["validation"]
 
     def look() -> Figures:
         seen = validate(model, ids, n_bytes, precision)
@@ -119,14 +118,14 @@ def _look(model: GPT, precision: Autocast, watch: Watch | None) -> Callable[[], 
 
 
 def _facts(
-    model: GPT, params: TrainParams, seconds: float, start: int, choice: Choice, best: Figures
+    model: GPT, data: TokenDataset, params: TrainParams, seconds: float, start: int, choice: Choice, best: Figures
 ) -> dict[str, Any]:
     """What summary.json says: how much of a training it was, how it was computed, and what it came to."""
     tokens = params.steps * params.batch_size * model.config.block_size
     return {
         "steps": params.steps,
         "tokens": tokens,
-        "epochs": round(tokens / read_json(TOKENS / "meta.json")["tokens"]["train"], 2),
+        "epochs": round(tokens / data.n_tokens["train"], 2),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seconds": round(seconds, 1),
         "resumed_at_step": start,
@@ -136,13 +135,10 @@ def _facts(
     }
 
 
-def _save(folder: Path, model: GPT, name: str, run: RunParams, origin: Mapping[str, Any]) -> str:
+def _save(folder: Path, model: GPT, data: TokenDataset, origin: Mapping[str, Any]) -> str:
     """Write the model's folder, with what was held out of what text; returns the digest of the weights."""
-    meta = read_json(TOKENS / "meta.json")
-    text = {fact: meta[fact] for fact in ("corpus_sha256", "block_bytes", "test_sha256")}
-    return save_bundle(
-        folder, model, load_tokenizer(TOKENS / TOKENIZER), {"stage": name, "seed": run.seed, **text, **origin}
-    )
+    text = {name: getattr(data, name) for name in ("corpus_sha256", "block_bytes", "test_sha256")}
+    return save_bundle(folder, model, data.tokenizer, {**text, **origin})
 
 
 @contextmanager

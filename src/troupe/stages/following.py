@@ -11,6 +11,7 @@ from troupe.adversarial.game import Game
 from troupe.adversarial.loop import Judge, Outcome, Validate
 from troupe.adversarial.selection import distinct_2, no_signal
 from troupe.compute import torch_threads
+from troupe.data.dataset import TokenDataset
 from troupe.models.bundle import Bundle
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
@@ -82,7 +83,13 @@ class Followed:
 
 
 def follow(
-    expert: Bundle, dense: Bundle, judge: Judge, bits_per_byte: Validate, table: Table, params: Params
+    expert: Bundle,
+    dense: Bundle,
+    data: TokenDataset,
+    judge: Judge,
+    bits_per_byte: Validate,
+    table: Table,
+    params: Params,
 ) -> Followed:
     """Teach a discriminator of the expert model's texts; if it has a signal and `learn` says so, play.
 
@@ -90,11 +97,11 @@ def follow(
     """
     settings = params.adversarial
     with signals_noted("while the discriminator learned"):
-        discriminator, verdict = taught(expert, dense, params)
+        discriminator, verdict = taught(expert, dense, data, params)
     print(f"{NAME}: {verdict}", flush=True)
     if settings.learn == "none" or not verdict.signal:
         return Followed(discriminator, verdict)
-    game = new_game(expert, discriminator, params)
+    game = new_game(expert, discriminator, data, params)
     with torch_threads(settings.threads):  # not run.threads: params.yaml says why
         outcome = table.play(game, bits_per_byte, learning(game.start, settings), judge)
     return Followed(discriminator, verdict, Played(game, outcome))

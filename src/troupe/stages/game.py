@@ -11,15 +11,13 @@ from troupe.adversarial.reinforce import Reinforce
 from troupe.adversarial.resampling import distil_step
 from troupe.adversarial.selection import Bounds
 from troupe.compute import Arithmetic
-from troupe.data.ids import load_ids, open_ids
-from troupe.files import read_json
-from troupe.layout import CORPUS, TOKENS, model_dir
+from troupe.data.dataset import TokenDataset
+from troupe.layout import CORPUS, model_dir
 from troupe.models.bundle import CONFIG, WEIGHTS, Bundle
 from troupe.models.gpt2 import GPT
 from troupe.models.mode import evaluating
 from troupe.models.reader import Discriminator
 from troupe.params import AdversarialParams, Params, RulesParams
-from troupe.stages.fit import TOKEN_FILES
 from troupe.stages.log import MetricsLog
 from troupe.stages.progress import track
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key
@@ -30,7 +28,7 @@ NAME = "adversarial"
 SHOWN = ("critic/loss", "reward/mean", "generator/kl", "val/bpb", "critic/auc", "val/judge")  # in the progress line
 
 
-def new_game(start: Bundle, discriminator: Discriminator, params: Params) -> Game:
+def new_game(start: Bundle, discriminator: Discriminator, data: TokenDataset, params: Params) -> Game:
     """A gan's discriminator goes on with what it has learned; another objective's scores are of another unit: it begins
     anew."""
     settings = params.adversarial
@@ -39,8 +37,8 @@ def new_game(start: Bundle, discriminator: Discriminator, params: Params) -> Gam
     unproved = settings.learn == "reinforce" and not goes_on
     game = Game(
         start.model,
-        open_ids(TOKENS, "critic"),
-        load_ids(TOKENS, "validation"),
+        data.shards("critic"),
+        data.ids("validation"),
         settings.model_copy(update=warmup),
         params.run.seed,
         Reinforce(**settings.model_dump(include={*RulesParams.model_fields})),
@@ -66,9 +64,9 @@ def learning(start: GPT, params: AdversarialParams) -> Learn:
 class Table:
     """Where a game is played: its log, the checkpoints of earlier attempts, the newest of which it goes on from."""
 
-    def __init__(self, params: Params, how: Arithmetic) -> None:
+    def __init__(self, data: TokenDataset, params: Params, how: Arithmetic) -> None:
         journal = model_dir(NAME) / "metrics.jsonl"
-        self.checkpoints = Checkpoints(folder_of(NAME, key_of(params), how), journal)
+        self.checkpoints = Checkpoints(folder_of(NAME, key_of(data, params), how), journal)
         self.resume = self.checkpoints.newest()
         self.done = self.resume.step if self.resume else 0
         self.log = MetricsLog(journal, self.done)
@@ -85,16 +83,16 @@ class Table:
             return refine(game, validate, log_and_show, save, resume, interrupted, learn, judge)
 
 
-def key_of(params: Params) -> str:
+def key_of(data: TokenDataset, params: Params) -> str:
     """With any of what the result depends on changed, the game starts afresh."""
     models = [model_dir(stage) / name for stage in ("pretrain", "moe") for name in (WEIGHTS, CONFIG)]
-    inputs = [*TOKEN_FILES, TOKENS / "critic.npy", CORPUS / "manifest.json", *models]
+    inputs = [*data.files("train", "critic", "validation"), CORPUS / "manifest.json", *models]
     return run_key(NAME, {"run": params.run, NAME: params.adversarial}, inputs)
 
 
-def bits_per_byte_of_validation(how: Arithmetic) -> Callable[[GPT], float]:
+def bits_per_byte_of_validation(data: TokenDataset, how: Arithmetic) -> Callable[[GPT], float]:
     """The figure that pretrain and moe report too, of the same text."""
-    ids, n_bytes = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")["bytes"]["validation"]
+    ids, n_bytes = data.ids("validation"), data.n_bytes["validation"]
 
     def bits_per_byte(model: GPT) -> float:
         with evaluating(model):  # `validate` leaves a model in training mode

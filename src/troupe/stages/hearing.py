@@ -12,15 +12,13 @@ import numpy as np
 
 from troupe.compute import threads_of, torch_threads
 from troupe.data.corpus import split_beginning
-from troupe.data.ids import load_ids
+from troupe.data.dataset import TokenDataset
 from troupe.data.room import ROOM_TO_WRITE
-from troupe.data.tokenizer import Tokenizer
 from troupe.evaluation.families import QUICK, Judge, families
 from troupe.evaluation.realism import Ruling, Windows, paired
 from troupe.evaluation.referee import cross_hear, worst_of
 from troupe.evaluation.windows import Places, as_it_writes, candidates, continuations, find_places
-from troupe.files import read_json
-from troupe.layout import CORPUS, TOKENS
+from troupe.layout import CORPUS
 from troupe.models.bundle import Bundle
 from troupe.params import Params
 from troupe.seeding import derive_seed
@@ -91,12 +89,11 @@ def _texts(bundle: Bundle, places: Places, seed: int) -> list[str]:
     return continuations(bundle.model, places, seed, as_it_writes(bundle))
 
 
-def validation_judges(tokenizer: Tokenizer, params: Params) -> ValidationJudges:
+def validation_judges(data: TokenDataset, params: Params) -> ValidationJudges:
     """Windows are as long as what the discriminator reads at a time. Raises CorpusError for too short a text."""
-    settings, meta = params.adversarial, read_json(TOKENS / "meta.json")
-    token_bytes = meta["bytes"]["validation"] / meta["tokens"]["validation"]
-    width = max(1, int(settings.sequence_length * token_bytes / ROOM_TO_WRITE))
-    places = find_places("validation", load_ids(TOKENS, "validation"), tokenizer, width, settings.prompt_length)
+    settings = params.adversarial
+    width = max(1, int(settings.sequence_length * data.bytes_per_token("validation") / ROOM_TO_WRITE))
+    places = find_places("validation", data.ids("validation"), data.tokenizer, width, settings.prompt_length)
     spread = np.linspace(0, len(places.starts) - 1, min(len(places.starts), 2 * settings.judge_texts)).round()
     known = families(split_beginning(CORPUS, "train", KNOWN_BYTES))
     seed = derive_seed(params.run.seed, "adversarial", "judges")

@@ -16,11 +16,12 @@ from troupe.compute import set_up
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.conversion.distillation import distil
 from troupe.data.batches import Batches
-from troupe.data.ids import load_ids, open_ids
+from troupe.data.dataset import TokenDataset
+from troupe.data.ids import Ids
 from troupe.data.room import check_tokens
 from troupe.errors import ParamsError
 from troupe.files import read_json, write_json
-from troupe.layout import TOKENS, USAGE, model_dir
+from troupe.layout import USAGE, model_dir
 from troupe.models.bundle import CONFIG, WEIGHTS, load_bundle
 from troupe.models.gpt2 import GPT
 from troupe.models.mode import evaluating
@@ -48,19 +49,21 @@ def moe(params: Params) -> None:
     Raises as `fit` does; ParamsError for `moe.compute: grouped` where it cannot be; and Diverged and Interrupted of the
     distillation, which begins anew at the next start.
     """
-    check_tokens(params, TOKENS)
+    data = TokenDataset.open()
+    check_tokens(params, data)
     device, folder, parent = set_up(params.run), model_dir("moe"), model_dir("pretrain")
     dense = load_bundle(parent, device).model
     choice = _choose(params, dense)
-    experts, of_switch = _switch(dense, params, choice.how.autocast)
+    experts, of_switch = _switch(dense, data, params, choice.how.autocast)
     train_on = partial(
         fit,
+        data=data,
         params=params.moe,
         run=params.run,
         sections={"run": params.run, "moe": params.moe},
         inputs=[parent / WEIGHTS, parent / CONFIG],
     )
-    windows_BT = _validation_windows(dense.config.block_size).to(device)
+    windows_BT = _validation_windows(data.ids("validation"), dense.config.block_size).to(device)
     watch, penalty = partial(_figures, ids_BT=windows_BT), _penalty(experts, params.moe.balance_weight)
     grown = replace(choice, work=EXPERTS_WORK)
     facts = train_on("moe", experts, choice=grown, folder=folder, watch=watch, penalty=penalty)
@@ -89,7 +92,7 @@ def _choose(params: Params, dense: GPT) -> Choice:
     return replace(choice, how=how)
 
 
-def _switch(dense: GPT, params: Params, precision: Autocast) -> tuple[GPT, Figures]:
+def _switch(dense: GPT, data: TokenDataset, params: Params, precision: Autocast) -> tuple[GPT, Figures]:
     """The model with experts as it is before it is trained on, and figures: {"switch/bpb_before", "switch/bpb_after":
     bits per byte of validation text, of the dense model and of this one; "distil/error": what the distillation
     leaves, mean over layers}.
@@ -100,11 +103,10 @@ def _switch(dense: GPT, params: Params, precision: Autocast) -> tuple[GPT, Figur
         params.moe.conversion,
         generator(params.run.seed, "moe", "routers"),
     )
-    figures = _distil(dense, model, params, precision) if params.moe.conversion == "distilled" else {}
+    figures = _distil(dense, model, data, params, precision) if params.moe.conversion == "distilled" else {}
     if leads():
-        ids, meta = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")
         before = read_json(model_dir("pretrain") / "summary.json")["best/val/bpb"]  # measured there, of these weights
-        after = validate(model, ids, meta["bytes"]["validation"], precision)["val/bpb"]
+        after = validate(model, data.ids("validation"), data.n_bytes["validation"], precision)["val/bpb"]
         print(
             f"{'moe':<12} switched to experts: {before:.4f} -> {after:.4f} bits per byte of validation text", flush=True
         )
@@ -112,11 +114,11 @@ def _switch(dense: GPT, params: Params, precision: Autocast) -> tuple[GPT, Figur
     return model, figures
 
 
-def _distil(dense: GPT, model: GPT, params: Params, precision: Autocast) -> Figures:
+def _distil(dense: GPT, model: GPT, data: TokenDataset, params: Params, precision: Autocast) -> Figures:
     team = team_of(params.run, next(model.parameters()).device)
     seed = derive_seed(params.run.seed, "moe", "distillation")
     how = params.moe.distilling()
-    batches = Batches(open_ids(TOKENS, "train"), model.config.block_size, how.batch_size, seed)
+    batches = Batches(data.shards("train"), model.config.block_size, how.batch_size, seed)
     progress = track("moe-distil", how.steps) if team.leads else nullcontext(_unseen)
     with progress as show, signals_noted() as interrupted:
         errors = distil(dense, model, batches, how, precision, show, team, interrupted)
@@ -154,8 +156,7 @@ def _usage(model: GPT, ids_BT: Tensor) -> ExpertUsage:
         return expert_usage(model, ids_BT)
 
 
-def _validation_windows(block_size: int) -> Tensor:
-    ids = load_ids(TOKENS, "validation")
+def _validation_windows(ids: Ids, block_size: int) -> Tensor:
     width = min(block_size, len(ids))
     count = min(WATCHED, len(ids) // width)
     return torch.from_numpy(ids[: count * width].astype("int64")).view(count, width)

@@ -6,10 +6,11 @@ It starts from random weights, or from those that `pretrain.init_from` names and
 from typing import Any
 
 from troupe.compute import set_up
+from troupe.data.dataset import TokenDataset
 from troupe.data.room import check_tokens
 from troupe.errors import ArtifactError
 from troupe.files import read_json
-from troupe.layout import INITIAL, TOKENS, model_dir
+from troupe.layout import INITIAL, model_dir
 from troupe.models.bundle import TOKENIZER
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
@@ -24,24 +25,25 @@ from troupe.training.probe import choose
 
 def pretrain(params: Params) -> None:
     """Train a GPT-2 on the training split."""
-    check_tokens(params, TOKENS)
+    data = TokenDataset.open()
+    check_tokens(params, data)
     device, scratch = set_up(params.run), params.pretrain.init_from == SCRATCH
-    model, origin = (random_gpt2(params), {}) if scratch else given_gpt2(params)
+    model, origin = (random_gpt2(data.vocab_size, params), {}) if scratch else given_gpt2(data, params)
     sections = {"run": params.run, "model": params.model, "pretrain": params.pretrain}
     folder = model_dir("pretrain")
     choice = choose(params.run, model.to(device), params.pretrain)
-    fit("pretrain", model, params.pretrain, params.run, choice, folder, sections, [INITIAL], origin=origin)
+    fit("pretrain", model, data, params.pretrain, params.run, choice, folder, sections, [INITIAL], origin=origin)
     finished("pretrain")
 
 
-def random_gpt2(params: Params) -> GPT:
+def random_gpt2(vocab_size: int, params: Params) -> GPT:
     """A GPT-2 of the dimensions in params.yaml, initialised from the seed."""
-    model = GPT(GPTConfig(read_json(TOKENS / "meta.json")["vocab_size"], **params.model.model_dump()))
+    model = GPT(GPTConfig(vocab_size, **params.model.model_dump()))
     init_gpt2(model, generator(params.run.seed, "pretrain", "init"))
     return model
 
 
-def given_gpt2(params: Params) -> tuple[GPT, dict[str, Any]]:
+def given_gpt2(data: TokenDataset, params: Params) -> tuple[GPT, dict[str, Any]]:
     """The GPT-2 that `pretrain.init_from` names, and what its offspring's provenance says of it.
 
     Raises ArtifactError if it has changed since stage `inputs`, or does not know the tokens; ParamsError for other
@@ -51,7 +53,7 @@ def given_gpt2(params: Params) -> tuple[GPT, dict[str, Any]]:
     if not initial.identity().items() <= seen.items():
         raise ArtifactError(f"pretrain.init_from {initial.name}: not what {INITIAL} recorded; run stage inputs again")
     require_agreement(initial, params)
-    model = load_initial(initial, TOKENS / TOKENIZER, params.model.block_size, params.model.dropout)
+    model = load_initial(initial, data.folder / TOKENIZER, params.model.block_size, params.model.dropout)
     return model, {"initial": seen | {"revision": initial.revision}}
 
 

@@ -13,9 +13,7 @@ import safetensors.torch
 import torch
 
 from troupe.data.batches import Batches
-from troupe.data.ids import load_ids, open_ids
-from troupe.files import read_json
-from troupe.layout import TOKENS
+from troupe.data.dataset import TokenDataset
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import AdversarialParams, Params, TrainParams
@@ -28,7 +26,7 @@ from troupe.training.validation import validate
 SHOWN = "adversarial: small reference"  # in progress lines
 
 
-def small_reference(dense: GPT, params: Params) -> GPT:
+def small_reference(dense: GPT, data: TokenDataset, params: Params) -> GPT:
     """A model of the dense one's kind and context, in eval mode: its best look at validation text.
 
     Equal arguments give equal weights, to the byte. It saves no checkpoints: a stage that goes on trains it anew.
@@ -40,9 +38,8 @@ def small_reference(dense: GPT, params: Params) -> GPT:
     model.to(device)
     torch.manual_seed(seed("dropout"))
     lessons, precision = lessons_of(settings), eager(params.run, dense, settings.reference_batch_size)[0].autocast
-    batches = Batches(open_ids(TOKENS, "train"), model.config.block_size, lessons.batch_size, seed("batches"))
-    ids, n_bytes = load_ids(TOKENS, "validation"), read_json(TOKENS / "meta.json")["bytes"]["validation"]
-    look = partial(validate, model, ids, n_bytes, precision)
+    batches = Batches(data.shards("train"), model.config.block_size, lessons.batch_size, seed("batches"))
+    look = partial(validate, model, data.ids("validation"), data.n_bytes["validation"], precision)
     with track(SHOWN, lessons.steps) as show:
 
         def tell(step: int, figures: Mapping[str, float]) -> None:

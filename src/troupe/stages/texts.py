@@ -16,10 +16,9 @@ from troupe import decoding
 from troupe.compute import threads_of, torch_threads
 from troupe.data.batches import Batches
 from troupe.data.corpus import Split
-from troupe.data.ids import open_ids
+from troupe.data.dataset import TokenDataset
 from troupe.errors import CorpusError
 from troupe.evaluation.workers import workers
-from troupe.layout import TOKENS
 from troupe.models.gpt2 import GPT
 from troupe.params import Params
 from troupe.seeding import derive_seed
@@ -30,9 +29,9 @@ Made = TypeVar("Made")
 Purpose = tuple[str | int, ...]
 
 
-def sequences(split: Split, length: int, n: int, params: Params, purpose: Purpose) -> Batches:
+def sequences(data: TokenDataset, split: Split, length: int, n: int, params: Params, purpose: Purpose) -> Batches:
     """Real ones: `batches(0)[0]` are `n`, each once as long as there are. Raises CorpusError if there is none."""
-    ids = open_ids(TOKENS, split)
+    ids = data.shards(split)
     if len(ids) <= length:
         raise CorpusError(
             f"{split} split: {len(ids)} tokens are too few for one text of {length} and the token after it; bring more "
@@ -41,10 +40,10 @@ def sequences(split: Split, length: int, n: int, params: Params, purpose: Purpos
     return Batches(ids, length, n, derive_seed(params.run.seed, *purpose))
 
 
-def each_once(split: Split, length: int, most: int, params: Params, purpose: Purpose) -> Tensor:
+def each_once(data: TokenDataset, split: Split, length: int, most: int, params: Params, purpose: Purpose) -> Tensor:
     """Real ones, at most `most` and no more than there are: ids_NT. Raises CorpusError if there is none."""
-    there = sequences(split, length, most, params, purpose).windows_per_epoch
-    return sequences(split, length, min(most, there), params, purpose).batches(0)[0]
+    there = sequences(data, split, length, most, params, purpose).windows_per_epoch
+    return sequences(data, split, length, min(most, there), params, purpose).batches(0)[0]
 
 
 @contextmanager

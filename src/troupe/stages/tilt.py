@@ -15,8 +15,7 @@ from troupe.adversarial.game import HELD_OUT
 from troupe.adversarial.teaching import continued
 from troupe.adversarial.tilting import Round, Texts, ddo_round
 from troupe.data.corpus import Split
-from troupe.data.ids import load_ids
-from troupe.layout import TOKENS
+from troupe.data.dataset import TokenDataset
 from troupe.models.bundle import Bundle
 from troupe.models.gpt2 import GPT
 from troupe.models.ngrams import NGrams
@@ -48,7 +47,12 @@ class Tilting:
 
 
 def tilt(
-    start: Bundle, bits_per_byte: Callable[[GPT], float], log: MetricsLog, first_step: int, params: Params
+    start: Bundle,
+    data: TokenDataset,
+    bits_per_byte: Callable[[GPT], float],
+    log: MetricsLog,
+    first_step: int,
+    params: Params,
 ) -> Tilting:
     """At most `tilt_rounds`; each is logged, as the step after `first_step` and so on. Equal arguments give equal
     weights, to the byte. `bits_per_byte` is asked of models that are not changed afterwards.
@@ -56,11 +60,11 @@ def tilt(
     Raises CorpusError for a split that is shorter than the model's context.
     """
     settings = params.adversarial
-    counted = NGrams.counted(load_ids(TOKENS, "train"), settings.tilt_order, start.tokenizer.vocab_size)
+    counted = NGrams.counted(data.ids("train"), settings.tilt_order, start.tokenizer.vocab_size)
     model, rounds, models = tilted(start.model, counted), list[Round](), list[Tilted]()
     if not first_step:
         log(first_step, {"tilt/val_bpb": bits_per_byte(start.model)})  # a tilt of 0 says what the start says
-    real = {split: real_text(split, n, model, params) for split, n in texts(params).items()}
+    real = {split: real_text(data, split, n, model, params) for split, n in texts(params).items()}
     for number in range(1, settings.tilt_rounds + 1):
         train, held_out = (beside_written(model, real_NT, split, number, params) for split, real_NT in real.items())
         rounds.append(ddo_round(model, train, held_out, settings.prompt_length))
@@ -79,9 +83,9 @@ def texts(params: Params) -> dict[Split, int]:
     return {"critic": params.adversarial.tilt_texts, "validation": HELD_OUT}
 
 
-def real_text(split: Split, most: int, model: GPT, params: Params) -> Tensor:
+def real_text(data: TokenDataset, split: Split, most: int, model: GPT, params: Params) -> Tensor:
     """Sequences as long as the model's context, each once: real_NT."""
-    real_NT = each_once(split, model.config.block_size, most, params, ("adversarial", "tilt", split))
+    real_NT = each_once(data, split, model.config.block_size, most, params, ("adversarial", "tilt", split))
     return real_NT.to(next(model.parameters()).device)
 
 

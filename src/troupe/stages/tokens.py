@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator
 
 from troupe.data import stretches
 from troupe.data.corpus import SPLITS, Split, read_manifest, split_blocks
+from troupe.data.dataset import META, TokenDataset
 from troupe.data.encoding import cut_pieces, encode_pieces
 from troupe.data.ids import save_ids
 from troupe.data.room import check_tokens
 from troupe.data.stretches import holds_stretch
-from troupe.data.tokenizer import BytePairTokenizer, Tokenizer, make_tokenizer
+from troupe.data.tokenizer import FILE, BytePairTokenizer, Tokenizer, make_tokenizer
 from troupe.files import sha256_file, write_json
 from troupe.layout import CORPUS, TOKENS
 from troupe.params import Params, TokensParams
@@ -27,9 +28,9 @@ def tokens(params: Params) -> None:
     manifest = read_manifest(CORPUS)
     sizes = {split: manifest["splits"][split]["bytes"] for split in SPLITS}
     tokenizer = learn(params.tokens, sizes["train"])
-    tokenizer.save(TOKENS / "tokenizer.json")
+    tokenizer.save(TOKENS / FILE)
     write_json(
-        TOKENS / "meta.json",
+        TOKENS / META,
         {
             "vocab_size": tokenizer.vocab_size,
             "tokens": {split: encode(tokenizer, split, sizes[split]) for split in SPLITS},
@@ -37,10 +38,10 @@ def tokens(params: Params) -> None:
             "test_sha256": manifest["splits"]["test"]["sha256"],
             "corpus_sha256": manifest["sha256"],
             "block_bytes": manifest["block_bytes"],
-            "tokenizer_sha256": sha256_file(TOKENS / "tokenizer.json"),
+            "tokenizer_sha256": sha256_file(TOKENS / FILE),
         },
     )
-    check_tokens(params, TOKENS)
+    check_tokens(params, TokenDataset.open())
 
 
 def learn(params: TokensParams, n_bytes: int) -> Tokenizer:
