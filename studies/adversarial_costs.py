@@ -53,7 +53,7 @@ class Costs:
         g, c, r = self.generator, self.critic, 0 if arm.literal else self.reading
         step = 2 * g  # to see whether the cap is kept
         learns = {
-            "reinforce": (1 + rules.replay) * (TRAINING * g + g + r + c) + 2 * g + step,
+            "reinforce": TRAINING * g + g + r + c + g + step,
             "distil": arm.among * (g + r + c) + TRAINING * g + step,
             "ddo": g + 2 * g + 2 * TRAINING * g + step,
         }[arm.learn]

@@ -218,6 +218,14 @@ def test_what_needs_odds_is_refused_where_scores_are_none(overrides: str, says: 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("gone", ["replay=1", "entropy_weight=0.1", "freeze_routers=true"])
+def test_what_there_was_once_is_refused_by_name(gone: str) -> None:
+    with pytest.raises(ParamsError) as error:
+        load_params(SHIPPED, [f"adversarial.{gone}"])
+    name = f"adversarial.{gone.partition('=')[0]}"
+    assert str(error.value) == f"override: {name}: unknown parameter; remove it or correct its name"
+
+
 @pytest.mark.parametrize("learn", ["none", "reinforce", "ddo"])
 def test_what_needs_no_odds_goes_with_every_objective(learn: str) -> None:
     for objective in ("wgan", "wgan-gp"):
@@ -226,10 +234,10 @@ def test_what_needs_no_odds_goes_with_every_objective(learn: str) -> None:
 
 
 def test_every_rule_is_a_field_of_the_rules_that_the_game_plays_by() -> None:
-    changes = 'kl_cap=.inf replay=3 per_token=false freeze_routers=true "baseline=batch mean"'
+    changes = 'kl_cap=.inf likelihood_every=3 per_token=false "baseline=batch mean"'
     params = load_params(SHIPPED, [f"adversarial.{change}" for change in shlex.split(changes)])
     rules = Reinforce(**params.adversarial.model_dump(include={*RulesParams.model_fields}))
-    assert (rules.kl_cap, rules.replay, rules.per_token, rules.freeze_routers) == (math.inf, 3, False, True)
+    assert (rules.kl_cap, rules.likelihood_every, rules.per_token) == (math.inf, 3, False)
     assert rules.baseline == "batch mean"
     assert {*get_args(RulesParams.model_fields["baseline"].annotation)} == {*BASELINES}
 

@@ -17,7 +17,6 @@ REPORT = REPORTS / "report.html"
 STATE = Path(".troupe")  # locks, checkpoints, run records: this machine's, never versioned
 CHECKPOINTS = STATE / "checkpoints"
 RUNS = STATE / "runs"
-VERDICT = STATE / "verdict.json"  # what the gate said last, for the report
 MODEL_STAGES = (
     "pretrain",
     "moe",

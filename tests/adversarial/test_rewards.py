@@ -14,18 +14,15 @@ values = st.lists(st.floats(-10, 10), min_size=2, max_size=12)
 
 @given(values)
 def test_what_tokens_are_paid_adds_up_to_what_the_text_is_worth(prefixes: list[float]) -> None:
-    """Undiscounted, a token's return is the whole text's reward less that of the text before the token."""
+    """A token's return is the whole text's reward less that of the text before the token."""
     reward_BP = torch.tensor([prefixes], dtype=F64)
-    return_BS = reward_to_go(token_rewards(reward_BP), 1.0)
+    return_BS = reward_to_go(token_rewards(reward_BP))
     assert torch.allclose(return_BS, reward_BP[:, -1:] - reward_BP[:, :-1], atol=1e-9)
 
 
 def test_reward_to_go_by_hand() -> None:
-    """Rewards 1, 2, 4, half as much a token later: 4; 2 + 2 = 4; 1 + 1 + 1 = 3. At 1 all count, at 0 only now."""
-    reward_BS = torch.tensor([[1.0, 2.0, 4.0]], dtype=F64)
-    assert reward_to_go(reward_BS, 0.5).tolist() == [[3, 4, 4]]
-    assert reward_to_go(reward_BS, 1.0).tolist() == [[7, 6, 4]]
-    assert reward_to_go(reward_BS, 0.0).tolist() == [[1, 2, 4]]
+    """Rewards 1, 2, 4: all three for the first token, the last one for the last."""
+    assert reward_to_go(torch.tensor([[1.0, 2.0, 4.0]], dtype=F64)).tolist() == [[7, 6, 4]]
 
 
 def test_settings_choose_what_is_paid_and_against_what() -> None:

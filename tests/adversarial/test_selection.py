@@ -7,7 +7,6 @@ import torch
 from troupe.adversarial.selection import Bounds, Look, better, distinct_2, fault, no_signal
 
 BOUNDS = Bounds(max_bpb_rise=0.1, min_distinct=0.5)
-NARROW = replace(BOUNDS, max_kl=0.02, max_auc_rise=0.1)
 START = Look(step=0, bpb=2.0, distinct_2=0.8, auc=0.7, auc_low=0.65, gap=1.0)
 
 
@@ -26,26 +25,11 @@ def test_distinct_pairs_by_hand() -> None:
         ({"distinct_2": 0.39}, "val/distinct_2 is 0.3900 at step 7, below the bound of 0.4000"),
         ({"bpb": math.nan}, "val/bpb is nan at step 7"),
         ({"bpb": math.inf}, "val/bpb is inf at step 7"),
-        ({"auc": 1.0, "gap": 9.0, "kl": 5.0}, None),  # not asked for
+        ({"auc": 1.0, "gap": 9.0, "kl": 5.0, "judge": 1.0}, None),  # looked at, but not bounded
     ],
 )
 def test_what_forbids_keeping_a_generator(change: dict[str, float], named: str | None) -> None:
     assert fault(replace(START, step=7, **change), START, BOUNDS) == named
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"auc": 0.79, "kl": 0.02}, None),
-        ({"auc": 0.0, "judge": 1.0}, None),  # told ever less easily by the discriminator; the judge sets no bound
-        ({"kl": 0.021}, "val/kl is 0.0210 at step 7, above the bound of 0.0200"),
-        ({"auc": 0.81}, "critic/auc is 0.8100 at step 7, above the bound of 0.8000"),
-    ],
-)
-def test_divergence_and_being_told_more_easily_count_where_they_are_bounded(
-    change: dict[str, float], named: str | None
-) -> None:
-    assert fault(replace(START, step=7, **change), START, NARROW) == named
 
 
 @pytest.mark.parametrize(

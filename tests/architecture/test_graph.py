@@ -20,6 +20,16 @@ def test_a_stage_depends_on_the_code_that_it_runs_and_no_list_says_which(stage: 
     assert not [path for path in STAGES[stage]["deps"] if not path.startswith("artifacts/")]
 
 
+def test_the_file_lists_a_stage_after_those_that_it_builds_on() -> None:
+    """pipelines/graph.py takes the order as it stands."""
+    written = set[str]()
+    for name, stage in STAGES.items():
+        files = [file for entry in stage.get("params", ()) for file in entry]
+        assert {*stage.get("deps", ()), *files} <= written, name
+        for out in (*stage.get("outs", ()), *stage.get("metrics", ())):
+            written |= {*([out] if isinstance(out, str) else out)}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_runs_the_module_of_its_name(stage: str) -> None:
     assert f"troupe.stages.{stage}" in STAGES[stage]["cmd"]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.splits import split_text
 from troupe.data.corpus import (
     SPLITS,
     check_size,
@@ -15,7 +16,6 @@ from troupe.data.corpus import (
     read_manifest,
     split_beginning,
     split_blocks,
-    split_text,
     write_corpus,
 )
 from troupe.data.source import Source

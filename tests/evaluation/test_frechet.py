@@ -1,15 +1,12 @@
 """Fréchet distance in closed form and against a root of a matrix; features against a model run by hand."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
 
 from troupe.data.tokenizer import ByteTokenizer
-from troupe.errors import TroupeError
-from troupe.evaluation.frechet import frechet_distance, mauve, text_features
+from troupe.evaluation.frechet import frechet_distance, text_features
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 
@@ -83,9 +80,3 @@ def test_an_empty_text_has_no_features_and_leaves_the_model_as_it_was() -> None:
     with pytest.raises(ValueError, match="empty"):
         text_features(gpt, ByteTokenizer(), [""])
     assert not gpt.norm._forward_hooks
-
-
-def test_mauve_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mauve", None)
-    with pytest.raises(TroupeError, match=r"troupe\[mauve\]"):
-        mauve(np.zeros((2, 2)), np.zeros((2, 2)), seed=0)

@@ -31,8 +31,8 @@ def test_likelihoods_go_both_ways() -> None:
 def test_every_figure_tells_text_that_repeats_itself_from_real_text() -> None:
     """One real sentence, again and again: good by likelihood and BLEU, and poor by all that asks for variety."""
     real, loop = measure(sentences(3), YARDSTICK), measure(sentences(3)[:1] * 30, YARDSTICK)
-    assert loop["self_bleu_5"] == pytest.approx(1)
-    assert real["self_bleu_5"] < 0.9
+    assert loop["self_bleu_3"] == pytest.approx(1)
+    assert real["self_bleu_3"] < 0.9
     for name in ("distinct_1", "distinct_2", "distinct_4", "unigram_entropy"):
         assert loop[name] < real[name]
     assert loop["reverse_bits"] > real["reverse_bits"] + 0.5
@@ -43,16 +43,16 @@ def test_every_figure_tells_words_that_are_none_from_real_text() -> None:
     real, poor = measure(sentences(3), YARDSTICK), measure(sentences(3, words=swapped), YARDSTICK)
     assert (real["out_of_vocabulary"], poor["out_of_vocabulary"]) == (0, 1)
     assert poor["bits"] > real["bits"] + 0.5
-    assert poor["bleu_2"] < real["bleu_2"]
+    assert poor["bleu_3"] < real["bleu_3"]
     assert poor["longest_copy"] < real["longest_copy"]
 
 
 def test_text_from_the_training_text_is_seen_to_be_copied() -> None:
     texts = [TRAIN[100 * i : 100 * i + 100] for i in range(2)]
     found = measure(texts, YARDSTICK)
-    assert (found["longest_copy"], found["longest_copy_of_all"], found["memorisation"]) == (100, 100, 1)
+    assert (found["longest_copy"], found["memorisation"]) == (100, 1)
 
 
 def test_bleu_is_against_the_references() -> None:
     found = measure(sentences(3), YARDSTICK)
-    assert found["bleu_3"] == bleu(sentences(3), References(REFERENCES))[3]
+    assert found["bleu_3"] == bleu(sentences(3), References(REFERENCES))

@@ -1,6 +1,5 @@
 """The registry, with a real store: a version per result, the gate, the way back, no foreign weights."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -140,8 +139,8 @@ def test_promotion_follows_the_gate_and_rollback_undoes_it(evaluated: Evaluated)
         tags = resolve(client, worse.candidate.uri).tags
     assert tags["verdict"] == "refused"
     assert "worse by more than 0.01" in tags["verdict_reasons"]
-    recorded = json.loads(Path(".troupe/verdict.json").read_text())
-    assert (recorded["outcome"], recorded["champion_before"]) == ("refused", "models:/troupe/1")
+    told = worse.plain()  # to the report
+    assert (told["outcome"], told["champion_before"]) == ("refused", "models:/troupe/1")
 
     register_all(evaluated(seed=3, accuracy=0.6))
     assert promote(RULE).verdict.outcome == "promoted"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from troupe.data.corpus import read_manifest, split_text
+from tests.splits import split_text
+from troupe.data.corpus import read_manifest
 from troupe.errors import ArtifactError, CorpusError
 from troupe.files import read_json
 from troupe.layout import CORPUS, SOURCE

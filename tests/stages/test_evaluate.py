@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.evaluation.scene import bundle
-from troupe.data.corpus import split_text
+from tests.splits import split_text
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError
 from troupe.evaluation.provenance import gather_provenance, git_commit

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.splits import split_text
 from troupe.data import ids as ids_on_disk
 from troupe.data import stretches
-from troupe.data.corpus import SPLITS, cut_blocks, split_text, write_corpus
+from troupe.data.corpus import SPLITS, cut_blocks, write_corpus
 from troupe.data.encoding import cut_pieces
 from troupe.data.ids import load_ids
 from troupe.data.source import Source

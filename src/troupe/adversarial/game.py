@@ -7,9 +7,7 @@ Shapes: B sequences, T tokens (prompt and continuation), P tokens of prompt, S g
 """
 
 import copy
-from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,19 +23,11 @@ from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
 from troupe.models.features import PER_REFERENCE, Read, ReferenceFeatures, no_features
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import canonical
-from troupe.models.switchhead import routers
 from troupe.params import GameParams
 from troupe.seeding import derive_seed, generator
 
 PLAIN = Reinforce()
 HELD_OUT = 256  # validation sequences per look, or as many as there are: a standard error of about 0.025 in the AUC
-
-
-class Sampled(NamedTuple):
-    """Sequences, and log p(continuation | prompt) in nats under the generator that wrote them."""
-
-    ids_BT: Tensor
-    logp_B: Tensor
 
 
 def critic_of(vocab_size: int, params: GameParams, references: int) -> LSTMDiscriminator:
@@ -70,22 +60,18 @@ class Game:
         """
         self.params, self.seed, self.rules, self.tokenizer = params, seed, rules, tokenizer
         self.bounds = bounds or Bounds(params.max_bpb_rise, params.min_distinct)
-        self.replay: deque[Sampled] = deque(maxlen=self.rules.replay)  # the latest first
         self.device = next(start.parameters()).device
         # Eval mode throughout: with dropout, the network that is scored would not be the one that sampled.
         self.start = start.eval()
         self.generator = copy.deepcopy(self.start)
-        for router in routers(self.generator):
-            router.requires_grad_(not self.rules.freeze_routers)
         self.features = ReferenceFeatures(*references) if references else no_features
         self.critic = critic_of(start.config.vocab_size, params, len(references))
         init_discriminator(self.critic, generator(seed, "adversarial", "critic"))
         self.critic.to(self.device)
         self.objective = objective_from(params)
         self.objective.constrain(self.critic)
-        trainable = [parameter for parameter in self.generator.parameters() if parameter.requires_grad]
         self.optimizers = {
-            "generator": torch.optim.Adam(trainable, params.learning_rate),
+            "generator": torch.optim.Adam(self.generator.parameters(), params.learning_rate),
             "critic": self.objective.optimizer(self.critic.parameters(), params.critic_learning_rate),
         }
         length = params.prompt_length + params.sequence_length

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from troupe.adversarial.discrimination import Examples, auc_interval, update
-from troupe.adversarial.game import Game, Sampled
+from troupe.adversarial.game import Game
 from troupe.adversarial.policy import Figures, kl_to_start, likelihood_step, update_generator
 from troupe.adversarial.selection import Look, better, distinct_2, fault, no_signal
 from troupe.errors import TroupeError
@@ -156,9 +156,6 @@ def experts(game: Game) -> Figures:
 def put_down(game: Game, step: int, kept: Kept) -> Checkpoint:
     """Everything the next step depends on; `take_up` is its inverse."""
     networks = {"generator": game.generator.state_dict(), "critic": game.critic.state_dict(), "kept": kept.weights}
-    networks["replay"] = {
-        f"{age}.{name}": x for age, one in enumerate(game.replay) for name, x in one._asdict().items()
-    }
     facts = {"kept": kept.look.facts(), "start": kept.start.facts()}
     return snapshot(step, networks, list(game.optimizers.values()), facts)
 
@@ -167,8 +164,6 @@ def take_up(game: Game, checkpoint: Checkpoint) -> Kept:
     networks = restore(checkpoint, list(game.optimizers.values()))
     game.generator.load_state_dict(networks["generator"])
     game.critic.load_state_dict(networks["critic"])
-    replay = {name: tensor.to(game.device) for name, tensor in networks.get("replay", {}).items()}
-    game.replay.extend(Sampled(replay[f"{age}.ids_BT"], replay[f"{age}.logp_B"]) for age in range(len(replay) // 2))
     return Kept(networks["kept"], Look(**checkpoint.facts["kept"]), Look(**checkpoint.facts["start"]))
 
 

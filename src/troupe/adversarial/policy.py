@@ -1,5 +1,5 @@
 """One step of the generator: sample without gradient, have the samples scored, then follow the gradient; and what
-steadies it: replay, likelihood steps on real text, and a cap on how far it may go from where it started.
+steadies it: likelihood steps on real text, and a cap on how far it may go from where it started.
 
 Shapes: B sequences, T tokens (prompt and continuation), P prefixes from the prompt to the whole.
 """
@@ -11,35 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from troupe.adversarial.game import Game, Sampled
-from troupe.adversarial.reinforce import (
-    continuation_log_probs,
-    generator_loss,
-    kl_per_token,
-    likelihood_loss,
-    sequence_log_prob,
-)
+from troupe.adversarial.game import Game
+from troupe.adversarial.reinforce import continuation_log_probs, generator_loss, kl_per_token, likelihood_loss
 
 Figures = dict[str, float]
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0)  # of a step that would pass the cap, tried in this order
 
 
 def update_generator(game: Game, draw: int) -> Figures:
-    """Learn from fresh samples, and from as many older batches as the rules say."""
+    """Learn from continuations of real prompts, sampled from the generator as it is."""
     rules, params = game.rules, game.params
-    fresh = sample(game, draw)
-    samples = [fresh, *game.replay]
-    ids_BT, then_B = torch.cat([one.ids_BT for one in samples]), torch.cat([one.logp_B for one in samples])
+    ids_BT = game.fake(game.real(draw), draw)
     reward_BP = rewards(game, ids_BT)
-    loss = generator_loss(
-        game.generator, game.start, ids_BT, rules.advantages(reward_BP), params.prompt_length, then_B, rules.max_ratio
-    )
-    pull = rules.kl_weight * loss.kl - rules.entropy_weight * loss.entropy
-    whole = loss.policy + params.sequence_length * pull  # all of them of whole sequences
-    grad_norm, share = take_step(game, whole, fresh.ids_BT)
-    game.replay.appendleft(fresh)
+    loss = generator_loss(game.generator, game.start, ids_BT, rules.advantages(reward_BP), params.prompt_length)
+    whole = loss.policy + params.sequence_length * (rules.kl_weight * loss.kl)  # both of whole sequences
+    grad_norm, share = take_step(game, whole, ids_BT)
     return {
-        "reward/mean": reward_BP[: len(fresh.ids_BT), -1].mean().item(),
+        "reward/mean": reward_BP[:, -1].mean().item(),
         "generator/kl": loss.kl.item(),
         "generator/entropy": loss.entropy.item(),
         "generator/grad_norm": grad_norm,
@@ -53,13 +41,6 @@ def likelihood_step(game: Game, draw: int) -> Figures:
     loss = likelihood_loss(game.generator, real_BT, game.params.prompt_length)
     take_step(game, loss, real_BT)
     return {"generator/likelihood_loss": loss.item()}
-
-
-@torch.no_grad()
-def sample(game: Game, draw: int) -> Sampled:
-    """Continuations of real prompts, and how probable they are to the generator that wrote them."""
-    ids_BT = game.fake(game.real(draw), draw)
-    return Sampled(ids_BT, sequence_log_prob(game.generator, ids_BT, game.params.prompt_length))
 
 
 def rewards(game: Game, ids_BT: Tensor) -> Tensor:

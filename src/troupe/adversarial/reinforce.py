@@ -23,21 +23,16 @@ class Reinforce:
 
     reward: Literal["objective", "probability"] = "objective"  # probability: D = sigmoid(score), as SeqGAN has it
     per_token: bool = False  # a reward for every token, from prefix scores; else one for the sequence
-    discount: float = 1.0  # of rewards to come, per token
     baseline: Baseline = "leave one out"
     normalise: bool = True
     kl_weight: float = 0.0  # pull towards the starting model
     kl_cap: float = math.inf  # nats per token of KL(model || start) that no step may pass
-    entropy_weight: float = 0.0
     likelihood_every: int = 0  # generator updates between two likelihood steps on real text; 0: none
-    replay: int = 0  # older batches of samples that are learned from once more
-    max_ratio: float = 2.0  # how far an older sample may count for more than a fresh one
-    freeze_routers: bool = False  # of a model with experts: they choose as they did at the start
 
     def advantages(self, reward_BP: Tensor) -> Tensor:
         """(B, S), or (B, 1) for a reward per sequence: rewards of prefixes, less what was to be expected."""
         rewards = token_rewards(reward_BP) if self.per_token else reward_BP[:, -1:]
-        advantages = BASELINES[self.baseline](reward_to_go(rewards, self.discount))
+        advantages = BASELINES[self.baseline](reward_to_go(rewards))
         return normalised(advantages) if self.normalise else advantages
 
 
@@ -65,45 +60,27 @@ def likelihood_loss(model: LanguageModel, ids_BT: Tensor, prompt_length: int) ->
     return -token_log_probs(continuation_log_probs(model, ids_BT, prompt_length), ids_BT).mean()
 
 
-def importance_weights(now_B: Tensor, then_B: Tensor, max_ratio: float) -> Tensor:
-    """p_now(x) / p_then(x) of whole sequences from their log-probabilities, at most `max_ratio`, without gradient.
-
-    Samples of an older generator, weighted so, have the expectation of fresh ones; the limit bounds the variance, at
-    the price of a bias towards the older generator (truncated importance sampling: Ionides 2008).
-    """
-    return (now_B - then_B).detach().exp().clamp_max(max_ratio)
-
-
 class GeneratorLoss(NamedTuple):
     """Scalars with gradient: `policy` in nats per sequence, `kl` and `entropy` in nats per generated token."""
 
-    policy: Tensor  # -(1/B) sum_i w_i sum_t A_it log p(x_it | x_i<t), w = 1 but for replayed samples
+    policy: Tensor  # -(1/B) sum_i sum_t A_it log p(x_it | x_i<t)
     kl: Tensor
     entropy: Tensor
 
 
 def generator_loss(
-    model: LanguageModel,
-    start: LanguageModel,
-    ids_BT: Tensor,
-    advantage_BS: Tensor,
-    prompt_length: int,
-    then_B: Tensor | None = None,
-    max_ratio: float = math.inf,
+    model: LanguageModel, start: LanguageModel, ids_BT: Tensor, advantage_BS: Tensor, prompt_length: int
 ) -> GeneratorLoss:
     """Score sampled sequences again, now with gradient, and compare the model with the one it started from.
 
-    `advantage_BS` may be (B, 1). `then_B`: log-probabilities of the sequences under the generator that sampled them,
-    if that was an older one. `kl` is KL(model || start), exact over the vocabulary at each sampled prefix; its gradient
-    and that of `entropy` take the prefixes as given.
+    `advantage_BS` may be (B, 1). `kl` is KL(model || start), exact over the vocabulary at each sampled prefix; its
+    gradient takes the prefixes as given.
     """
     logp_BSV = continuation_log_probs(model, ids_BT, prompt_length)
     logp_BS = token_log_probs(logp_BSV, ids_BT)
     with torch.no_grad():
         start_BSV = continuation_log_probs(start, ids_BT, prompt_length)
     policy_B = -(advantage_BS * logp_BS).sum(-1)
-    if then_B is not None:
-        policy_B = policy_B * importance_weights(logp_BS.sum(-1), then_B, max_ratio)
     kl = kl_per_token(logp_BSV, start_BSV)
     entropy = -(logp_BSV.exp() * logp_BSV).sum(-1).mean()
     return GeneratorLoss(policy_B.mean(), kl, entropy)

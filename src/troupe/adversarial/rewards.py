@@ -7,7 +7,6 @@ changes. Shapes: B sequences, S generated tokens; "reward_B..." is (B,) or (B, S
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 Baseline = Literal["none", "batch mean", "leave one out"]
@@ -23,15 +22,10 @@ def token_rewards(reward_BP: Tensor) -> Tensor:
     return reward_BP.diff(dim=1)
 
 
-def reward_to_go(reward_BS: Tensor, discount: float) -> Tensor:
-    """return_BS: sum over u >= t of discount^(u - t) * reward_u. A token is not credited with what came before it.
-
-    A discount below 1 trades bias for variance: effects far ahead count less (Sutton & Barto 2018, section 3.3).
-    """
+def reward_to_go(reward_BS: Tensor) -> Tensor:
+    """return_BS: sum over u >= t of reward_u. A token is not credited with what came before it."""
     S = reward_BS.size(1)
-    ahead_SS = torch.arange(S, device=reward_BS.device) - torch.arange(S, device=reward_BS.device).unsqueeze(1)
-    weight_SS = torch.where(ahead_SS >= 0, discount ** ahead_SS.clamp_min(0).to(reward_BS.dtype), 0.0)
-    return reward_BS @ weight_SS.T
+    return reward_BS @ reward_BS.new_ones(S, S).triu().T
 
 
 def leave_one_out(reward_B: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 A discriminator is no judge of the generator that was trained against it, and the lowest likelihood loss would nearly
 always choose the model of step 0. So training goes on while the generator stays within bounds of where it started, in
-likelihood on held-out text, in variety, in divergence and in how easily it is told; at the first look outside it stops.
+likelihood on held-out text and in variety; at the first look outside it stops.
 Of the looks within bounds, the start among them, the one that a validation judge finds best is kept; without such a
 judge, the last. Whether that one is *better* is for the independent judge of test text to say: the least of several
 noisy figures is too low.
@@ -61,8 +61,6 @@ class Bounds:
 
     max_bpb_rise: float  # as a share of the start's
     min_distinct: float  # different token pairs, as a share of the start's
-    max_kl: float = math.inf  # nats per token
-    max_auc_rise: float = 1.0  # over the start's; 1 lets it be told ever so easily
     min_auc: float = 0.0  # that the discriminator must have at the start, by its lower limit
 
 
@@ -73,8 +71,6 @@ def fault(look: Look, start: Look, bounds: Bounds) -> str | None:
     limits = {
         "val/bpb": (look.bpb, "above", start.bpb * (1 + bounds.max_bpb_rise)),
         "val/distinct_2": (look.distinct_2, "below", start.distinct_2 * bounds.min_distinct),
-        "val/kl": (look.kl, "above", bounds.max_kl),
-        "critic/auc": (look.auc, "above", start.auc + bounds.max_auc_rise),
     }
     for name, (value, side, bound) in limits.items():
         if value > bound if side == "above" else value < bound:

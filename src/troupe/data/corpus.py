@@ -106,11 +106,6 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def split_text(directory: Path, split: Split) -> str:
-    """The text of one split. Raises ArtifactError as `split_blocks` does."""
-    return "".join(split_blocks(directory, split))
-
-
 def split_beginning(directory: Path, split: Split, n_bytes: int) -> str:
     """The first blocks of a split, as many as hold `n_bytes`, or all of it. Raises ArtifactError as `split_blocks`."""
     taken: list[str] = []

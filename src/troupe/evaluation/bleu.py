@@ -1,11 +1,11 @@
-"""BLEU-n of texts against held-out references, and self-BLEU-n: of each text against all the others.
+"""BLEU-3 of texts against held-out references, and self-BLEU-3: of each text against all the others.
 
 K. Papineni et al. 2002, "BLEU: a Method for Automatic Evaluation of Machine Translation"; self-BLEU: Y. Zhu et al.
 2018, "Texygen: A Benchmarking Platform for Text Generation Models". Of a text with c words, whose k-grams g occur h(g)
 times in it and at most R(g) times in any one reference; r is the length in words of the reference nearest in length:
 
     p_k = sum_g min(h(g), R(g)) / sum_g h(g)              0.1 / sum_g h(g) where that were 0
-    BLEU-n = min(1, exp(1 - r/c)) (p_1 ... p_n)^(1/n)     0 for a text that shares no word with any reference
+    BLEU-3 = min(1, exp(1 - r/c)) (p_1 p_2 p_3)^(1/3)     0 for a text that shares no word with any reference
 
 The 0.1 is the first smoothing of B. Chen and C. Cherry 2014, "A Systematic Comparison of Smoothing Techniques for
 Sentence-Level BLEU". Reported is the mean over texts. For every n-gram the two highest counts are kept, so that R(g)
@@ -19,24 +19,24 @@ from statistics import fmean
 
 from troupe.evaluation.diversity import WORD
 
-ORDERS = (2, 3, 4, 5)
+ORDER = 3  # words of the longest n-grams
 SMOOTHING = 0.1
 Gram = tuple[str, ...]
 
 
-def bleu(texts: Sequence[str], references: "References") -> dict[int, float]:
-    """{n: mean BLEU-n}, 0 to 1; higher is nearer to the references, up to what other real text has. It grows with
+def bleu(texts: Sequence[str], references: "References") -> float:
+    """The mean of BLEU-3, 0 to 1; higher is nearer to the references, up to what other real text has. It grows with
     their number, so compare equal amounts only. Raises ValueError for no text."""
     _at_least(texts, 1)
-    return _means([references.bleu(text) for text in texts])
+    return fmean(references.bleu(text) for text in texts)
 
 
-def self_bleu(texts: Sequence[str]) -> dict[int, float]:
-    """{n: mean BLEU-n of each text against all the others}, 0 to 1: high where texts are alike. It grows with their
+def self_bleu(texts: Sequence[str]) -> float:
+    """The mean of BLEU-3 of each text against all the others, 0 to 1: high where texts are alike. It grows with their
     number, so compare equal amounts only. Raises ValueError for fewer than two texts."""
     _at_least(texts, 2)
     held = References(texts)
-    return _means([held.bleu(text, own=number) for number, text in enumerate(texts)])
+    return fmean(held.bleu(text, own=number) for number, text in enumerate(texts))
 
 
 class References:
@@ -52,17 +52,17 @@ class References:
                 higher, lower = ((count, number), most) if count > most else ((most, holder), count)
                 self.highest[gram] = (*higher, max(second, lower))
 
-    def bleu(self, text: str, own: int | None = None) -> dict[int, float]:
-        """{n: BLEU-n of one text}, against all but the text number `own`, which it is itself."""
-        shared, total = [0.0] * max(ORDERS), [0] * max(ORDERS)
+    def bleu(self, text: str, own: int | None = None) -> float:
+        """BLEU-3 of one text, against all but the text number `own`, which it is itself."""
+        shared, total = [0.0] * ORDER, [0] * ORDER
         for gram, count in _counts(text).items():
             shared[len(gram) - 1] += min(count, self._highest(gram, own))
             total[len(gram) - 1] += count
         if not shared[0]:
-            return dict.fromkeys(ORDERS, 0.0)
+            return 0.0
         logs = [math.log((s or SMOOTHING) / max(1, t)) for s, t in zip(shared, total, strict=True)]
         brevity = min(0.0, 1 - self._nearest(total[0], own is not None) / total[0])
-        return {n: math.exp(brevity + fmean(logs[:n])) for n in ORDERS}
+        return math.exp(brevity + fmean(logs))
 
     def _highest(self, gram: Gram, own: int | None) -> int:
         most, holder, second = self.highest.get(gram, (0, None, 0))
@@ -76,11 +76,7 @@ class References:
 
 def _counts(text: str) -> Counter[Gram]:
     words = WORD.findall(text)
-    return Counter(tuple(words[i : i + n]) for n in range(1, max(ORDERS) + 1) for i in range(len(words) - n + 1))
-
-
-def _means(by_text: Sequence[dict[int, float]]) -> dict[int, float]:
-    return {n: fmean(one[n] for one in by_text) for n in ORDERS}
+    return Counter(tuple(words[i : i + n]) for n in range(1, ORDER + 1) for i in range(len(words) - n + 1))
 
 
 def _at_least(texts: Sequence[str], n: int) -> None:

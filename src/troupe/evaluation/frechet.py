@@ -1,7 +1,7 @@
-"""How far generated texts lie from real ones in the features of an independent model: Fréchet distance and MAUVE.
+"""How far generated texts lie from real ones in the features of an independent model: the Fréchet distance.
 
-The model must be none of those that are compared, nor one that a discriminator saw through. Both figures hang on how
-many texts there are: compare equal numbers, and put that of real text against other real text beside them.
+The model must be none of those that are compared, nor one that a discriminator saw through. The figure hangs on how
+many texts there are: compare equal numbers, and put that of real text against other real text beside it.
 
 Shapes: M texts, T tokens of one text, D features.
 """
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from troupe.data.tokenizer import Tokenizer
-from troupe.errors import TroupeError
 from troupe.models.gpt2 import GPT
 
 Floats = NDArray[np.float64]
@@ -57,21 +56,6 @@ def frechet_distance(one_MD: Floats, other_MD: Floats) -> float:
     root = np.linalg.svd(one @ other.T, compute_uv=False).sum()
     shift_D = one_MD.mean(axis=0) - other_MD.mean(axis=0)
     return max(0.0, float(shift_D @ shift_D + (one**2).sum() + (other**2).sum() - 2 * root))
-
-
-def mauve(one_MD: Floats, other_MD: Floats, seed: int) -> float:
-    """MAUVE of two sets of features, 0 to 1; 1 is equal, higher is better (K. Pillutla et al. 2021, "MAUVE: Measuring
-    the Gap Between Neural Text and Human Text using Divergence Frontiers").
-
-    Raises TroupeError unless mauve-text is installed: it is under the GPL, version 3, so it is an extra, never a
-    dependency.
-    """
-    try:
-        from mauve import compute_mauve
-    except ImportError:
-        raise TroupeError("MAUVE needs mauve-text (GPL version 3): install troupe[mauve]") from None
-    found = compute_mauve(p_features=one_MD, q_features=other_MD, seed=seed, verbose=False)
-    return float(found.mauve)
 
 
 def _root(features_MD: Floats) -> Floats:

@@ -43,21 +43,17 @@ def make_yardstick(train: str, references: Sequence[str], independent: str) -> Y
 def measure(texts: Sequence[str], yardstick: Yardstick) -> dict[str, float]:
     """{name: figure} of at least two texts."""
     matches = [yardstick.copies.matches(text) for text in texts]
-    runs = [int(match_T.max(initial=0)) for match_T in matches]
-    bleus = {f"bleu_{n}": value for n, value in bleu(texts, yardstick.references).items()}
-    self_bleus = {f"self_bleu_{n}": value for n, value in self_bleu(texts).items()}
     return {
         "bits": yardstick.independent.bits_per_byte(_joined(texts))[-1],
         "reverse_bits": kneser_ney(_joined(texts), ORDER).bits_per_byte(yardstick.real)[-1],
-        **bleus,
-        **self_bleus,
+        "bleu_3": bleu(texts, yardstick.references),
+        "self_bleu_3": self_bleu(texts),
         **{f"distinct_{n}": diversity.distinct(texts, n) for n in (1, 2, 4)},
         "repetition": diversity.repetition(texts),
         "memorisation": diversity.memorisation(matches),
         "unigram_entropy": diversity.unigram_entropy(texts),
         "out_of_vocabulary": diversity.out_of_vocabulary(texts, yardstick.vocabulary),
-        "longest_copy": fmean(runs),
-        "longest_copy_of_all": float(max(runs)),
+        "longest_copy": fmean(int(match_T.max(initial=0)) for match_T in matches),
     }
 
 

@@ -199,8 +199,3 @@ class Rotary(nn.Module):
 def _turn(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
     a, b = x_BHTK.chunk(2, dim=-1)
     return torch.cat([a * cos_TK - b * sin_TK, a * sin_TK + b * cos_TK], dim=-1)
-
-
-def split_heads(x_BTD: Tensor, n_head: int) -> Tensor:
-    """(B, T, H*K) -> (B, H, T, K)."""
-    return torch.unflatten(x_BTD, -1, (n_head, -1)).transpose(1, 2)

@@ -47,12 +47,9 @@ class RulesParams(Section):
 
     kl_cap: Annotated[float, Field(gt=0)]
     likelihood_every: Annotated[int, Field(ge=0)]
-    freeze_routers: bool
     per_token: bool
     baseline: Literal["none", "batch mean", "leave one out"]
     kl_weight: Weight
-    entropy_weight: Weight
-    replay: Annotated[int, Field(ge=0)]
 
 
 class AdversarialParams(GameParams, RulesParams):

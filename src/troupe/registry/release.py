@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from troupe import layout
 from troupe.errors import RegistryError
-from troupe.files import read_json, write_json
+from troupe.files import read_json
 from troupe.gate import Figures, Verdict, decide
 from troupe.params import PromoteParams
 from troupe.registry import fetch
@@ -29,7 +29,7 @@ class Decision:
     time: str  # ISO 8601
 
     def plain(self) -> dict[str, Any]:
-        """The decision in the words of the report and of .troupe/verdict.json."""
+        """The decision in the words of the report."""
         return {
             "outcome": self.verdict.outcome,
             "reasons": list(self.verdict.reasons),
@@ -47,8 +47,8 @@ def promote(rule: PromoteParams, fresh: bool = False) -> Decision:
     figures mean nothing any more. Otherwise a model that was rolled back is not promoted again: a schedule would
     undo overnight what a person decided.
 
-    The verdict is recorded in the tags of the candidate's version and in .troupe/verdict.json, whatever it is. Raises
-    ArtifactError if there is no report, RegistryError if the candidate is not registered.
+    The verdict is recorded in the tags of the candidate's version, whatever it is. Raises ArtifactError if there is no
+    report, RegistryError if the candidate is not registered.
     """
     report = read_json(layout.METRICS)
     stage = report.get("candidate", {}).get("stage")
@@ -70,9 +70,7 @@ def promote(rule: PromoteParams, fresh: bool = False) -> Decision:
             _tag(client, candidate, verdict)
         released = _release(client, candidate, champion, verdict) if verdict.outcome == "promoted" else None
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    decision = Decision(stage, candidate, champion, released, verdict, now)
-    write_json(layout.VERDICT, decision.plain())
-    return decision
+    return Decision(stage, candidate, champion, released, verdict, now)
 
 
 def rollback() -> tuple[Version, Version]:
