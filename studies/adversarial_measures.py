@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from studies.adversarial_frechet import frechet_distance, text_features
 from studies.adversarial_settings import Common, Judging
 from studies.adversarial_text import Role, Text
 from studies.adversarial_world import World
@@ -19,7 +20,6 @@ from troupe.adversarial.discrimination import auc_interval
 from troupe.adversarial.reinforce import continuation_log_probs, kl_per_token
 from troupe.decoding import Decoding, generate
 from troupe.evaluation.families import Judge, families
-from troupe.evaluation.frechet import frechet_distance, text_features
 from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.evaluation.quality import Yardstick, make_yardstick, measure
 from troupe.evaluation.referee import Trial, Write, floor_trials, referee, writer_trials

@@ -5,6 +5,7 @@ from statistics import fmean
 
 from studies.adversarial_arms import CONTROLS
 from studies.adversarial_costs import Costs, continued_steps
+from studies.adversarial_curve import Gap, Point, gap
 from studies.adversarial_settings import GAMES, TILTS, Settings
 from studies.adversarial_verdict import (
     Results,
@@ -18,7 +19,6 @@ from studies.adversarial_verdict import (
 )
 from studies.common import Estimate, estimate, sections_of, table
 from studies.jobs import Figures
-from troupe.evaluation.curve import Gap, Point, gap
 
 START = "start"
 QUALITY, DIVERSITY = "bits", "self_bleu_3"  # of the curves; lower is better, and rises and falls with temperature

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from studies.gan_mixtures import mixture
 from studies.gan_runs import FAINT, Run, Runs
 from studies.gan_settings import NAMED, Settings
-from troupe.adversarial.mixtures import mixture
 from troupe.evaluation.plots import GREY
 
 COLOURS = dict(zip(NAMED, ("#d9822b", "#2f7fd0", "#1f9e89", "#b0489a"), strict=True))  # apart for any eyes

@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from studies.gan_continuous import ContinuousGame, Rules, generator_gradient, norm, play, update_critic
+from studies.gan_mixtures import coverage, mixture, sliced_wasserstein
 from studies.jobs import Figures, Job
-from troupe.adversarial.continuous import ContinuousGame, Rules, generator_gradient, norm, play, update_critic
-from troupe.adversarial.mixtures import coverage, mixture, sliced_wasserstein
 from troupe.adversarial.objectives import GAN, WGAN, WGANGP, Objective
 from troupe.params import Count, Rate, Section, Weight
 from troupe.seeding import generator

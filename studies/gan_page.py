@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from studies.common import estimate, table
 from studies.gan_claims import claims
 from studies.gan_games import SAMPLES
+from studies.gan_mixtures import coverage, mixture, sliced_wasserstein
 from studies.gan_runs import Run, Runs, left_of_gradient, meaning, succeeded, success_by_seed
 from studies.gan_settings import NAMED, MixtureName, Settings
-from troupe.adversarial.mixtures import coverage, mixture, sliced_wasserstein
 from troupe.seeding import generator
 
 RULE = """Each is a comparison of two arms, or several, within seeds: positive is what the claim says. Confirmed:

@@ -68,7 +68,7 @@ def test_what_shapes_a_study_is_part_of_the_code_of_its_jobs() -> None:
     found = {study: code_of(body.__module__) for study, body in BODIES.items()}
     for study in ("moe", "oracle", "adversarial"):
         assert f"studies.{study}_settings" in found[study]
-    assert "troupe.adversarial.continuous" in found["gan"]
+    assert "studies.gan_continuous" in found["gan"]
 
 
 @pytest.mark.parametrize("study", BODIES)

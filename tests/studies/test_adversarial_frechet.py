@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
+from studies.adversarial_frechet import frechet_distance, text_features
 from troupe.data.tokenizer import ByteTokenizer
-from troupe.evaluation.frechet import frechet_distance, text_features
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.evaluation.curve import Gap, Point, gap
+from studies.adversarial_curve import Gap, Point, gap
 
 
 def curve(*pairs: tuple[float, float]) -> list[Point]:

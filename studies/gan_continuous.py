@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from troupe.adversarial.mixtures import Mixture
+from studies.gan_mixtures import Mixture
 from troupe.adversarial.objectives import Objective
 from troupe.seeding import generator
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from troupe.adversarial.continuous import ContinuousGame, Rules, generator_gradient, norm, perceptron, play
-from troupe.adversarial.mixtures import Mixture, sliced_wasserstein
+from studies.gan_continuous import ContinuousGame, Rules, generator_gradient, norm, perceptron, play
+from studies.gan_mixtures import Mixture, sliced_wasserstein
 from troupe.adversarial.objectives import GAN, WGAN, WGANGP, Objective
 from troupe.seeding import generator
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from troupe.adversarial.mixtures import Mixture, coverage, mixture, sliced_wasserstein
+from studies.gan_mixtures import Mixture, coverage, mixture, sliced_wasserstein
 from troupe.seeding import generator
 
 PAIR = Mixture(torch.tensor([[0.0, 0.0], [10.0, 0.0]]), sigma=1.0)
