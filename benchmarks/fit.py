@@ -33,6 +33,7 @@ from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.overlay import Layers, split_overrides
 from troupe.params import ModelParams, Params, PretrainParams, RunParams
 from troupe.seeding import derive_seed, generator
+from troupe.training.context import RunContext
 from troupe.training.loop import train
 from troupe.training.probe import choose
 from troupe.training.validation import validate
@@ -70,7 +71,7 @@ def fit(config: Path, overrides: list[str], n_validation: int | None = None) -> 
     torch.manual_seed(derive_seed(run.seed, "pretrain", "dropout"))
     how, log = choose(run, model, params).how, Log(len(validation_ids), vocab_size, time.monotonic())
     look = partial(validate, model, validation_ids, len(validation_ids), how.autocast)
-    train(model, batches, look, params, how.autocast, log, lambda _: None, compiled=how.compiled)
+    train(model, batches, look, params, RunContext(how.autocast, how.compiled, log=log))
     final = validate(model, validation_ids, len(validation_ids), nullcontext)
     return Result(
         loss=log.per_prediction(final["val/loss"]),

@@ -21,7 +21,7 @@ from studies.adversarial_tilt import tilt_by_ddo, tilt_by_likelihood, untilted
 from studies.adversarial_world import VERDICT, World, begin, first_weights, fit
 from studies.jobs import Figures, Job
 from troupe.adversarial.ddo import ddo_step
-from troupe.adversarial.game import Game
+from troupe.adversarial.game import Game, GameText
 from troupe.adversarial.loop import Judge, Learn, Outcome, refine
 from troupe.adversarial.policy import update_generator
 from troupe.adversarial.resampling import distil_step
@@ -33,6 +33,7 @@ from troupe.models.reader import Discriminator
 from troupe.models.tilted import Tilted
 from troupe.params import TrainParams
 from troupe.seeding import derive_seed
+from troupe.training.context import RunContext
 
 UNBOUNDED = Bounds(max_bpb_rise=math.inf, min_distinct=0.0)
 TAKEN = "taken.json"  # in an arm's folder: whose models it started from
@@ -125,8 +126,7 @@ def played(game: Game, arm: Arm, bench: Bench) -> Figures:
         outcome = refine(
             game,
             partial(bits, text=bench.world.text, role="validation"),
-            log=lambda step, figures: None,
-            save=lambda checkpoint: None,
+            RunContext(),
             learn=learning(arm, bench.world),
             judge=None if arm.literal else judge(bench),
         )
@@ -140,15 +140,14 @@ def new_game(arm: Arm, bench: Bench) -> Game:
     world, settings, params = bench.world, bench.settings, bench.settings.game_of(arm)
     deaf = arm.literal or arm.learn == "ddo"  # it does not follow a discriminator, or does not care whether it hears
     bounds = Bounds(params.max_bpb_rise, params.min_distinct, min_auc=0.0 if deaf else settings.min_auc)
+    text = world.text
     game = Game(
         world.likelihood,
-        world.text.ids["real"],
-        world.text.ids["validation"],
+        GameText(text.ids["real"], text.ids["validation"], None if arm.literal else text.tokenizer),
         params,
         derive_seed(world.seed, "study", "game"),
         settings.rules_of(arm),
         references=() if arm.literal else world.discriminator.features.references,
-        tokenizer=None if arm.literal else world.text.tokenizer,
         bounds=UNBOUNDED if arm.literal else bounds,
     )
     if starts_taught(arm, settings):

@@ -28,6 +28,7 @@ from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.reader import Discriminator
 from troupe.params import TrainParams
 from troupe.seeding import derive_seed, generator
+from troupe.training.context import RunContext
 from troupe.training.loop import train
 from troupe.training.validation import validate
 
@@ -106,7 +107,7 @@ def fit(model: GPT, ids: Ids, text: Text, held_out: Role, params: TrainParams, s
     torch.manual_seed(derive_seed(seed, "dropout"))
     batches = Batches(ids, model.config.block_size, params.batch_size, derive_seed(seed, "batches"))
     look = partial(validate, model, text.ids[held_out], text.n_bytes(held_out), nullcontext)
-    train(model, batches, look, params, nullcontext, log=lambda step, figures: None, save=lambda checkpoint: None)
+    train(model, batches, look, params, RunContext())
     model.eval()
 
 

@@ -39,6 +39,7 @@ from troupe.models.switchhead import (
 )
 from troupe.params import RunParams, TrainParams
 from troupe.seeding import derive_seed, generator
+from troupe.training.context import RunContext
 from troupe.training.loop import train
 from troupe.training.validation import validate
 
@@ -95,7 +96,7 @@ class Experiment:
         left = rest(phases[CONTINUED], paid)
         if params := phases.get(DISTIL):
             batches = self._batches(DISTIL, params)
-            distil(dense, model, batches, params, self.precision, log=lambda step, figures: None)
+            distil(dense, model, batches, params, RunContext(self.precision))
         after = self.look(model)
         second = self.train(model, CONTINUED, left, arm)
         second["looks"].insert(0, {"step": 0, **after})
@@ -125,10 +126,7 @@ class Experiment:
             self._batches(phase, params),
             partial(validate, model, self.text.ids["validation"], self.text.n_bytes["validation"], self.precision),
             params,
-            self.precision,
-            log,
-            save=lambda checkpoint: None,
-            compiled=self.compiled,
+            RunContext(self.precision, self.compiled, log=log),
             penalty=(lambda: weight * balance_loss(model)) if weight else None,
         )
         return {"looks": looks, "tokens_per_second": median(speeds)}

@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from studies.jobs import Figures
 from studies.oracle_model import PROMPT, LSTMLanguageModel, sample
 from studies.oracle_settings import GameTask
-from troupe.adversarial.discrimination import Examples, auc_interval, draw, update
+from troupe.adversarial.discrimination import Examples, Learner, auc_interval, draw, update
 from troupe.adversarial.objectives import GAN
 from troupe.adversarial.reinforce import continuation_log_probs, token_log_probs
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
@@ -62,7 +62,8 @@ def update_critic(game: Game) -> None:
     """On every prefix of real and of freshly written sequences."""
     real = draw(game.real, game.task.arm.batch_size, game.rng)
     batch = Examples(real, as_read(game.write()))
-    update(game.critic, game.objective, game.critic_optimizer, batch, game.rng, game.critic.prefix_scores)
+    learner = Learner(game.critic, game.objective, game.critic_optimizer, game.critic.prefix_scores)
+    update(learner, batch, game.rng)
 
 
 def update_generator(game: Game) -> None:

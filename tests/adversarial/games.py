@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from troupe.adversarial.game import Game
+from troupe.adversarial.game import Game, GameText
 from troupe.adversarial.reinforce import Reinforce
 from troupe.adversarial.selection import Bounds
 from troupe.conversion.attention import convert
@@ -50,7 +50,7 @@ def new_game(
 ) -> Game:
     overrides = [f"adversarial.{change}" for change in f"{SMALL} {changes}".split()]
     params = load_params(ROOT / "params.yaml", overrides).adversarial
-    return Game(start or new_model(seed), TEXT, TEXT[:1000], params, seed, rules, references, bounds=bounds)
+    return Game(start or new_model(seed), GameText(TEXT, TEXT[:1000]), params, seed, rules, references, bounds)
 
 
 def bits_per_byte(model: GPT) -> float:

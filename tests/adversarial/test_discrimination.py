@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from troupe.adversarial.discrimination import Examples, Interval, Schedule, Verdict, auc_interval, pretrain
+from troupe.adversarial.discrimination import Examples, Interval, Learner, Schedule, Verdict, auc_interval, pretrain
 from troupe.adversarial.objectives import GAN, WGAN, WGANGP, Objective
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
 from troupe.models.features import Read, no_features
@@ -85,8 +85,8 @@ def tried(objective: Objective, real: Tensor, held_out: Tensor, rate: float, loo
     objective.constrain(critic)
     train, test = Examples(read(real), read(noise(200, 0))), Examples(read(held_out), read(noise(100, 1)))
     schedule = Schedule(bar=0.6, updates=40, looks=looks, batch_size=16)
-    optimizer = objective.optimizer(critic.parameters(), rate)
-    return pretrain(critic, objective, optimizer, train, test, schedule, torch.Generator().manual_seed(0))
+    learner = Learner(critic, objective, objective.optimizer(critic.parameters(), rate))
+    return pretrain(learner, train, test, schedule, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(("objective", "rate"), [(GAN(), 1e-2), (WGAN(0.5), 1e-2), (WGANGP(1.0), 1e-2)])

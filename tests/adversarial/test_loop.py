@@ -22,6 +22,7 @@ from troupe.adversarial.selection import Bounds
 from troupe.errors import Interrupted, TroupeError
 from troupe.models.gpt2 import GPT
 from troupe.training.checkpoint import Checkpoint, Checkpoints
+from troupe.training.context import RunContext
 
 
 class Run:
@@ -37,7 +38,8 @@ class Run:
 
     def play(self, resume: Checkpoint | None = None, interrupted: Callable[[], int] = lambda: 0, **arm: Any) -> Outcome:
         keep = lambda checkpoint: self.saved.append(copy.deepcopy(checkpoint))  # noqa: E731
-        return refine(self.game, bits_per_byte, self.log, keep, resume, interrupted, **arm)
+        context = RunContext(log=self.log, save=keep, resume=resume, interrupted=interrupted)
+        return refine(self.game, bits_per_byte, context, **arm)
 
     @property
     def weights(self) -> list[torch.Tensor]:

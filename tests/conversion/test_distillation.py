@@ -22,6 +22,7 @@ from troupe.data.batches import Batches
 from troupe.errors import Diverged, Interrupted
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams, load_params
+from troupe.training.context import RunContext
 from troupe.training.parallel import Team
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def taught(before: GPT, model: GPT, params: TrainParams, **more: Any) -> list[fl
     def log(step: int, figures: Mapping[str, float]) -> None:
         errors.append(figures["distil/error"])
 
-    last = distil(before, model, more.pop("batches", batches()), params, nullcontext, log, **more)
+    last = distil(before, model, more.pop("batches", batches()), params, RunContext(log=log, **more))
     assert errors[-1] == pytest.approx(sum(last) / len(last))
     return errors
 

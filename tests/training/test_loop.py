@@ -22,6 +22,7 @@ from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHeadConfig
 from troupe.seeding import generator
 from troupe.training.checkpoint import Checkpoint
+from troupe.training.context import RunContext
 from troupe.training.loop import train
 from troupe.training.loss import cross_entropy
 from troupe.training.validation import validate
@@ -44,10 +45,12 @@ class Bench:
     def look(self) -> dict[str, float]:
         return validate(self.model, self.ids, len(self.ids), self.autocast)
 
-    def run(self, params: Any, resume: Checkpoint | None = None, look: Any = None, **more: Any) -> dict[str, float]:
+    def run(
+        self, params: Any, resume: Checkpoint | None = None, look: Any = None, penalty: Any = None, **more: Any
+    ) -> dict[str, float]:
         torch.manual_seed(0)
-        look = look or self.look
-        return train(self.model, self.batches, look, params, self.autocast, self.log, self.save, resume, **more)
+        context = RunContext(self.autocast, log=self.log, save=self.save, resume=resume, **more)
+        return train(self.model, self.batches, look or self.look, params, context, penalty)
 
 
 @pytest.fixture

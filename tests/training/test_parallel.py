@@ -22,6 +22,7 @@ from troupe.models.switchhead import SwitchHeadConfig
 from troupe.params import load_params
 from troupe.seeding import generator
 from troupe.training.checkpoint import Checkpoints
+from troupe.training.context import RunContext
 from troupe.training.loop import train
 from troupe.training.loss import cross_entropy
 from troupe.training.parallel import CPU, Team, leads, team_of
@@ -52,17 +53,8 @@ def together(folder: Path, body: Callable[[Team, Say], None], size: int = 2) -> 
 def run(model: GPT, batches: Batches, params: Any, team: Team | None = None, **more: Any) -> dict[str, torch.Tensor]:
     """The losses of a run, and the weights that it leaves."""
     losses: list[float] = []
-    train(
-        model,
-        batches,
-        lambda: validate(model, batches.ids, len(batches.ids), nullcontext),
-        params,
-        nullcontext,
-        lambda _, figures: losses.append(figures["train/loss"]),
-        more.pop("save", lambda _: None),
-        team=team,
-        **more,
-    )
+    context = RunContext(team=team, log=lambda _, figures: losses.append(figures["train/loss"]), **more)
+    train(model, batches, lambda: validate(model, batches.ids, len(batches.ids), nullcontext), params, context)
     return {"losses": torch.tensor(losses), **copy.deepcopy(model.state_dict())}
 
 

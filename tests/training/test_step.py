@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ import torch.nn.functional as F
 from troupe.data.batches import Batches
 from troupe.errors import Diverged
 from troupe.models.gpt2 import GPT
-from troupe.training.parallel import Team
-from troupe.training.step import Step
+from troupe.training.context import RunContext
+from troupe.training.loop import Step
 
 
 @pytest.fixture
 def step_of(batches: Batches, train_params: Any, autocast: Any) -> Any:
-    return lambda model, **changes: Step(model, batches, train_params(**changes), autocast, Team(), None, False)
+    def step(model: GPT, interrupted: Callable[[], int] = lambda: 0, **changes: Any) -> Step:
+        return Step(model, batches, train_params(**changes), RunContext(autocast, interrupted=interrupted))
+
+    return step
 
 
 def test_a_step_is_a_clipped_gradient_and_an_update_at_the_rate_of_its_number(
@@ -38,7 +42,7 @@ def test_a_step_is_a_clipped_gradient_and_an_update_at_the_rate_of_its_number(
     torch.optim.AdamW(oracle.parameters(), lr=0.004, betas=(0.9, 0.95), weight_decay=0.0).step()
 
     rates = {"optimizer": "adamw", "learning_rate": 0.008, "warmup_steps": 6, "weight_decay": 0.0}
-    figures, asked_to_stop = step_of(model, grad_clip=0.01, **rates)(3, lambda: 0)
+    figures, asked_to_stop = step_of(model, grad_clip=0.01, **rates)(3)
     assert not asked_to_stop
     assert figures["train/lr"] == pytest.approx(0.004)
     assert figures["train/loss"] == pytest.approx(loss.item(), rel=1e-5)
@@ -53,7 +57,7 @@ def test_a_step_that_diverges_leaves_the_weights_as_they_were(model: GPT, step_o
         model.norm.weight.fill_(math.nan)
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(Diverged, match="step 1 of 12"):
-        step_of(model)(1, lambda: 0)
+        step_of(model)(1)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, equal_nan=True)
 
@@ -65,4 +69,4 @@ def test_it_asks_whether_to_stop_when_the_gradient_is_there(model: GPT, step_of:
         assert all(weight.grad is not None for weight in model.parameters())
         return 15
 
-    assert step_of(model)(1, interrupted)[1]
+    assert step_of(model, interrupted)(1)[1]

@@ -66,6 +66,18 @@ def _joined(reads: Sequence[Read]) -> Read:
 
 
 @dataclass(frozen=True)
+class Learner:
+    """A discriminator, and how it is trained."""
+
+    critic: LSTMDiscriminator
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    # What is trained; None: the critic's own score. `critic.prefix_scores` trains GAN at every prefix; for a critic
+    # with a penalty take the mean over prefixes, since the penalty is on the slope of one score per sequence.
+    score: Score | None = None
+
+
+@dataclass(frozen=True)
 class Schedule:
     """How long `pretrain` may take: at most `looks` rounds of `updates`, until the AUC clears `bar`."""
 
@@ -77,18 +89,15 @@ class Schedule:
 
 
 def pretrain(
-    critic: LSTMDiscriminator,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
+    learner: Learner,
     train: Examples,
     held_out: Examples,
     schedule: Schedule,
     rng: torch.Generator,
     tell: Callable[[Verdict], None] = lambda verdict: None,
-    score: Score | None = None,
 ) -> Verdict:
-    """Train until there is a signal, or to the end of the schedule; the caller goes no further without one. `tell`
-    hears what is found at each look; `score` is as in `update`.
+    """Train until there is a signal, or to the end of the schedule; the caller goes no further without one. `tell` is
+    called with what is found at each look.
 
     The chance of a signal where there is none stays below 1 - confidence however often it is looked: the interval of
     each of n looks has the confidence 1 - (1 - confidence) / n (Bonferroni).
@@ -97,8 +106,9 @@ def pretrain(
     for look in range(1, schedule.looks + 1):
         for _ in range(schedule.updates):
             real, fake = (draw(read, schedule.batch_size, rng) for read in (train.real, train.fake))
-            update(critic, objective, optimizer, Examples(real, fake), rng, score)
-        interval = auc_interval(scores(critic, held_out.real), scores(critic, held_out.fake), confidence)
+            update(learner, Examples(real, fake), rng)
+        real_N, fake_M = (scores(learner.critic, read) for read in (held_out.real, held_out.fake))
+        interval = auc_interval(real_N, fake_M, confidence)
         verdict = Verdict(interval, look * schedule.updates, schedule.bar)
         tell(verdict)
         if verdict.signal:
@@ -106,25 +116,15 @@ def pretrain(
     return verdict
 
 
-def update(
-    critic: LSTMDiscriminator,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    batch: Examples,
-    rng: torch.Generator,
-    score: Score | None = None,
-) -> float:
-    """One update on as many real as generated sequences; returns the loss. `score` is the critic's own by default.
-
-    `critic.prefix_scores` trains GAN at every prefix; for a critic with a penalty take the mean over prefixes, since
-    the penalty is on the slope of one score per sequence.
-    """
+def update(learner: Learner, batch: Examples, rng: torch.Generator) -> float:
+    """One update on as many real as generated sequences; returns the loss."""
+    critic = learner.critic
     real, fake = critic.embed(*batch.real), critic.embed(*batch.fake)
-    loss = objective.critic_loss(score or critic.score, real, fake, rng)
-    optimizer.zero_grad()
+    loss = learner.objective.critic_loss(learner.score or critic.score, real, fake, rng)
+    learner.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    objective.constrain(critic)
+    learner.optimizer.step()
+    learner.objective.constrain(critic)
     return loss.item()
 
 

@@ -8,6 +8,7 @@ Shapes: B sequences, T tokens (prompt and continuation), P tokens of prompt, S g
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -36,29 +37,36 @@ def critic_of(vocab_size: int, params: GameParams, references: int) -> LSTMDiscr
     return LSTMDiscriminator(vocab_size, *size, PER_REFERENCE * references, params.prompt_length)
 
 
+@dataclass(frozen=True)
+class GameText:
+    """The text that both players see."""
+
+    train_ids: Ids | Shards  # the discriminator's real class
+    validation_ids: Ids
+    # the discriminator reads texts as this one spells them, whoever wrote them (reader.canonical); None: as they are
+    tokenizer: Tokenizer | None = None
+
+
 class Game:
     """The generator starts as a copy of `start`, the discriminator from the seed. Every random draw has a name."""
 
     def __init__(
         self,
         start: GPT,
-        train_ids: Ids | Shards,
-        validation_ids: Ids,
+        text: GameText,
         params: GameParams,
         seed: int,
         rules: Reinforce = PLAIN,
         references: Sequence[GPT] = (),
-        tokenizer: Tokenizer | None = None,
         bounds: Bounds | None = None,
     ) -> None:
         """`rules`: how the generator learns. `references`: the discriminator also reads what these models say of
-        each token; they must have been trained on text disjoint from `train_ids` (features.ReferenceFeatures).
-        `tokenizer`: the discriminator reads texts as this one spells them, whoever wrote them (reader.canonical).
+        each token; they must have been trained on text disjoint from that of the game (features.ReferenceFeatures).
         `bounds`: by default those of `params`.
 
         Raises CorpusError if a split is shorter than a prompt and its continuation.
         """
-        self.params, self.seed, self.rules, self.tokenizer = params, seed, rules, tokenizer
+        self.params, self.seed, self.rules, self.tokenizer = params, seed, rules, text.tokenizer
         self.bounds = bounds or Bounds(params.max_bpb_rise, params.min_distinct)
         self.device = next(start.parameters()).device
         # Eval mode throughout: with dropout, the network that is scored would not be the one that sampled.
@@ -75,9 +83,9 @@ class Game:
             "critic": self.objective.optimizer(self.critic.parameters(), params.critic_learning_rate),
         }
         length = params.prompt_length + params.sequence_length
-        self._text = Batches(train_ids, length, params.batch_size, derive_seed(seed, "adversarial", "text"))
-        whole = max(1, len(validation_ids) // length - 1)  # side by side, each once
-        held_out = Batches(validation_ids, length, min(HELD_OUT, whole), derive_seed(seed, "adversarial", "held out"))
+        self._text = Batches(text.train_ids, length, params.batch_size, derive_seed(seed, "adversarial", "text"))
+        n_held_out = min(HELD_OUT, max(1, len(text.validation_ids) // length - 1))  # side by side, each once
+        held_out = Batches(text.validation_ids, length, n_held_out, derive_seed(seed, "adversarial", "held out"))
         self.held_out_BT = held_out.batches(0)[0].to(self.device)
         if references:
             self.critic.standardise(self.read(self.real(0)).features_NTF)

@@ -4,12 +4,12 @@ SeqGAN (Yu et al. 2017, arXiv:1609.05473), started from a trained model and held
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from troupe.adversarial.discrimination import Examples, auc_interval, update
+from troupe.adversarial.discrimination import Examples, Learner, auc_interval, update
 from troupe.adversarial.game import Game
 from troupe.adversarial.policy import Figures, kl_to_start, likelihood_step, update_generator
 from troupe.adversarial.selection import Look, better, distinct_2, fault, no_signal
@@ -17,13 +17,13 @@ from troupe.errors import TroupeError
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import expert_usage, routers
 from troupe.training.checkpoint import Checkpoint
+from troupe.training.context import RunContext
 from troupe.training.interruption import stopped
 from troupe.training.state import restore, snapshot
 
 Validate = Callable[[GPT], float]  # bits per byte of validation text; leaves the model in the mode it was in
 Judge = Callable[[GPT], float]  # how often judges that trained on neither player tell its validation text: the worst's
 Learn = Callable[[Game, int], Figures]  # one update of the generator, with draws of that number; "generator/grad_norm"
-Log = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,7 @@ class Outcome:
 def refine(
     game: Game,
     validate: Validate,
-    log: Log,
-    save: Callable[[Checkpoint], None],
-    resume: Checkpoint | None = None,
-    interrupted: Callable[[], int] = lambda: 0,
+    context: RunContext,
     learn: Learn = update_generator,
     judge: Judge | None = None,
 ) -> Outcome:
@@ -58,14 +55,14 @@ def refine(
     start among them, the one that `judge` finds best, or the last if there is no judge. It is not played if the
     discriminator has no signal at the start.
 
-    `log(step, values)` is called once for the start (step 0) and after every generator update. Stopped anywhere and
-    called again with the newest checkpoint that it gave to `save`, it ends with the same weights to the byte.
+    `context.log` is called once for the start (step 0) and after every generator update. Stopped anywhere and called
+    again with the newest checkpoint that it saved, it ends with the same weights to the byte.
 
     Raises TroupeError if the discriminator diverges before the game begins; and Interrupted, after the step in progress
-    and a last `save`, once `interrupted()` gives the number of a signal.
+    and a last checkpoint, once `context.interrupted()` gives the number of a signal.
     """
-    params = game.params
-    kept = take_up(game, resume) if resume else begin(game, validate, log, interrupted, judge)
+    params, resume = game.params, context.resume
+    kept = take_up(game, resume) if resume else begin(game, validate, context, judge)
     if problem := no_signal(kept.start, game.bounds):
         return Outcome(kept.start, kept.look, problem)
     for step in range(resume.step + 1 if resume else 1, params.steps + 1):
@@ -78,28 +75,28 @@ def refine(
             problem = fault(found, kept.start, game.bounds)
             if not problem and better(found, kept.look):
                 kept = Kept(_copy(game.generator), found, kept.start)
-        log(step, figures)
+        context.log(step, figures)
         if problem:
             break
-        number = interrupted()
+        number = context.interrupted()
         if number or _due(step, params.checkpoint_interval, params.steps):
-            save(put_down(game, step, kept))
+            context.save(put_down(game, step, kept))
         if number:
             raise stopped(step, params.steps, number)
     game.generator.load_state_dict(kept.weights)
     return Outcome(kept.start, kept.look, problem)
 
 
-def begin(game: Game, validate: Validate, log: Log, interrupted: Callable[[], int], judge: Judge | None = None) -> Kept:
+def begin(game: Game, validate: Validate, context: RunContext, judge: Judge | None = None) -> Kept:
     """Train the discriminator alone for `warmup_critic` updates, then look at where the game starts."""
     for draw in range(game.params.warmup_critic):
-        if number := interrupted():
+        if number := context.interrupted():
             raise stopped(0, game.params.steps, number)
         update_critic(game, draw)
     start = look(game, 0, validate, judge)
     if not math.isfinite(start.gap):
         raise TroupeError("the discriminator diverged in its warm-up; lower adversarial.critic_learning_rate")
-    log(0, start.figures() | experts(game))
+    context.log(0, start.figures() | experts(game))
     return Kept(_copy(game.generator), start, start)
 
 
@@ -116,14 +113,8 @@ def update_critic(game: Game, draw: int) -> float:
     """Show the discriminator fresh real and generated text once; return its loss."""
     real_BT = game.real(draw)
     batch = Examples(game.read(real_BT), game.read(game.fake(real_BT, draw)))
-    return update(
-        game.critic,
-        game.objective,
-        game.optimizers["critic"],
-        batch,
-        game.rng(draw, "between"),
-        game.trained_score(draw),
-    )
+    learner = Learner(game.critic, game.objective, game.optimizers["critic"], game.trained_score(draw))
+    return update(learner, batch, game.rng(draw, "between"))
 
 
 def look(game: Game, step: int, validate: Validate, judge: Judge | None = None) -> Look:

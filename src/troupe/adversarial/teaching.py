@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from troupe.adversarial.discrimination import Examples, Schedule, Verdict, pretrain
+from troupe.adversarial.discrimination import Examples, Learner, Schedule, Verdict, pretrain
 from troupe.adversarial.objectives import GAN
 from troupe.decoding import Decoding, generate, side_by_side
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
@@ -48,12 +48,10 @@ def teach(
     init_discriminator(critic, rng)
     if critic.evidence is not None:
         critic.standardise(train.real.features_NTF)
-    objective = GAN()
-    optimizer, done = objective.optimizer(critic.parameters(), course.learning_rate), 0
 
     def rounds(bar: float, looks: int) -> Verdict:
         schedule = Schedule(bar, course.updates, looks, course.batch_size)
-        return pretrain(critic, objective, optimizer, train, held_out, schedule, rng, told, of_every_prefix)
+        return pretrain(learner, train, held_out, schedule, rng, told)
 
     def of_every_prefix(x_BTX: Tensor) -> Tensor:
         return critic.prefix_scores(x_BTX)[:, critic.n_given :]
@@ -61,6 +59,9 @@ def teach(
     def told(verdict: Verdict) -> None:
         tell(done + verdict.updates, verdict)
 
+    objective, done = GAN(), 0
+    optimizer = objective.optimizer(critic.parameters(), course.learning_rate)
+    learner = Learner(critic, objective, optimizer, of_every_prefix)
     verdict = rounds(course.bar, course.looks)
     if not verdict.signal:
         return verdict

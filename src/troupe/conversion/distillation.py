@@ -5,7 +5,7 @@ nothing is propagated through the rest of the model, and all layers learn from o
 Axes: B sequences, T tokens, D model width, L layers.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,6 +15,7 @@ from troupe.data.batches import Batches
 from troupe.models.gpt2 import GPT
 from troupe.models.mode import evaluating
 from troupe.params import TrainParams
+from troupe.training.context import RunContext
 from troupe.training.divergence import require_lesson
 from troupe.training.interruption import given_up
 from troupe.training.loss import Autocast
@@ -31,21 +32,18 @@ def distil(
     model: GPT,
     batches: Batches,
     params: TrainParams,
-    autocast: Autocast,
-    log: Callable[[int, Mapping[str, float]], None],
-    team: Team | None = None,
-    interrupted: Callable[[], int] = lambda: 0,
+    context: RunContext,
 ) -> list[float]:
     """Train the attention of `model`, in place, to put out what that of `dense` does; return the last errors, by layer.
 
-    `log(step, values)` gets distil/error: squared error over the square of what is to be put out, mean over layers;
+    `context.log` gets distil/error: squared error over the square of what is to be put out, mean over layers;
     0 is perfect, 1 as good as no attention at all. `params` are those of the optimisers and of their schedule. In a
     team of several processes each computes on its share of every batch, and all take the same step, that of the whole.
 
     Raises Diverged, naming the step, if the error is not finite or the last one not below 1; and Interrupted, with
-    nothing saved, after the step in progress, once `interrupted()` gives the number of a signal.
+    nothing saved, after the step in progress, once `context.interrupted()` gives the number of a signal.
     """
-    team = team or Team(device=next(model.parameters()).device)
+    team, autocast = context.team_of(model), context.autocast
     layers = nn.ModuleList(attention_of(model))
     optimizers = build_optimizers(layers, params, precision_of_muon(autocast, team.device))
     errors: list[float] = []
@@ -56,15 +54,15 @@ def distil(
             errors_L = _errors(layers, attention_seen(dense, ids_BT, autocast), autocast, team)
             errors_L.sum().backward()  # type: ignore[no-untyped-call]
             team.average_gradients(layers)
-            *errors, asked_to_stop = team.means(*errors_L.detach(), interrupted())
+            *errors, asked_to_stop = team.means(*errors_L.detach(), context.interrupted())
             error = sum(errors) / len(errors)
-            log(step + 1, {"distil/error": error})
+            context.log(step + 1, {"distil/error": error})
             require_lesson(error, step + 1, params.steps)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
             if asked_to_stop:
-                raise given_up(step + 1, params.steps, interrupted())
+                raise given_up(step + 1, params.steps, context.interrupted())
     return errors
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from troupe.adversarial.ddo import ddo_step
-from troupe.adversarial.game import Game
+from troupe.adversarial.game import Game, GameText
 from troupe.adversarial.loop import Judge, Learn, Outcome, Validate, refine
 from troupe.adversarial.policy import update_generator
 from troupe.adversarial.reinforce import Reinforce
@@ -21,6 +21,7 @@ from troupe.params import AdversarialParams, Params, RulesParams
 from troupe.stages.log import MetricsLog
 from troupe.stages.progress import track
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key
+from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
 from troupe.training.validation import validate
 
@@ -37,13 +38,11 @@ def new_game(start: Bundle, discriminator: Discriminator, data: TokenDataset, pa
     unproved = settings.learn == "reinforce" and not goes_on
     game = Game(
         start.model,
-        data.shards("critic"),
-        data.ids("validation"),
+        GameText(data.shards("critic"), data.ids("validation"), data.tokenizer),
         settings.model_copy(update=warmup),
         params.run.seed,
         Reinforce(**settings.model_dump(include={*RulesParams.model_fields})),
         discriminator.features.references,
-        start.tokenizer,
         Bounds(settings.max_bpb_rise, settings.min_distinct, min_auc=settings.min_auc if unproved else 0.0),
     )
     if goes_on:
@@ -79,8 +78,9 @@ class Table:
                 self.log(step, figures)
                 show(step, {name: figures[name] for name in SHOWN if name in figures})
 
-            save, resume = self.checkpoints.save, self.resume
-            return refine(game, validate, log_and_show, save, resume, interrupted, learn, judge)
+            save = self.checkpoints.save
+            context = RunContext(log=log_and_show, save=save, resume=self.resume, interrupted=interrupted)
+            return refine(game, validate, context, learn, judge)
 
 
 def key_of(data: TokenDataset, params: Params) -> str:

@@ -4,7 +4,7 @@ With `moe.control`, artifacts/moe/control is the dense model trained on instead:
 rates. What experts are worth is the difference between the two.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -29,14 +29,15 @@ from troupe.models.switchhead import ExpertUsage, balance_loss, expert_usage, ke
 from troupe.params import Params, grouped_fault
 from troupe.seeding import derive_seed, generator
 from troupe.stages.common import stage_main
-from troupe.stages.fit import finished, fit
+from troupe.stages.fit import Trainee, finished, fit
 from troupe.stages.progress import track
+from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
 from troupe.training.launch import side_by_side
+from troupe.training.loop import Figures, Penalty
 from troupe.training.loss import Autocast
 from troupe.training.parallel import leads, team_of
 from troupe.training.probe import Choice, choose
-from troupe.training.step import Figures
 from troupe.training.validation import validate
 
 EXPERTS_WORK = 1.4  # times the time of a dense step, roughly, whatever the number of experts
@@ -55,20 +56,12 @@ def moe(params: Params) -> None:
     dense = load_bundle(parent, device).model
     choice = _choose(params, dense)
     experts, of_switch = _switch(dense, data, params, choice.how.autocast)
-    train_on = partial(
-        fit,
-        data=data,
-        params=params.moe,
-        run=params.run,
-        sections={"run": params.run, "moe": params.moe},
-        inputs=[parent / WEIGHTS, parent / CONFIG],
-    )
+    train_on = partial(fit, data=data, params=params, inputs=[parent / WEIGHTS, parent / CONFIG])
     windows_BT = _validation_windows(data.ids("validation"), dense.config.block_size).to(device)
     watch, penalty = partial(_figures, ids_BT=windows_BT), _penalty(experts, params.moe.balance_weight)
-    grown = replace(choice, work=EXPERTS_WORK)
-    facts = train_on("moe", experts, choice=grown, folder=folder, watch=watch, penalty=penalty)
+    facts = train_on(Trainee("moe", experts, watch, penalty), choice=replace(choice, work=EXPERTS_WORK))
     if params.moe.control:
-        control = train_on("moe-control", dense, choice=choice, folder=folder / "control")
+        control = train_on(Trainee("moe-control", dense), choice=choice)
         facts |= {f"control/{name}": value for name, value in control.items()}
     if leads():
         write_json(USAGE, {"load": _usage(experts, windows_BT).load.tolist()})
@@ -121,7 +114,7 @@ def _distil(dense: GPT, model: GPT, data: TokenDataset, params: Params, precisio
     batches = Batches(data.shards("train"), model.config.block_size, how.batch_size, seed)
     progress = track("moe-distil", how.steps) if team.leads else nullcontext(_unseen)
     with progress as show, signals_noted() as interrupted:
-        errors = distil(dense, model, batches, how, precision, show, team, interrupted)
+        errors = distil(dense, model, batches, how, RunContext(precision, False, team, show, interrupted=interrupted))
     return {"distil/error": sum(errors) / len(errors)}
 
 
@@ -129,7 +122,7 @@ def _unseen(step: int, figures: Mapping[str, float]) -> None:
     """The progress of a process that does not lead."""
 
 
-def _penalty(model: GPT, weight: float) -> Callable[[], Tensor] | None:
+def _penalty(model: GPT, weight: float) -> Penalty | None:
     if not weight:
         return None
     keep_balance(model)

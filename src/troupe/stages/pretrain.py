@@ -10,7 +10,7 @@ from troupe.data.dataset import TokenDataset
 from troupe.data.room import check_tokens
 from troupe.errors import ArtifactError
 from troupe.files import read_json
-from troupe.layout import INITIAL, model_dir
+from troupe.layout import INITIAL
 from troupe.models.bundle import TOKENIZER
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
@@ -18,7 +18,7 @@ from troupe.models.initial import SCRATCH, find_initial, load_initial, require_a
 from troupe.params import Params
 from troupe.seeding import generator
 from troupe.stages.common import stage_main
-from troupe.stages.fit import finished, fit
+from troupe.stages.fit import Trainee, finished, fit
 from troupe.training.launch import side_by_side
 from troupe.training.probe import choose
 
@@ -29,10 +29,8 @@ def pretrain(params: Params) -> None:
     check_tokens(params, data)
     device, scratch = set_up(params.run), params.pretrain.init_from == SCRATCH
     model, origin = (random_gpt2(data.vocab_size, params), {}) if scratch else given_gpt2(data, params)
-    sections = {"run": params.run, "model": params.model, "pretrain": params.pretrain}
-    folder = model_dir("pretrain")
     choice = choose(params.run, model.to(device), params.pretrain)
-    fit("pretrain", model, data, params.pretrain, params.run, choice, folder, sections, [INITIAL], origin=origin)
+    fit(Trainee("pretrain", model), data, params, choice, [INITIAL], origin)
     finished("pretrain")
 
 

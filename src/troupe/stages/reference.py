@@ -19,6 +19,7 @@ from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import AdversarialParams, Params, TrainParams
 from troupe.seeding import derive_seed, generator
 from troupe.stages.progress import track
+from troupe.training.context import RunContext
 from troupe.training.loop import train
 from troupe.training.probe import eager
 from troupe.training.validation import validate
@@ -45,7 +46,7 @@ def small_reference(dense: GPT, data: TokenDataset, params: Params) -> GPT:
         def tell(step: int, figures: Mapping[str, float]) -> None:
             show(step, {"loss": figures["train/loss"]})
 
-        train(model, batches, look, lessons, precision, tell, save=lambda checkpoint: None)
+        train(model, batches, look, lessons, RunContext(precision, log=tell))
     return model.eval()
 
 

@@ -1,25 +1,127 @@
-"""The training loop of every likelihood-trained model, dense or with experts.
+"""Training by likelihood, dense model or experts, as one story.
 
-The model it leaves behind is the best one that validation saw, not the last: a small corpus is read many times over,
-and then the last steps can overfit.
+Each step: set the rate, draw a batch, differentiate its loss, clip the gradient, update the weights, log; now and then
+evaluate on validation text and save a checkpoint. The model that is left behind is the best one that validation saw,
+not the last: a small corpus is read many times over, and then the last steps can overfit.
+
+B sequences, T tokens.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from troupe.compute import keep_memory
+from troupe.compute import compile_passes, keep_memory
 from troupe.data.batches import Batches
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
 from troupe.training.checkpoint import Checkpoint
-from troupe.training.divergence import require_finite
+from troupe.training.context import RunContext
+from troupe.training.divergence import Watch, require_finite, require_health
 from troupe.training.interruption import stopped
-from troupe.training.loss import Autocast
+from troupe.training.loss import cross_entropy
+from troupe.training.muon import precision_of_muon
+from troupe.training.optim import build_optimizers, set_rate, update
 from troupe.training.parallel import Team
+from troupe.training.schedule import learning_rate_factor
 from troupe.training.state import restore, snapshot
-from troupe.training.step import Figures, Step
+
+Figures = dict[str, float]
+Penalty = Callable[[], Tensor]  # a scalar, asked for after each forward pass
+
+
+def train(
+    model: GPT,
+    batches: Batches,
+    validate: Callable[[], Figures],
+    params: TrainParams,
+    context: RunContext,
+    penalty: Penalty | None = None,
+) -> Figures:
+    """Train `model` in place for `params.steps` updates; return the figures of the best look at validation.
+
+    `context.log(step, figures)` gets what a step measures (Step) and, at each look, what `validate()` finds. `penalty`
+    is added to the loss that is differentiated. Stopped anywhere and called again with the newest checkpoint that it
+    saved, it ends with the same weights to the byte: a step depends on its number and on what a checkpoint holds,
+    nothing else.
+
+    In a team of several processes each computes on its share of every batch, and all take the same step; only the one
+    that leads validates, logs, saves, and returns figures and the best weights.
+
+    Raises Diverged, naming the step, as Step does and if what validation finds is not finite; and Interrupted, after
+    the step in progress and a last checkpoint, once `context.interrupted()` gives the number of a signal.
+    """
+    keep_memory()
+    team, best = context.team_of(model), Best()
+    step = Step(model, batches, params, context, penalty)
+    start = _restore(context.resume, model, best, step.optimizers, team) if context.resume else 0
+    model.train()
+    for done in range(start + 1, params.steps + 1):
+        figures, asked_to_stop = step(done)
+        if team.leads:
+            if _due(done, params.eval_interval, params.steps):
+                figures |= _look(validate, model, best, done, params.steps)
+            context.log(done, figures)
+        if asked_to_stop or _due(done, params.checkpoint_interval, params.steps):
+            checkpoint = _snapshot(done, model, best, step.optimizers, team)
+            if team.leads:
+                context.save(checkpoint)
+        if asked_to_stop:
+            raise stopped(done, params.steps, context.interrupted())
+    if team.leads:
+        model.load_state_dict(best.weights)
+    return best.figures
+
+
+class Step:
+    """The steps of one training, each a function of its number, the weights and the optimisers' state."""
+
+    def __init__(
+        self, model: GPT, batches: Batches, params: TrainParams, context: RunContext, penalty: Penalty | None = None
+    ) -> None:
+        self.model, self.batches, self.params, self.context = model, batches, params, context
+        self.penalty, self.team = penalty, context.team_of(model)
+        self.forward = compile_passes(model, self.team.device) if context.compiled else model
+        self.optimizers = build_optimizers(model, params, precision_of_muon(context.autocast, self.team.device))
+        self.watch = Watch()
+
+    def __call__(self, done: int) -> tuple[Figures, bool]:
+        """Take the step after which `done` are done; returns its figures, and whether any process of the team has been
+        asked to stop, so that all act upon it.
+
+        Figures: train/loss (nats per token of the batch, without the penalty), train/penalty where there is one,
+        train/grad_norm (before clipping), train/lr (of the first optimiser) and train/tokens_per_second.
+
+        Raises Diverged, with the weights as they were, if loss or gradient is not finite or the gradient has exploded.
+        """
+        began = time.perf_counter()
+        set_rate(self.optimizers, learning_rate_factor(done - 1, self.params))
+        measured = self._differentiate(done - 1)
+        figures, asked_to_stop = self._read(measured)
+        figures["train/lr"] = self.optimizers[0].param_groups[0]["lr"]
+        require_health(self.watch, done, figures, self.params.steps)
+        update(self.optimizers)
+        tokens = self.batches.batch_size * self.batches.block_size
+        return figures | {"train/tokens_per_second": tokens / (time.perf_counter() - began)}, asked_to_stop
+
+    def _differentiate(self, number: int) -> dict[str, Tensor]:
+        """Leave behind the gradient of the whole team's batch, clipped; what is returned is of this process's share."""
+        x_BT, y_BT = (self.team.share(ids_BT).to(self.team.device) for ids_BT in self.batches.batches(number))
+        loss = cross_entropy(self.forward, x_BT, y_BT, self.context.autocast)
+        added = {"train/penalty": self.penalty()} if self.penalty else {}
+        sum(added.values(), loss).backward()  # type: ignore[no-untyped-call]
+        self.team.average_gradients(self.model)
+        grad_norm = clip_grad_norm_(self.model.parameters(), self.params.grad_clip)
+        return {"train/loss": loss, **added, "train/grad_norm": grad_norm}
+
+    def _read(self, measured: Mapping[str, Tensor]) -> tuple[Figures, bool]:
+        """The team's means, in one exchange and with one wait for the device."""
+        values = [value.detach() for value in measured.values()]
+        *means, asked = self.team.means(*values, self.context.interrupted())
+        return dict(zip(measured, means, strict=True)), asked > 0
 
 
 class Best:
@@ -34,54 +136,6 @@ class Best:
         if not self.weights or figures["val/bpb"] < self.figures["val/bpb"]:
             self.figures = figures
             self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def train(
-    model: GPT,
-    batches: Batches,
-    validate: Callable[[], Figures],
-    params: TrainParams,
-    autocast: Autocast,
-    log: Callable[[int, Mapping[str, float]], None],
-    save: Callable[[Checkpoint], None],
-    resume: Checkpoint | None = None,
-    team: Team | None = None,
-    interrupted: Callable[[], int] = lambda: 0,
-    compiled: bool = False,
-    penalty: Callable[[], Tensor] | None = None,
-) -> Figures:
-    """Train `model` in place for `params.steps` updates; return the figures of the best look at validation.
-
-    `log(step, figures)` gets what a step measures (step.py, which takes `penalty` and `compiled`) and, at each look,
-    what `validate()` finds. Stopped anywhere and called again with the newest checkpoint that it gave to `save`, it
-    ends with the same weights to the byte: a step depends on its number and on what a checkpoint holds, nothing else.
-
-    In a team of several processes each computes on its share of every batch, and all take the same step; only the one
-    that leads validates, logs, saves, and returns figures and the best weights.
-
-    Raises Diverged, naming the step, as step.py does and if what validation finds is not finite; and Interrupted, after
-    the step in progress and a last `save`, once `interrupted()` gives the number of a signal.
-    """
-    keep_memory()
-    team = team or Team(device=next(model.parameters()).device)
-    step, best = Step(model, batches, params, autocast, team, penalty, compiled), Best()
-    start = _restore(resume, model, best, step.optimizers, team) if resume else 0
-    model.train()
-    for done in range(start + 1, params.steps + 1):
-        figures, asked_to_stop = step(done, interrupted)
-        if team.leads:
-            if _due(done, params.eval_interval, params.steps):
-                figures |= _look(validate, model, best, done, params.steps)
-            log(done, figures)
-        if asked_to_stop or _due(done, params.checkpoint_interval, params.steps):
-            checkpoint = _snapshot(done, model, best, step.optimizers, team)
-            if team.leads:
-                save(checkpoint)
-        if asked_to_stop:
-            raise stopped(done, params.steps, interrupted())
-    if team.leads:
-        model.load_state_dict(best.weights)
-    return best.figures
 
 
 def _due(done: int, interval: int, steps: int) -> bool:
