@@ -1,0 +1,5 @@
+"""`python -m troupe.cli`."""
+
+from troupe.cli import main
+
+main()

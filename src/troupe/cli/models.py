@@ -1,0 +1,83 @@
+"""`troupe verify | describe | export | params`: look at a model or at the parameters."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from troupe.cli.common import CHAMPION, Model, Profile, Set, app, folder_of, open_model, parameters
+from troupe.errors import ParamsError
+
+if TYPE_CHECKING:
+    from troupe.inspection.shapes import Shape
+
+
+@app.command()
+def verify(model: Annotated[str, typer.Argument(help=f"A stage, a folder, or e.g. {CHAMPION}.")]) -> None:
+    """Check that a model's files are the ones that were written or registered."""
+    bundle = open_model(model)
+    print(f"{model}: whole, sha256 {bundle.sha256}{' with its sampler' if bundle.resampling else ''}")
+
+
+@app.command("describe")
+def describe_model(
+    model: Annotated[
+        str, typer.Option(help=f"A stage, a folder (also Hugging Face's), gpt2, {CHAMPION}; else what --set says.")
+    ] = "",
+    overrides: Set = "",
+    profile: Profile = "",
+    batch: Annotated[int, typer.Option(min=0, help="Sequences; 0: the batch_size of its stage.")] = 0,
+    context: Annotated[int, typer.Option(min=0, help="Tokens; 0: all that the model can see.")] = 0,
+    vocab: Annotated[int, typer.Option(min=0, help="Size of the vocabulary; 0: what tokens.kind gives.")] = 0,
+) -> None:
+    """Print a model's parts, work per token and memory. Without --model: those that params.yaml asks for, unbuilt."""
+    wanted = parameters(overrides, profile)
+    from rich.console import Console
+
+    from troupe.inspection.shapes import shapes_wanted
+    from troupe.inspection.tables import describe
+
+    if model and vocab:
+        raise ParamsError(f"--vocab {vocab}: {model} has its own; leave one of the two out")
+    for name, shape in ({model: _shape(model)} if model else shapes_wanted(wanted, vocab)).items():
+        seen = context or shape.block_size
+        if seen > shape.block_size:
+            raise ParamsError(f"--context {seen}: {name} sees {shape.block_size} tokens")
+        of = getattr(wanted, shape.stage)
+        describe(name, shape.build, of, batch or of.batch_size, seen, Console())
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    model: Model = "pretrain",
+) -> None:
+    """Write a model with GPT-2's architecture as a folder for transformers."""
+    bundle = open_model(model)
+    from troupe.models.huggingface import export_gpt2
+
+    export_gpt2(folder, bundle.model, bundle.tokenizer)
+    if bundle.resampling:
+        print(f"{model}: its sampler is not exported; {folder} writes token by token", file=sys.stderr)
+    print(f"{folder}: open it with transformers' AutoModelForCausalLM.from_pretrained({str(folder)!r})")
+
+
+@app.command()
+def params(overrides: Set = "", profile: Profile = "") -> None:
+    """Check params.yaml and print it, with a profile and overrides laid over it."""
+    from ruamel.yaml import YAML
+
+    YAML().dump(parameters(overrides, profile).model_dump(), sys.stdout)
+
+
+def _shape(model: str) -> "Shape":
+    """The shape of a model of troupe's or of a GPT-2 of Hugging Face's; only the registry's are read whole for it."""
+    from troupe.inspection import shapes
+    from troupe.models import hub
+
+    if model.startswith("models:"):
+        return shapes.shape_of(open_model(model).config)
+    if hub.is_hub_name(model) and not Path(model).is_dir():
+        return shapes.shape_in(hub.fetch(model))
+    return shapes.shape_in(folder_of(model))
