@@ -37,7 +37,7 @@ COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline bench study-moe study-gan study-adversarial study-oracle test numerics check ui schedule service promote rollback serve up down image clean
+.PHONY: help setup pipeline bench study-moe study-gan study-adversarial study-oracle test test-faults test-security numerics check ui schedule service promote rollback serve up down image clean
 
 help: ## list the targets
 	@echo "troupe: text in, a judged, registered and promoted small language model out"
@@ -85,6 +85,12 @@ study-oracle: $(STAMP) ## SeqGAN's oracle experiment over temperature: within 8 
 
 test: check ## lint, types, import contract and every test, a whole small pipeline among them
 	@$(PYTEST)
+
+test-faults: $(STAMP) ## break it in every way that we know of, for real: a line for each fault and what comes of it
+	@$(PYTEST) -m fault
+
+test-security: $(STAMP) ## a line for everything that is refused or kept from others
+	@$(PYTEST) -m security
 
 numerics: $(STAMP) ## the fast numeric tests as other machines compute: AVX2 alone; two threads, float32
 	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(NUMERIC)

@@ -63,6 +63,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
+PRINTED = ("fault", "security")  # markers whose sentence `make test-faults` and `make test-security` print
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.user_properties += [(kind, mark.args[0]) for kind in PRINTED for mark in item.iter_markers(kind)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line for each sentence of the marker that was asked for, with the worst outcome of its tests."""
+    kind = terminalreporter.config.option.markexpr
+    if kind not in PRINTED:
+        return
+    outcomes: dict[str, str] = {}
+    for outcome in ("passed", "skipped", "error", "failed"):  # a later one is worse
+        for report in terminalreporter.getreports(outcome):
+            outcomes |= {text: outcome for name, text in getattr(report, "user_properties", ()) if name == kind}
+    for text, outcome in sorted(outcomes.items()):
+        terminalreporter.write_line(f"{outcome:8} {text}", green=outcome == "passed", red=outcome != "passed")
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than processors: tests of servers, kills and locks spend their time waiting."""
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1

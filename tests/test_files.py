@@ -46,6 +46,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.security("files have the mode that the umask gives")
 @pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
 def test_files_have_the_mode_that_the_umask_gives(mask: int, mode: int, tmp_path: Path) -> None:
     before = os.umask(mask)

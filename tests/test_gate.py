@@ -103,6 +103,7 @@ def test_other_test_text_or_judge_is_refused_by_name() -> None:
     assert "another evaluate.stride" in verdict.reasons[1]
 
 
+@pytest.mark.fault("a candidate with a figure missing, NaN or impossible: refused")
 @pytest.mark.parametrize("champion", [CHAMPION, None], ids=["champion", "no champion"])
 @pytest.mark.parametrize("fault", [math.nan, math.inf, -math.inf, -1.0])
 @pytest.mark.parametrize("name", NUMBERS)
@@ -212,6 +213,7 @@ def test_tags_round_trip(figures: Figures) -> None:
     assert Figures.from_tags(figures.tags() | {"git_commit": "abc"}) == figures
 
 
+@pytest.mark.fault("a worse candidate: refused")
 @given(measured("new"), measured("old"))
 def test_never_promotes_bits_per_byte_worse_than_the_margin(candidate: Figures, champion: Figures) -> None:
     assume(candidate.test_bpb > champion.test_bpb + RULE.bpb_margin)

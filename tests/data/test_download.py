@@ -40,6 +40,7 @@ def test_a_download_is_cached(server: str, tmp_path: Path) -> None:
     assert fetch(f"{server}/play.txt", SHA256, [], ADVICE) == CONTENT
 
 
+@pytest.mark.security("a download with another digest is refused")
 def test_a_download_with_another_digest_is_refused_in_one_line(server: str) -> None:
     with pytest.raises(CorpusError) as refusal:
         fetch(f"{server}/play.txt", "0" * 64, [], ADVICE)
@@ -53,6 +54,7 @@ def test_a_missing_page_says_how_to_do_without(server: str) -> None:
         fetch(f"{server}/nothing.txt", SHA256, [], ADVICE)
 
 
+@pytest.mark.fault("no network: one line says how to do without")
 def test_without_a_network_it_says_how_to_do_without(server: str) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused

@@ -73,6 +73,7 @@ def test_old_and_new_compose_read_the_file() -> None:
     assert not {"name", "version"} & COMPOSE.keys(), "compose 1.29 refuses name, compose 2 warns of version"
 
 
+@pytest.mark.security("published ports are on loopback")
 @pytest.mark.parametrize("name", SERVICES)
 def test_published_ports_are_on_loopback(name: str) -> None:
     for port in service(name).get("ports", []):
@@ -89,6 +90,7 @@ def test_a_service_builds_a_target_of_its_name(name: str) -> None:
     assert ROOT / build["dockerfile"] == DOCKER / "Dockerfile"
 
 
+@pytest.mark.security("no service is root or can become it")
 @pytest.mark.parametrize("name", SERVICES)
 def test_no_service_is_root_or_can_become_it(name: str) -> None:
     assert arguments(name, "USER")[-1] == "troupe"
@@ -99,6 +101,7 @@ def test_no_service_is_root_or_can_become_it(name: str) -> None:
     assert service(name)["build"]["args"].keys() <= declared
 
 
+@pytest.mark.security("no image and no service carries a secret")
 @pytest.mark.parametrize("name", SERVICES)
 def test_no_image_or_service_carries_a_secret(name: str) -> None:
     given = " ".join(arguments(name, "ENV") + arguments(name, "ARG"))

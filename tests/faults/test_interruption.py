@@ -56,6 +56,7 @@ def steps_done(said: str, name: str) -> int:
     return int(found[1])
 
 
+@pytest.mark.fault("SIGTERM, Ctrl-C in a training: saved, and the same weights")
 def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bytes(
     workspace: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def kill_after(steps: int, params: Params) -> None:
     assert not (FOLDER / "summary.json").exists(), "killed too late to show anything"
 
 
+@pytest.mark.fault("a checkpoint cut short: the one before, and the same weights")
 @pytest.mark.slow
 def test_killed_damaged_and_killed_again_it_ends_with_the_same_bytes(
     undisturbed: str, workspace: Params, capsys: pytest.CaptureFixture[str]
@@ -65,6 +66,7 @@ def test_killed_damaged_and_killed_again_it_ends_with_the_same_bytes(
     assert [record["step"] for record in read_metrics(LOG)] == list(range(1, 41))
 
 
+@pytest.mark.fault("kill -9 of the trainer at random moments: the same weights")
 @pytest.mark.slow
 def test_killed_at_many_random_moments_it_ends_with_the_same_bytes(undisturbed: str, workspace: Params) -> None:
     """Moments, not steps: while it computes, looks, logs, writes a checkpoint or the finished model."""
@@ -82,6 +84,7 @@ def test_killed_at_many_random_moments_it_ends_with_the_same_bytes(undisturbed: 
     assert load_bundle(FOLDER).sha256 == undisturbed, f"killed after {delays}"
 
 
+@pytest.mark.fault("a run that diverges: step, rate and last good checkpoint")
 def test_a_run_that_diverges_names_step_rate_and_the_last_good_checkpoint(
     workspace: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def test_a_missing_file_is_named(name: str, bundle: Path) -> None:
     refused(bundle, f"{name}: no such file")
 
 
+@pytest.mark.fault("one bit of the weights flipped: refused")
 def test_one_flipped_bit_is_refused(bundle: Path) -> None:
     path = bundle / "model.safetensors"
     content = bytearray(path.read_bytes())
@@ -98,6 +99,7 @@ def test_weights_of_another_model_are_refused(bundle: Path, tmp_path: Path) -> N
     refused(bundle, "model.safetensors: sha256 is")
 
 
+@pytest.mark.security("weights: the digest is checked before anything is parsed")
 def test_the_digest_is_checked_before_anything_is_parsed(bundle: Path) -> None:
     (bundle / "model.safetensors").write_bytes(pickle.dumps({"weights": 1}))
     refused(bundle, "model.safetensors: sha256 is")
@@ -313,6 +315,7 @@ def test_a_config_that_names_no_files_has_no_identity(content: str, bundle: Path
     refused(bundle, "config.json: not the description of a model")
 
 
+@pytest.mark.security("a bundle: its description cannot name files elsewhere")
 def test_a_description_cannot_name_files_of_its_own(with_sampler: Path) -> None:
     """Who copies a bundle copies its files, and no others."""
     edit_sampler(with_sampler, lambda entry: entry | {"sha256": entry["sha256"] | {"../other.txt": "0"}})

@@ -43,6 +43,7 @@ def damage(path: Path) -> None:
     path.chmod(mode)
 
 
+@pytest.mark.fault("DVC's cache lost, or an object of it damaged: nothing is computed again")
 @pytest.mark.slow
 def test_a_lost_or_damaged_cache_is_written_again_and_nothing_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -155,6 +156,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.fault("a full disk under DVC's cache: named, and no second try")
 @pytest.mark.slow
 @pytest.mark.parametrize("kilobytes", [9, 90])
 def test_a_full_cache_is_named_and_nothing_is_tried_again(

@@ -36,6 +36,7 @@ CASES = [
 ]
 
 
+@pytest.mark.security("Prefect: only its own pages and programs of this machine, websockets too")
 @pytest.mark.parametrize(("headers", "taken"), CASES)
 def test_requests_and_websockets_of_its_own_pages_and_of_programs_alone(headers: dict[str, str], taken: bool) -> None:
     client = TestClient(OwnPagesOnly(APP, 4200))

@@ -23,6 +23,7 @@ def record(folder: Path) -> dict[str, Any]:
     return dict(json.loads(last.read_text()))
 
 
+@pytest.mark.fault("kill -9 of a stage: the same command completes the run")
 def test_killed_then_completed(tmp_path: Path) -> None:
     """In a folder whose name means something to URLs, SQL, globs, shells and format strings."""
     folder = tmp_path / WORST
@@ -53,6 +54,7 @@ def test_killed_then_completed(tmp_path: Path) -> None:
     assert states == [("CRASHED",), ("COMPLETED",)], "Prefect does not show the killed run as running for ever"
 
 
+@pytest.mark.fault("a broken MLflow store: every stage is done, then one line")
 def test_a_broken_store_is_a_status_after_all_stages_are_done(tmp_path: Path) -> None:
     """One line with the remedy, at the first run and at the next, which has nothing to do; the remedy helps."""
     folder = make(tmp_path)

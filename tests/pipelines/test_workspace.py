@@ -22,6 +22,7 @@ def _in_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 HOLD = "import time; from pipelines.workspace import claim\nwith claim(): time.sleep(60)"
 
 
+@pytest.mark.fault("a second pipeline at once: one line, nothing changed")
 def test_a_second_pipeline_is_refused_in_one_line_and_changes_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD], env=environment()) as child:
         eventually(lambda: list(RUNS.glob("*/run.json")))

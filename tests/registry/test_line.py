@@ -93,6 +93,7 @@ def own(seed: int) -> None:
 # a champion that is gone
 
 
+@pytest.mark.fault("the champion deleted: a worse candidate does not take its place")
 def test_a_worse_candidate_does_not_take_the_place_of_a_deleted_champion(client: MlflowClient) -> None:
     measured(bpb=2.66)
     assert promote(RULE).verdict.outcome == "refused"
@@ -145,6 +146,7 @@ def test_fresh_on_the_champions_own_weights_changes_nothing(copied: Path) -> Non
 # a person in MLflow
 
 
+@pytest.mark.fault("the champion moved by hand: recorded, to be beaten, undone by rollback")
 def test_a_champion_set_by_hand_is_recorded_and_the_one_to_beat_and_undone(client: MlflowClient) -> None:
     measured(accuracy=0.7)  # no better than the champion, better than the one before
     assert promote(RULE).verdict.outcome == "refused"
@@ -236,6 +238,7 @@ def killed_before_write(number: int, body: Callable[[], object]) -> None:
 KILLS = pytest.mark.parametrize("write", [1, 2, 3, 4], ids=["the change", "previous", "champion", "settled"])
 
 
+@pytest.mark.fault("kill -9 in a promotion: the next completes it")
 @pytest.mark.slow
 @KILLS
 def test_the_next_completes_a_promotion_killed_before(write: int, copied: Path) -> None:
@@ -249,6 +252,7 @@ def test_the_next_completes_a_promotion_killed_before(write: int, copied: Path) 
     assert sum(key.startswith(history.TAG) for key in tags) == 1
 
 
+@pytest.mark.fault("kill -9 in a rollback: the next completes it")
 @pytest.mark.slow
 @KILLS
 def test_the_next_completes_a_rollback_killed_before(write: int, copied: Path) -> None:
@@ -289,6 +293,7 @@ def test_of_two_rollbacks_at_once_one_is_told_that_the_champion_has_changed(copi
     assert (aliases(), actions().count("rolled back")) == (("1", "2"), 1)
 
 
+@pytest.mark.fault("two promotions at once: one version")
 def test_two_promotions_at_once_make_one_version(copied: Path) -> None:
     assert at_once(lambda: promote(RULE)) == [0, 0]
     assert (numbers(), aliases(), actions().count("promoted")) == (["1", "2", "3"], ("3", "2"), 3)
@@ -303,6 +308,7 @@ def stored(number: str) -> Path:
         return Path(str(fetch._here(client, line.read(client).versions[number]))) / fetch.BUNDLE
 
 
+@pytest.mark.fault("the champion's files lost for good: named, with the way back")
 def test_a_champion_without_files_is_named_with_the_way_back_and_never_unchanged(copied: Path) -> None:
     shutil.rmtree(stored("2"))
     measured(bpb=2.0)
@@ -345,6 +351,7 @@ def test_a_better_candidate_replaces_a_broken_champion_but_not_the_way_back(copi
     assert aliases() == ("3", "1")
 
 
+@pytest.mark.fault("the champion's files lost: put back if artifacts/ has them")
 @pytest.mark.parametrize("harm", ["a bit", "the folder"])
 def test_lost_files_are_put_back_from_artifacts_if_they_are_its_own(harm: str, copied: Path) -> None:
     """Of the champion, which lies in artifacts/ under another stage's name; of the candidate itself."""

@@ -159,6 +159,7 @@ def test_promotion_follows_the_gate_and_rollback_undoes_it(evaluated: Evaluated)
     assert champion().number == "2"
 
 
+@pytest.mark.fault("a candidate measured on other text: refused")
 def test_another_test_text_is_refused(evaluated: Evaluated) -> None:
     register("adversarial", evaluated(seed=1))
     promote(RULE)
@@ -172,6 +173,7 @@ def test_another_test_text_is_refused(evaluated: Evaluated) -> None:
     assert champion().number == "1"
 
 
+@pytest.mark.fault("a report of other weights: refused")
 def test_a_report_of_other_weights_is_refused(evaluated: Evaluated) -> None:
     run_dir = evaluated(seed=1)
     report = Path("reports/metrics.json").read_text()
@@ -181,6 +183,7 @@ def test_a_report_of_other_weights_is_refused(evaluated: Evaluated) -> None:
     assert promote(RULE).verdict.outcome == "refused"
 
 
+@pytest.mark.fault("other weights in the registry's files: refused wherever they are opened")
 def test_foreign_weights_are_refused_everywhere(evaluated: Evaluated) -> None:
     register("adversarial", evaluated())
     promote(RULE)

@@ -40,6 +40,7 @@ def refused(what: str) -> None:
     assert Path("mlflow.db").read_bytes() == before
 
 
+@pytest.mark.fault("kill -9 while mlflow.db is made: none, and the next run makes it")
 @pytest.mark.slow
 def test_a_kill_while_it_is_made_leaves_none_and_the_next_makes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,6 +16,7 @@ TOKEN = "a token of some length"
 BODY = {"prompt": "a", "max_tokens": 1}
 
 
+@pytest.mark.security("the model server: a foreign Host is refused")
 @pytest.mark.parametrize("host", ["example.org", "127.0.0.1.example.org", "0.0.0.0", "troupe.local:5001", ""])
 def test_a_foreign_host_is_refused(client: httpx.Client, host: str) -> None:
     for answer in (
@@ -30,6 +31,7 @@ def test_its_own_names_are_not(client: httpx.Client, host: str) -> None:
     assert client.get("/health", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.security("the model server: a foreign Origin is refused")
 @pytest.mark.parametrize("origin", ["http://example.org", "null", "http://localhost:1", "https://{host}", ""])
 def test_a_foreign_origin_is_refused(client: httpx.Client, origin: str) -> None:
     host = client.base_url.netloc.decode()
@@ -45,6 +47,7 @@ def guarded() -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.security("the model server: nothing without the token")
 @pytest.mark.parametrize("sent", [None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer ü"])
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/openapi.json", "/nowhere"])
 def test_without_the_token_there_is_nothing(guarded: httpx.Client, path: str, sent: str | None) -> None:
@@ -67,6 +70,7 @@ def chunked(size: int) -> Iterator[bytes]:
     yield b'"}'
 
 
+@pytest.mark.security("the model server: a body that is too large is not read")
 @pytest.mark.parametrize("content", [lambda: b"a" * (MOST_BYTES + 1), lambda: chunked(2 * MOST_BYTES)])
 def test_a_body_that_is_too_large_is_not_read(client: httpx.Client, content: Callable[[], bytes]) -> None:
     headers = {"Content-Type": "application/json"}
@@ -84,6 +88,7 @@ def test_loopback(host: str, alone: bool) -> None:
     assert is_loopback(host) == alone
 
 
+@pytest.mark.security("the model server: none beyond loopback without a token")
 def test_no_server_for_others_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TROUPE_SERVE_TOKEN", raising=False)
     with pytest.raises(ParamsError, match="set TROUPE_SERVE_TOKEN"):

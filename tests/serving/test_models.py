@@ -49,6 +49,7 @@ def test_a_new_champion_is_taken_up_and_no_request_is_dropped_or_mixed(serving: 
     assert text(client, max_tokens=9) == of["models:/troupe/2"][:9]
 
 
+@pytest.mark.fault("a champion whose weights fail their digest: the old one goes on serving")
 def test_a_refused_champion_leaves_the_old_one_serving(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf = Shelf(troupe=bundle())
     client = serving(shelf)

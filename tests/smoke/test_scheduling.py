@@ -145,6 +145,7 @@ def test_what_two_parameters_ask_of_each_other_is_one_line_before_any_work(site:
     assert site.attempts() == []
 
 
+@pytest.mark.security("Prefect and MLflow: a foreign Host or Origin is refused")
 @pytest.mark.parametrize(
     "headers",
     [{"Host": "rebound.example"}, {"Origin": "https://page.example"}],
@@ -160,6 +161,7 @@ def test_neither_server_answers_a_foreign_page(site: Site, headers: dict[str, st
     assert [httpx.get(page).status_code for page in pages] == [200, 200], "their own pages are there"
 
 
+@pytest.mark.fault("a run cancelled with others behind it: the next begins within seconds")
 def test_behind_a_run_others_wait_or_are_skipped_and_a_cancelled_one_frees_everything(site: Site) -> None:
     first = site.start()
     eventually(site.attempts, 60)
@@ -195,6 +197,7 @@ def test_somebody_else_at_work_is_waited_for(site: Site) -> None:
     assert "Traceback" not in state["message"]
 
 
+@pytest.mark.fault("kill -9 of flow, runner, Prefect, MLflow: ended in both, and everything runs again")
 def test_kill_9_of_flow_runner_and_servers_and_everything_runs_again(site: Site) -> None:
     limited = {"concurrency_limit": 1}  # as older versions had set it
     httpx.patch(f"{site.api}/deployments/{site.deployment()['id']}", json=limited).raise_for_status()
@@ -238,6 +241,7 @@ def answers(url: str) -> bool:
         return False
 
 
+@pytest.mark.fault("the machine off over scheduled times: made up for as the schedule says")
 def test_missed_times_are_made_up_for_as_the_schedule_says(site: Site) -> None:
     """The real planner's runs of five hours, looked at as if those had passed with the machine off."""
     id_, now = site.deployment()["id"], datetime.now(UTC)
