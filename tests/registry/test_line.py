@@ -262,6 +262,16 @@ def test_the_next_completes_a_rollback_killed_before(write: int, copied: Path) -
     assert actions() == ["promoted", "promoted", "rolled back"]
 
 
+@pytest.mark.slow
+def test_a_killed_promotion_whose_version_is_deleted_is_dropped_and_made_again(copied: Path) -> None:
+    killed_before_write(2, lambda: promote(RULE))
+    with connection() as client:
+        client.delete_model_version("troupe", "3")
+    assert promote(RULE).verdict.outcome == "promoted"
+    assert (aliases(), actions()[2:]) == (("4", "2"), ["deleted", "promoted"])
+    assert "its version was deleted" in history.entries()[2].reasons[0]
+
+
 def at_once(body: Callable[[], object]) -> list[int | None]:
     """Run it in two processes that come to the lock of the release line while a third has it; their exit statuses."""
 

@@ -218,7 +218,9 @@ def _noticed(line: Line, known: Aliases) -> tuple[Aliases, Entry]:
     moved = found.champion != known.champion and found.champion is not None
     untouched = found.previous in (known.previous, None)
     keeps = known.champion in line.versions and known.champion != found.champion and untouched
-    action = history.DELETED if gone and not moved else history.MOVED
+    if not reasons:
+        reasons.append("a change that was cut short is dropped: its version was deleted")
+    action = history.DELETED if (gone and not moved) or found == known else history.MOVED
     wanted = replace(found, previous=known.champion) if keeps else found
     return wanted, Entry(action, A_PERSON, _uri(known.champion), _uri(found.champion), tuple(reasons))
 
