@@ -24,10 +24,11 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
@@ -49,7 +50,7 @@ STAGE = "pretrain"  # under whose name the stand-in is registered
 CLIENTS = 16
 START = 120  # seconds that a server has to begin
 SECONDS, QUICK_SECONDS = 5.0, 1.0  # of one measurement
-N_NEW = 64
+N_NEW, QUICK_NEW = 64, 4  # tokens of an answer
 DRAWN = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
 PROMPT = "The following statement is executed when the name of the object is looked up in the namespace of the class. "
 LENGTHS = (4, 40, 12, 100, 25, 60)  # characters of it
@@ -60,6 +61,7 @@ LEAST_SPEED, MOST_LATENCY, MOST_MEMORY = 5.0, 3.0, 600.0  # times MLflow's, time
 class Load:
     """What a measurement of some clients found."""
 
+    n_new: int
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     errors: int = 0
@@ -67,11 +69,11 @@ class Load:
     @property
     def speed(self) -> float:
         """Tokens per second of all clients together."""
-        return len(self.latencies) * N_NEW / self.seconds
+        return len(self.latencies) * self.n_new / self.seconds
 
     def percentile(self, share: int) -> float:
         """Seconds."""
-        return quantiles(self.latencies, n=100, method="inclusive")[share - 1]
+        return float(np.percentile(self.latencies, share))
 
 
 @dataclass
@@ -82,12 +84,13 @@ class Contestant:
     port: int
     process: psutil.Process
     path: str
-    body: Callable[[str, int], dict[str, Any]]  # of a prompt and a seed
+    body: Callable[[str, int, int], dict[str, Any]]  # of a prompt, a seed and how many tokens are wanted
+    n_new: int
     loads: dict[int, list[Load]] = field(default_factory=lambda: {1: [], CLIENTS: []})  # by the number of clients
 
     def measure(self, n_clients: int, seconds: float) -> float:
         """Tokens per second of so many clients in so many seconds."""
-        load, began = Load(), time.perf_counter()
+        load, began = Load(self.n_new), time.perf_counter()
         work = partial(self._ask, began + seconds, load)
         with ThreadPoolExecutor(n_clients) as pool:
             list(pool.map(work, range(n_clients)))
@@ -99,7 +102,7 @@ class Contestant:
         """What one client does: the next request when it has the answer to the last."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)) as connection:
             for seed in count(number, CLIENTS):
-                content = json.dumps(self.body(PROMPT[: LENGTHS[seed % len(LENGTHS)]], seed))
+                content = json.dumps(self.body(PROMPT[: LENGTHS[seed % len(LENGTHS)]], seed, self.n_new))
                 began = time.perf_counter()
                 connection.request("POST", self.path, content, {"Content-Type": "application/json"})
                 answer = connection.getresponse()
@@ -137,11 +140,11 @@ def main() -> None:
 
 
 def sections(args: argparse.Namespace) -> Iterator[str]:
-    root, seconds = Path.cwd(), QUICK_SECONDS if args.quick else SECONDS
+    root, (seconds, n_new) = Path.cwd(), (QUICK_SECONDS, QUICK_NEW) if args.quick else (SECONDS, N_NEW)
     with stopping.raised(), TemporaryDirectory(prefix="serving-") as folder, chdir(folder), ExitStack() as servers:
         uri = register_stand_in(load_params(root / layout.PARAMS), root)
-        theirs = servers.enter_context(mlflow_serve(uri))
-        ours = servers.enter_context(troupe_serve(uri, args.threads))
+        theirs = servers.enter_context(mlflow_serve(uri, n_new))
+        ours = servers.enter_context(troupe_serve(uri, n_new, args.threads))
         for one in (theirs, ours):
             one.measure(CLIENTS, seconds=1.0)  # to warm up
             one.loads[CLIENTS].clear()
@@ -202,25 +205,25 @@ def verdicts(figures: Figures, ours: Contestant) -> str:
 
 
 @contextmanager
-def troupe_serve(uri: str, threads: int) -> Iterator[Contestant]:
-    def body(prompt: str, seed: int) -> dict[str, Any]:
-        return {"prompt": prompt, "max_tokens": N_NEW, "seed": seed, **DRAWN}
+def troupe_serve(uri: str, n_new: int, threads: int) -> Iterator[Contestant]:
+    def body(prompt: str, seed: int, n_new: int) -> dict[str, Any]:
+        return {"prompt": prompt, "max_tokens": n_new, "seed": seed, **DRAWN}
 
     port = free_port()
     command = ["-m", "troupe.cli", "serve", "--model", uri, "--port", str(port), f"--threads={threads}"]
     with running(command, port, "/health") as process:
-        yield Contestant("troupe serve", port, process, "/v1/completions", body)
+        yield Contestant("troupe serve", port, process, "/v1/completions", body, n_new)
 
 
 @contextmanager
-def mlflow_serve(uri: str) -> Iterator[Contestant]:
-    def body(prompt: str, seed: int) -> dict[str, Any]:
-        return {"inputs": [prompt], "params": {"max_new_tokens": N_NEW, "seed": seed, **DRAWN}}
+def mlflow_serve(uri: str, n_new: int) -> Iterator[Contestant]:
+    def body(prompt: str, seed: int, n_new: int) -> dict[str, Any]:
+        return {"inputs": [prompt], "params": {"max_new_tokens": n_new, "seed": seed, **DRAWN}}
 
     port = free_port()
     command = ["-m", "mlflow", "models", "serve", "--model-uri", uri, "--env-manager", "local", "--port", str(port)]
     with running(command, port, "/ping") as process:
-        yield Contestant("mlflow models serve", port, process, "/invocations", body)
+        yield Contestant("mlflow models serve", port, process, "/invocations", body, n_new)
 
 
 @contextmanager

@@ -265,6 +265,11 @@ def keep_top_k(logits_BV: Tensor, k: int) -> Tensor:
 logits_strategy = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=30).map(lambda x: torch.tensor([x]))
 
 
+@given(logits_strategy)
+def test_top_p_never_keeps_nothing(logits: Tensor) -> None:
+    assert keep_top_p(logits, 5e-324).isfinite().sum() == 1
+
+
 @given(logits_strategy, st.floats(0.01, 1))
 def test_top_p_keeps_the_smallest_set_that_reaches_p(logits: Tensor, p: float) -> None:
     kept = keep_top_p(logits, p).isfinite()[0]

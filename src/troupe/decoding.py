@@ -53,7 +53,7 @@ def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
     values, indices = logits_BV.sort(dim=-1, descending=True, stable=True)
     probabilities = values.softmax(-1)
     mass_before = probabilities.cumsum(-1) - probabilities
-    kept = values.masked_fill(mass_before >= p, -torch.inf)
+    kept = values.masked_fill(mass_before >= max(p, torch.finfo(mass_before.dtype).tiny), -torch.inf)  # never none
     return torch.full_like(logits_BV, -torch.inf).scatter(-1, indices, kept)
 
 

@@ -115,6 +115,27 @@ def test_a_damaged_model_fails_alone(serving: Serving) -> None:
     assert client.get("/health").json()["status"] == "ok"
 
 
+def test_after_a_step_that_failed_halfway_texts_are_as_ever(serving: Serving) -> None:
+    """Of two texts that join, one has been read when memory runs out."""
+    one = bundle()
+    forward, calls, fails_at = one.model.forward, list[int](), 0
+
+    def failing(*given: Any) -> Any:
+        calls.append(len(calls) + 1)
+        if calls[-1] == fails_at:
+            raise MemoryError
+        return forward(*given)
+
+    one.model.forward = failing  # type: ignore[method-assign]
+    client = serving(Shelf(troupe=one))
+    before = text(client, prompt="abc")
+    fails_at = len(calls) + 2
+    failed = ask(client, n=2)
+    said = failed.json()["error"]["message"]
+    assert (failed.status_code, said) == (500, "the text could not be written (MemoryError)")
+    assert text(client, prompt="abc") == before
+
+
 def test_a_model_with_a_sampler_writes_with_it(serving: Serving) -> None:
     one: Bundle = bundle(resampling=sampler())
     client = serving(Shelf(troupe=one))

@@ -87,8 +87,6 @@ def _add_completions(app: FastAPI, server: Server) -> None:
     @app.post("/v1/completions", response_model=Completion, responses=answers)
     async def complete(asked: CompletionRequest, request: Request) -> Response:
         """Continue prompts; with `stream`, as server-sent events."""
-        if asked.stream_options is not None and not asked.stream:
-            raise Refusal(400, "stream_options: only with stream", param="stream_options")
         served = await server.model(asked.model)
         order = Order(
             asked.prompts,

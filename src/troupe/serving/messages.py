@@ -4,27 +4,35 @@ A field that is not named here is refused, and so is a value of another type: wh
 not to be done.
 """
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from troupe.decoding import Decoding
 from troupe.registry.request import EXAMPLE_PARAMS, FRESH, MOST_TOKENS
 
 MOST_TEXTS = 16  # of a request: prompts times n
 MOST_PROMPT = 4096  # tokens of a prompt
-SEEDS = 2**63
+SEEDS = 2**53  # beyond it some JSON parsers round
+LEAST_TEMPERATURE = 1e-30  # below which nothing is left to chance
 ASKED = ConfigDict(extra="forbid", strict=True)
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 16.0 is the integer 16."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
 
 Prompt = Annotated[str, Field(min_length=1)]
 Stop = Annotated[str, Field(min_length=1, max_length=100)]
-Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
-Seed = Annotated[int, Field(ge=-SEEDS, lt=SEEDS)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Tokens = Annotated[Whole, Field(ge=1, le=MOST_TOKENS)]
+Seed = Annotated[Whole, Field(ge=-SEEDS, le=SEEDS)]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
-TopK = Annotated[int, Field(ge=0, lt=2**31)]
+TopK = Annotated[Whole, Field(ge=0, lt=2**31)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 MinP = Annotated[float, Field(ge=0, le=1)]
-Penalty = Annotated[float, Field(gt=0, le=100)]
+Penalty = Annotated[float, Field(ge=0.01, le=100)]
 
 
 class StreamOptions(BaseModel):
@@ -47,10 +55,10 @@ class CompletionRequest(BaseModel):
     max_tokens: Tokens | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
-    n: Annotated[int, Field(ge=1, le=MOST_TEXTS)] | None = None
+    n: Annotated[Whole, Field(ge=1, le=MOST_TEXTS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    logprobs: Annotated[Whole, Field(ge=0, le=5)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     seed: Seed | None = None
     top_k: TopK | None = None
@@ -70,11 +78,11 @@ class CompletionRequest(BaseModel):
         temperature = 1.0 if self.temperature is None else self.temperature
         return Decoding(
             repetition_penalty=self.repetition_penalty or 1.0,
-            temperature=temperature or 1.0,
+            temperature=temperature if temperature >= LEAST_TEMPERATURE else 1.0,
             top_k=self.top_k or None,
             top_p=self.top_p,
             min_p=self.min_p,
-            greedy=temperature == 0,
+            greedy=temperature < LEAST_TEMPERATURE,
         )
 
 
@@ -136,11 +144,11 @@ class InvocationParams(BaseModel):
     model_config = ASKED
 
     max_new_tokens: Tokens = int(EXAMPLE_PARAMS["max_new_tokens"])
-    temperature: Annotated[float, Field(gt=1.2e-38, lt=1e38)] = EXAMPLE_PARAMS["temperature"]
+    temperature: Annotated[float, Field(ge=LEAST_TEMPERATURE, le=1e30)] = EXAMPLE_PARAMS["temperature"]
     top_k: TopK = int(EXAMPLE_PARAMS["top_k"])
     top_p: TopP = EXAMPLE_PARAMS["top_p"]
     min_p: MinP = EXAMPLE_PARAMS["min_p"]
-    seed: Annotated[int, Field(ge=FRESH, lt=SEEDS)] = FRESH
+    seed: Annotated[Whole, Field(ge=FRESH, le=SEEDS)] = FRESH
 
     def decoding(self) -> Decoding:
         return Decoding(temperature=self.temperature, top_k=self.top_k or None, top_p=self.top_p, min_p=self.min_p)
@@ -173,6 +181,3 @@ class ErrorAnswer(BaseModel):
 class InvocationError(BaseModel):
     error_code: str
     message: str
-
-
-Body: TypeAlias = dict[str, Any]

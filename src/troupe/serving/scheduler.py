@@ -41,9 +41,7 @@ class Limits:
     waiting: int = 64  # texts in the queue
     queue_seconds: float = 30.0  # until a text must have begun
     seconds: float = 120.0  # until it must be done
-    threads: int = (
-        1  # of the processor, for a token of every text: of a small model that is a thousand small operations
-    )
+    threads: int = 1  # of the processor: a step of a small model is a thousand small operations
 
 
 class Engine:
@@ -86,6 +84,12 @@ class Engine:
             token = int(next(tokens))
             answer.text.ids.append(token)
             answer.take(token, None)
+
+    def begin_anew(self) -> None:
+        """After a step that failed: what it left in the cache belongs to no text."""
+        self._batch.close()
+        self._batch = Batch(self.bundle.model)
+        self._spans.clear()
 
     def _by_spans(self, answer: Answer) -> Iterator[Tensor]:
         text, end_id = answer.text, self.bundle.tokenizer.end_id
@@ -180,6 +184,7 @@ class Scheduler:
             try:
                 engine.step()
             except Exception as error:
+                engine.begin_anew()
                 for answer in engine.answers:
                     answer.fault = error
 
