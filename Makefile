@@ -52,11 +52,8 @@ help: ## list the targets
 	@echo '  make bench NANOGPT=../nanoGPT                                         with nanoGPT'\''s own scripts'
 	@echo
 	@echo 'Profiles (profiles/*.yaml):'
-	@awk '/^  (what|hardware|time|figure|measured): / { \
-	    fact[substr($$1, 1, length($$1) - 1)] = substr($$0, length($$1) + 4) } \
-	  /^  measured: / { name = FILENAME; gsub(/.*\/|\.yaml$$/, "", name); \
-	    printf "  %-12s %s\n  %-12s %s on %s; %s (%s)\n", name, fact["what"], "", fact["time"], fact["hardware"], \
-	      fact["figure"], fact["measured"] }' profiles/*.yaml
+	@if [ -x $(BIN)/troupe ]; then $(BIN)/troupe profiles; \
+	    else echo '  $(sort $(notdir $(basename $(wildcard profiles/*.yaml)))); after `make setup`, what they are'; fi
 
 setup: $(STAMP) ## install the locked packages into .venv (every other target does this when needed)
 

@@ -4,12 +4,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.workspace import Run
 from troupe.errors import RegistryError, RegistryUnreachable
 from troupe.evaluation.provenance import gather_provenance
 from troupe.evaluation.report import render_report
+from troupe.evaluation.result import Evaluation
 from troupe.files import read_json, sha256_file, write_json
 from troupe.layout import EFFECTIVE_PARAMS, METRICS, MODEL_STAGES, REPORT, REPORTS, STATE
 from troupe.overlay import split_overrides
@@ -27,7 +28,7 @@ SHOWN = STATE / "report.json"  # what the report shows
 @dataclass(frozen=True)
 class Publication:
     run: Run
-    metrics: dict[str, Any] | None  # reports/metrics.json
+    metrics: Evaluation | None
     decision: "Decision | None"
     problem: RegistryError | None = None  # why MLflow does not have everything
     page: str | None = None  # of this run at MLflow's server
@@ -84,7 +85,7 @@ def publish(run: Run) -> Publication:
     A second time it changes nothing. Whatever is wrong with MLflow, the report is written; the publication says what,
     and its `require` raises it. MLflow out of reach is no error, for the next run makes up.
     """
-    metrics = read_json(METRICS) if METRICS.exists() else None
+    metrics = Evaluation.read() if METRICS.exists() else None
     decision: Decision | None = None
     problem: RegistryError | None = None
     page: str | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipelines.publish import Publication
 from troupe.evaluation.report import caveats, rows
+from troupe.evaluation.result import Evaluation
 from troupe.layout import ARTIFACTS, REPORT
 
 HEADER = ("", "bits/byte", "judge")
@@ -36,7 +37,7 @@ def headline(publication: Publication) -> str:
 
 def markdown(publication: Publication) -> str:
     """For Prefect's page of artifacts: figures, verdict with reasons, and where to read on."""
-    table = [HEADER, ("---", "---:", "---:"), *_cells(publication.metrics or {})]
+    table = [HEADER, ("---", "---:", "---:"), *_cells(publication.metrics)]
     about = [LEGEND, *(caveats(publication.metrics) if publication.metrics else ())]
     verdict, *reasons = _verdict(publication)
     lines = [f"**{verdict}**", "", *(f"- {reason.strip()}" for reason in reasons), ""]
@@ -69,14 +70,14 @@ def _minutes(seconds: float) -> str:
     return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
 
 
-def _cells(metrics: dict[str, Any]) -> list[Sequence[str]]:
+def _cells(found: Evaluation | None) -> list[Sequence[str]]:
     return [
         (
-            row["name"],
-            f"{row['bpb']:.3f}" if "bpb" in row else "",
-            f"{row['judge']['accuracy']:.3f}" if "judge" in row else "",
+            row.name,
+            "" if row.bpb is None else f"{row.bpb:.3f}",
+            f"{row.judge.accuracy:.3f}" if row.judge else "",
         )
-        for row in (rows(metrics) if metrics else ())
+        for row in (rows(found) if found else ())
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from troupe.cli import models
 from troupe.errors import ParamsError
 from troupe.models.layers import GPTConfig
 from troupe.overlay import ABOUT, fields_of
@@ -78,7 +79,7 @@ def test_an_unknown_profile_is_one_line_with_the_known_ones(profile: Callable[[s
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_every_profile_is_valid_and_says_what_it_is(path: Path) -> None:
     content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    assert list(content[ABOUT]) == FACTS  # `make help` reads them in this order
+    assert list(content[ABOUT]) == FACTS  # `troupe profiles` prints them
     assert all(isinstance(fact, str) and fact for fact in content[ABOUT].values())
     params = load_params(SHIPPED, profile=path.stem).model_dump()
     assert all(params[section][key] == content[section][key] for section, key in _fields(path))
@@ -98,12 +99,27 @@ def test_the_profile_gpu2_124m_is_gpt2_exactly() -> None:
     assert params.tokens.kind == "gpt2"
 
 
-def test_make_help_lists_every_profile() -> None:
-    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def test_make_help_lists_every_profile_and_troupe_says_what_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before a set-up there is no `troupe`, but help."""
+    bare = subprocess.run(["make", "help", "VENV=none"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"  {' '.join(path.stem for path in PROFILES)}; after `make setup`, what they are\n" in bare
+    monkeypatch.chdir(ROOT)
+    models.profiles()
+    told = capsys.readouterr().out
     for path in PROFILES:
         about = YAML(typ="safe").load(path.read_text(encoding="utf-8"))[ABOUT]
         lines = f"  {path.stem:<12} {about['what']}\n{'':15}{about['time']} on {about['hardware']}; {about['figure']} "
         assert f"{lines}({about['measured']})\n" in told
+
+
+def test_a_profile_of_ones_own_needs_to_say_nothing_of_itself(
+    profile: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(profile("run: {seed: 1}\n").parent)
+    models.profiles()
+    assert capsys.readouterr().out == "  mine\n"
 
 
 @pytest.mark.parametrize("name", ["SET", "PROFILE"])

@@ -98,12 +98,21 @@ def load_layers(path: Path, profile: str, overrides: Sequence[str], schema: type
     return layers
 
 
+def profiles(params: Path) -> dict[str, dict[str, str]]:
+    """What each profile beside a parameter file says of itself, by name. Raises ParamsError if one is no YAML."""
+    return {name: _plain(read_yaml(path).get(ABOUT, {})) for name, path in _profiles(params).items()}
+
+
 def profile_path(params: Path, name: str) -> Path:
     """The file of a profile. Raises ParamsError, naming those there are, if there is none of that name."""
-    known = {path.stem: path for path in sorted((params.parent / "profiles").glob("*.yaml"))}
+    known = _profiles(params)
     if name not in known:
         raise ParamsError(f"profile {name!r}: no such profile; there are {', '.join(known) or 'none'}")
     return known[name]
+
+
+def _profiles(params: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((params.parent / "profiles").glob("*.yaml"))}
 
 
 def fields_of(params: Path, profile: str, overrides: Sequence[str]) -> list[str]:

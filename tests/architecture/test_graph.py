@@ -1,10 +1,13 @@
 """What a stage of dvc.yaml depends on: files, by name, and by one key the digest of all the code that it runs."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from tests.workspace import clone, run, succeed
 from troupe.dependencies import code_of
 from troupe.layout import CODE
 
@@ -39,3 +42,24 @@ def test_describing_a_model_is_no_part_of_training_it() -> None:
     """An edited word of `troupe describe` makes no stage run again and no checkpoint stale."""
     for stage in STAGES:
         assert "troupe.inspection.tables" not in code_of(f"troupe.stages.{stage}")
+
+
+@pytest.mark.slow
+def test_dvc_runs_a_stage_again_when_a_module_that_it_imports_has_changed(tmp_path: Path) -> None:
+    """And not when another has. The clone's own code runs, before that which is installed."""
+    folder = clone(tmp_path / "clone")
+    (folder / "text.txt").write_text("words " * 4000)
+    environment = {
+        "PYTHONPATH": str(folder / "src"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "TROUPE_SET": "data.source=text.txt data.block_bytes=64",
+    }
+
+    def ran() -> bool:
+        return "Running stage 'corpus'" in succeed(run(folder, "-m", "dvc", "repro", "corpus", **environment)).stdout
+
+    assert [ran(), ran()] == [True, False]
+    for module, again in (("evaluation/report.py", False), ("data/download.py", True)):
+        with (folder / "src" / "troupe" / module).open("a") as file:
+            file.write("# another\n")
+        assert ran() == again, module

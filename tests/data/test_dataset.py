@@ -15,7 +15,7 @@ from troupe.params import Params
 def test_it_holds_what_the_stage_wrote(workspace: Params) -> None:
     data = TokenDataset.open()
     manifest = json.loads((CORPUS / "manifest.json").read_text())
-    assert data.vocab_size == workspace.tokens.vocab_size
+    assert data.vocab_size == json.loads((TOKENS / META).read_text())["vocab_size"]
     assert (data.corpus_sha256, data.block_bytes) == (manifest["sha256"], workspace.data.block_bytes)
     assert data.test_sha256 == manifest["splits"]["test"]["sha256"]
     for split in SPLITS:

@@ -21,9 +21,11 @@ from troupe.evaluation.plots import (
     series,
 )
 from troupe.evaluation.report import TEXTS, caveats, counted, render_report, rows
-from troupe.files import write_json
+from troupe.evaluation.result import Evaluation
+from troupe.files import read_json, write_json
 from troupe.layout import MODEL_STAGES
 
+SAME = {"correct": 70, "n": 100, "standard_error": 0.01, "jsd": 0.2, "jsd_low": 0.1, "jsd_high": 0.3}
 LOAD = [[[[0.5, 0.5, 0.0]], [[0.2, 0.3, 0.5]]], [[[1.0, 0.0, 0.0]], [[0.3, 0.3, 0.4]]]]  # 2 layers of one head
 NASTY = "<script>alert('x')</script> & \"quotes\""
 
@@ -31,7 +33,7 @@ NASTY = "<script>alert('x')</script> & \"quotes\""
 def judged(accuracy: float) -> dict[str, Any]:
     """As of a stage: the worst is "boosted"."""
     judges = {
-        family: {"accuracy": found, "low": found - 0.02, "high": found + 0.02, "auc": found, "n": 100, "jsd_low": 0.1}
+        family: {"accuracy": found, "low": found - 0.02, "high": found + 0.02, "auc": found, **SAME}
         for family, found in (("linear", accuracy - 0.05), ("boosted", accuracy), ("neural", accuracy - 0.01))
     }
     return {"judge": {"family": "boosted", **judges["boosted"]}, "judges": judges}
@@ -40,6 +42,10 @@ def judged(accuracy: float) -> dict[str, Any]:
 def control(accuracy: float) -> dict[str, Any]:
     ruling = judged(accuracy)
     return {**ruling["judge"], "judges": ruling["judges"]}
+
+
+def evaluation(**changes: Any) -> Evaluation:
+    return Evaluation.model_validate(metrics() | changes)
 
 
 def metrics(temperatures: Sequence[float] = (0.7, 1.0)) -> dict[str, Any]:
@@ -104,7 +110,7 @@ def reports(tmp_path: Path) -> Path:
     write_json(tmp_path / "metrics.json", metrics())
     write_json(tmp_path / "samples.json", samples)
     logs = {stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES}
-    draw_all(tmp_path / "plots", metrics(), logs, LOAD)
+    draw_all(tmp_path / "plots", evaluation(), logs, LOAD)
     return tmp_path
 
 
@@ -174,8 +180,24 @@ def test_a_missing_figure_is_an_error_not_a_blank(reports: Path) -> None:
         render_report(reports, None, provenance())
 
 
+def test_a_figure_of_another_shape_is_named(reports: Path) -> None:
+    figures = metrics()
+    del figures["models"]["moe"]["test"]["bpb"]
+    write_json(reports / "metrics.json", figures)
+    with pytest.raises(
+        ArtifactError, match=r"metrics\.json: models\.moe\.test\.bpb: Field required; run stage evaluate"
+    ):
+        render_report(reports, None, provenance())
+
+
+def test_an_evaluation_is_written_as_it_is_read(tmp_path: Path) -> None:
+    evaluation().write(tmp_path / "metrics.json")
+    assert read_json(tmp_path / "metrics.json") == metrics()
+    assert Evaluation.read(tmp_path / "metrics.json") == evaluation()
+
+
 def test_the_table_has_every_competitor_and_the_best_order() -> None:
-    assert [row["name"] for row in rows(metrics())] == [
+    assert [row.name for row in rows(evaluation())] == [
         *MODEL_STAGES, "dense, continued", "Kneser-Ney, order 5", "Kneser-Ney, order 6", "real text", "known bad",
     ]  # fmt: skip
 
@@ -194,8 +216,9 @@ def test_what_counting_has_not_seen_is_said_wherever_it_is_named(
 ) -> None:
     figures = metrics()
     figures["text"]["train"] = {"bytes": n_bytes, "of": of}
-    assert counted(figures) == said
-    counting = [row["name"] for row in rows(figures) if row["name"].startswith("Kneser-Ney")]
+    found = Evaluation.model_validate(figures)
+    assert counted(found) == said
+    counting = [row.name for row in rows(found) if row.name.startswith("Kneser-Ney")]
     suffix = f", of {said}" if said else ""
     assert counting == [f"Kneser-Ney, order 5{suffix}", f"Kneser-Ney, order 6{suffix}"]
     write_json(reports / "metrics.json", figures)
@@ -227,8 +250,8 @@ def test_a_model_that_draws_among_candidates_is_marked(reports: Path) -> None:
     write_json(reports / "metrics.json", figures)
     text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
     assert "<small>draws among 8</small>" in text
-    assert caveats(metrics()) == []
-    (caveat,) = caveats(figures)
+    assert caveats(evaluation()) == []
+    (caveat,) = caveats(Evaluation.model_validate(figures))
     assert caveat.startswith("The bits per byte of adversarial are of its model without the sampler")
     assert caveat in text
 
@@ -236,13 +259,14 @@ def test_a_model_that_draws_among_candidates_is_marked(reports: Path) -> None:
 def test_without_a_curve_there_is_no_mention_of_one(reports: Path) -> None:
     assert "Over temperatures" in render_report(reports, None, provenance()).read_text(encoding="utf-8")
     write_json(reports / "metrics.json", metrics(temperatures=()))
-    draw_all(reports / "plots", metrics(temperatures=()), {}, LOAD)
+    draw_all(reports / "plots", evaluation(curve=None), {}, LOAD)
     assert not list((reports / "plots").glob("curve-*"))
     assert "Over temperatures" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
 
 
 def test_a_line_goes_through_every_point_of_the_curve_and_real_text_is_drawn() -> None:
-    figures = metrics()["curve"]
+    figures = evaluation().curve
+    assert figures is not None
     axes = quality_against_diversity(figures).axes[0]
     *models, real = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
     assert models == [[(0.5, 2.7), (0.5, 3.0)]] * len(MODEL_STAGES)
@@ -255,7 +279,7 @@ def test_a_line_goes_through_every_point_of_the_curve_and_real_text_is_drawn() -
 def test_pictures_are_well_formed_and_the_same_for_the_same_figures(reports: Path) -> None:
     before = {path.name: path.read_bytes() for path in (reports / "plots").iterdir()}
     logs = {stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES}
-    draw_all(reports / "plots", metrics(), logs, LOAD)
+    draw_all(reports / "plots", evaluation(), logs, LOAD)
     assert before == {path.name: path.read_bytes() for path in (reports / "plots").iterdir()}
     for picture in before.values():
         root = ElementTree.fromstring(picture)  # our own file

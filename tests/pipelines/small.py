@@ -16,10 +16,6 @@ PYTHON = sys.executable
 # `inputs` refuses one override; `first` and `second` copy; what else `second` does is up to the test (work.sh).
 GRAPH = """
 stages:
-  second:
-    cmd: exec sh work.sh
-    deps: [first.txt, work.sh]
-    outs: [second.txt]
   inputs:
     cmd: exec sh check.sh
     always_changed: true
@@ -30,6 +26,10 @@ stages:
     params:
       - artifacts/params.yaml: [run]
     outs: [first.txt]
+  second:
+    cmd: exec sh work.sh
+    deps: [first.txt, work.sh]
+    outs: [second.txt]
 """
 CHECK = """
 case "$TROUPE_SET" in bad*) echo 'inputs: override: run.seed: not a number' >&2; exit 2;; esac

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from pipelines import publish
+from pipelines.workspace import claim
 from tests.forked import forked
 from tests.registry.conftest import _evaluated, write_model
 from troupe.errors import RegistryError
 from troupe.files import read_json, write_json
 from troupe.params import PromoteParams
-from troupe.registry import fetch, history, line
+from troupe.registry import card, fetch, history, line
 from troupe.registry.registration import register
 from troupe.registry.release import Decision, promote, rollback
 from troupe.tracking.connection import connection, experiment
@@ -317,6 +319,23 @@ def test_a_champion_without_files_is_named_with_the_way_back_and_never_unchanged
     with pytest.raises(RegistryError, match="models:/troupe/2: its files are gone"):
         rollback()
     assert aliases()[0] == "1"
+
+
+def test_a_run_with_a_broken_champion_ends_with_an_error_and_its_verdict(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "MODEL_STAGES", ("adversarial",))
+    monkeypatch.setattr(publish, "_report", lambda *_: None)  # of a report that is not whole here
+    monkeypatch.setattr(card, "write_cards", lambda *_: None)
+    shutil.rmtree(stored("2"))
+    measured(bpb=2.0)
+    with claim() as run:
+        publication = publish.publish(run)
+    with pytest.raises(RegistryError, match="models:/troupe/2: its files are gone"):
+        publication.require()
+    assert publication.decision
+    assert publication.decision.verdict.outcome == "refused"
+    assert history.entries()[-1].by.endswith(f"run {run.id}")
 
 
 def test_a_better_candidate_replaces_a_broken_champion_but_not_the_way_back(copied: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_version_with_a_broken_description_is_refused_and_mended(content: str,
 
 
 def test_promotion_follows_the_gate_and_rollback_undoes_it(evaluated: Evaluated) -> None:
-    register_all(evaluated(seed=1))
+    register("adversarial", evaluated(seed=1))
     first = promote(RULE)
     assert first.verdict.outcome == "promoted"
     assert first.champion is None
@@ -133,7 +133,7 @@ def test_promotion_follows_the_gate_and_rollback_undoes_it(evaluated: Evaluated)
     assert promote(RULE).verdict.outcome == "unchanged"
     assert champion().tags["verdict"] == "promoted"
 
-    register_all(evaluated(seed=2, bpb=1.6))
+    register("adversarial", evaluated(seed=2, bpb=1.6))
     worse = promote(RULE)
     assert worse.verdict.outcome == "refused"
     assert champion().number == "1"
@@ -144,7 +144,7 @@ def test_promotion_follows_the_gate_and_rollback_undoes_it(evaluated: Evaluated)
     told = worse.plain()  # to the report
     assert (told["outcome"], told["champion_before"]) == ("refused", "models:/troupe/1")
 
-    register_all(evaluated(seed=3, accuracy=0.6))
+    register("adversarial", evaluated(seed=3, accuracy=0.6))
     assert promote(RULE).verdict.outcome == "promoted"
     aliases = {v.number: v.aliases for v in table() if v.name == "troupe"}
     assert aliases == {"2": ("champion",), "1": ("previous",)}
@@ -160,9 +160,9 @@ def test_promotion_follows_the_gate_and_rollback_undoes_it(evaluated: Evaluated)
 
 
 def test_another_test_text_is_refused(evaluated: Evaluated) -> None:
-    register_all(evaluated(seed=1))
+    register("adversarial", evaluated(seed=1))
     promote(RULE)
-    register_all(evaluated(seed=2, bpb=1.0, accuracy=0.5, test_sha256="other"))
+    register("adversarial", evaluated(seed=2, bpb=1.0, accuracy=0.5, test_sha256="other"))
     decision = promote(RULE)
     assert decision.verdict.outcome == "refused"
     assert "another test text" in decision.verdict.reasons[0]
@@ -177,12 +177,12 @@ def test_a_report_of_other_weights_is_refused(evaluated: Evaluated) -> None:
     report = Path("reports/metrics.json").read_text()
     evaluated(seed=2)
     Path("reports/metrics.json").write_text(report)
-    register_all(run_dir)
+    register("adversarial", run_dir)
     assert promote(RULE).verdict.outcome == "refused"
 
 
 def test_foreign_weights_are_refused_everywhere(evaluated: Evaluated) -> None:
-    register_all(evaluated())
+    register("adversarial", evaluated())
     promote(RULE)
     assert fetch.verify("models:/troupe@champion").number == "1"
     mlflow.set_tracking_uri(f"sqlite:///{Path.cwd()}/mlflow.db")

@@ -214,6 +214,33 @@ def test_any_path_gives_the_store_in_it(
     assert [path.name for path in folder.parent.parent.iterdir()] == ["around"]
 
 
+@pytest.mark.parametrize(
+    ("made_in", "stays"),
+    [("a folder that is gone", False), ("a workspace", False), ("a folder for files", True), ("a link to here", True)],
+)
+def test_a_store_keeps_to_its_own_workspace(made_in: str, stays: bool, workspace: Path, tmp_path: Path) -> None:
+    """By a URL of files with a blank in it; a server adds the number of the experiment to it."""
+    other = tmp_path / made_in
+    if made_in == "a link to here":
+        other.symlink_to(workspace)
+    elif made_in != "a folder that is gone":
+        other.mkdir()
+    if made_in == "a workspace":
+        (other / "dvc.yaml").touch()
+    there, here = (f"{folder.as_uri()}/mlartifacts/1" for folder in (other, workspace))
+    with closing(sqlite3.connect("mlflow.db")) as db:
+        for name, location in ((store.EXPERIMENT, there), ("theirs", "s3://bucket/mlartifacts/2")):
+            db.execute(
+                "insert into experiments (name, artifact_location, lifecycle_stage) values (?, ?, 'active')",
+                (name, location),
+            )
+        db.commit()
+        store.ensure(Path("mlflow.db"))
+        found = dict(db.execute("select name, artifact_location from experiments"))
+    assert found[store.EXPERIMENT] == (there if stays else here)
+    assert found["theirs"] == "s3://bucket/mlartifacts/2"
+
+
 def test_what_mlflow_raises_it_does_not_also_log(workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
     with connection() as client:
         id_ = experiment(client)

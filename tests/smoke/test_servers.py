@@ -41,11 +41,19 @@ def test_servers_schedules_and_runs_beside_them(tmp_path: Path) -> None:
         assert record["prefect_flow_run"] == scheduled["id"]
         assert record["stages"]["second"]["attempts"] == 2, "killed, tried again, resumed"
 
+        assert scheduled["state"]["message"] == "nothing to promote: the graph has no evaluation"
+        pages = httpx.post(f"{api}/artifacts/filter", json={}).json()
+        [page] = [page for page in pages if page["flow_run_id"] == scheduled["id"]]
+        assert "**nothing to promote: the graph has no evaluation**" in page["data"]
+        assert f"({servers['MLFLOW_TRACKING_URI']}/#/experiments/1/runs/" in page["data"]
+
         (folder / "work.sh").write_text(REFUSING)
         refused = pipeline(folder)
         assert refused.returncode == 2
         assert refused.stderr.strip() == "second: data/a.txt: not UTF-8 at byte 3"
-        assert runs(api)[0]["state"]["type"] == "FAILED", "`make pipeline` reports to the servers beside it"
+        state = runs(api)[0]["state"]
+        assert state["type"] == "FAILED", "`make pipeline` reports to the servers beside it"
+        assert state["message"] == "second: data/a.txt: not UTF-8 at byte 3"
         failed = json.loads(max((folder / RUNS).glob("*/run.json")).read_text())
         assert failed["stages"]["second"]["attempts"] == 1, "what the user has to mend is not tried again"
         experiments = {"experiment_ids": ["1"], "filter": f"tags.`troupe.run_id` = '{failed['run_id']}'"}

@@ -191,9 +191,9 @@ def test_experts_that_cannot_be_computed_are_refused_before_anything_is_taught(d
 def test_routers_are_watched_on_the_first_windows(pretrained: Params) -> None:
     ids = load_ids(TOKENS, "validation").astype("int64")
     few = len(ids) // 3
-    assert _validation_windows(4).equal(torch.from_numpy(ids[: WATCHED * 4]).view(WATCHED, 4))
-    assert _validation_windows(few).equal(torch.from_numpy(ids[: 3 * few]).view(3, few))
-    assert _validation_windows(10**9).equal(torch.from_numpy(ids).view(1, -1)), "a text shorter than the context"
+    assert _validation_windows(ids, 4).equal(torch.from_numpy(ids[: WATCHED * 4]).view(WATCHED, 4))
+    assert _validation_windows(ids, few).equal(torch.from_numpy(ids[: 3 * few]).view(3, few))
+    assert _validation_windows(ids, 10**9).equal(torch.from_numpy(ids).view(1, -1)), "a text shorter than the context"
 
 
 def test_without_a_control_there_is_none(pretrained: Params) -> None:

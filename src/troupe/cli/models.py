@@ -1,4 +1,4 @@
-"""`troupe verify | describe | export | params`: look at a model or at the parameters."""
+"""`troupe verify | describe | export | params | profiles`: look at a model or at the parameters."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from troupe import layout
 from troupe.cli.common import CHAMPION, Model, Profile, Set, app, folder_of, open_model, parameters
 from troupe.errors import ParamsError
 
@@ -81,3 +82,14 @@ def _shape(model: str) -> "Shape":
     if hub.is_hub_name(model) and not Path(model).is_dir():
         return shapes.shape_in(hub.fetch(model))
     return shapes.shape_in(folder_of(model))
+
+
+@app.command()
+def profiles() -> None:
+    """List the profiles: what each is, how long it takes on which hardware, and what comes out."""
+    from troupe.overlay import profiles as known
+
+    for name, about in known(layout.PARAMS).items():
+        print(f"  {name:<12} {about.get('what', '')}".rstrip())
+        if {"time", "hardware", "figure", "measured"} <= about.keys():
+            print(f"{'':15}{about['time']} on {about['hardware']}; {about['figure']} ({about['measured']})")

@@ -1,25 +1,25 @@
 """Which stage's model is put forward for promotion: decided on validation text only."""
 
 from collections.abc import Mapping
-from typing import Any
+
+from troupe.evaluation.result import Candidate, ModelFound
 
 
-def choose(models: Mapping[str, Any], margin: float) -> dict[str, str]:
+def choose(models: Mapping[str, ModelFound], margin: float) -> Candidate:
     """The stage that the validation judge catches least often, among those that predict about as well as the best.
 
-    `models` is that of reports/metrics.json; "about as well" is within `margin` bits per byte of validation text.
-    Accuracies within one standard error of the lowest are a tie, and none counts as below one half: then the better
-    predictor wins, then the earlier stage. Returns {"stage", "reason"}.
+    "About as well" is within `margin` bits per byte of validation text. Accuracies within one standard error of the
+    lowest are a tie, and none counts as below one half: then the better predictor wins, then the earlier stage.
     """
     # Whether a sampler costs variety is measured of texts at test places alone, so it is for the gate to say, not here.
-    bpb = {stage: model["validation"]["bpb"] for stage, model in models.items()}
-    judge = {stage: model["validation"]["judge"] for stage, model in models.items()}
-    accuracy = {stage: max(0.5, found["accuracy"]) for stage, found in judge.items()}
+    bpb = {stage: model.validation.bpb for stage, model in models.items()}
+    judge = {stage: model.validation.judge for stage, model in models.items()}
+    accuracy = {stage: max(0.5, found.accuracy) for stage, found in judge.items()}
     near = [stage for stage in models if bpb[stage] <= min(bpb.values()) + margin]
     least = min(near, key=accuracy.__getitem__)
-    tied = [name for name in near if accuracy[name] <= accuracy[least] + judge[least]["standard_error"]]
+    tied = [name for name in near if accuracy[name] <= accuracy[least] + judge[least].standard_error]
     stage = min(tied, key=bpb.__getitem__)
-    return {"stage": stage, "reason": _reason(stage, near, tied, bpb, accuracy, margin)}
+    return Candidate(stage=stage, reason=_reason(stage, near, tied, bpb, accuracy, margin))
 
 
 def _reason(

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from troupe.evaluation.result import Curve, Detection, Evaluation
 from troupe.files import write_atomic
 from troupe.layout import MODEL_STAGES
 
@@ -53,21 +54,21 @@ STYLE: Any = {  # of matplotlib
 }
 
 
-def draw_all(folder: Path, metrics: Mapping[str, Any], logs: Mapping[str, Records], load: Load) -> None:
+def draw_all(folder: Path, found: Evaluation, logs: Mapping[str, Records], load: Load) -> None:
     """Write bits-per-byte.svg, judge.svg and, for every stage and curve, e.g. pretrain-0-train-loss.svg;
     moe-experts.svg; and, if models were measured over temperatures, curve-quality.svg and curve-judge.svg.
 
-    `metrics` is reports/metrics.json, `logs` the metric records of every stage, by name, `load` of the experts, by
-    layer, router, head and expert.
+    `logs` are the metric records of every stage, by name, `load` is that of the experts, by layer, router, head and
+    expert.
     """
     for old in folder.glob("*.svg"):
         old.unlink()  # of a figure that is no longer logged, say
     with matplotlib.rc_context(STYLE):
-        write_svg(folder / "bits-per-byte.svg", bits_per_byte(metrics))
-        write_svg(folder / "judge.svg", judge(metrics))
-        if over_temperature := metrics["curve"]:
-            write_svg(folder / "curve-quality.svg", quality_against_diversity(over_temperature))
-            write_svg(folder / "curve-judge.svg", judge_over_temperature(over_temperature))
+        write_svg(folder / "bits-per-byte.svg", bits_per_byte(found))
+        write_svg(folder / "judge.svg", judge(found))
+        if found.curve:
+            write_svg(folder / "curve-quality.svg", quality_against_diversity(found.curve))
+            write_svg(folder / "curve-judge.svg", judge_over_temperature(found.curve))
         for stage, records in logs.items():
             for place, (name, title) in enumerate(PANELS.items()):
                 if points := series(records, name):
@@ -98,12 +99,12 @@ def curve(points: Sequence[tuple[float, float]], title: str, colour: str) -> Fig
     return figure
 
 
-def bits_per_byte(metrics: Mapping[str, Any]) -> Figure:
+def bits_per_byte(found: Evaluation) -> Figure:
     """Bars: every model, and n-grams from order 3 up, on test text; shorter is better."""
-    ngram = metrics["ngram"]["test"]
-    rows = [(name, metrics["models"][name]["test"]["bpb"], COLOURS[name]) for name in MODEL_STAGES]
-    if control := metrics["controls"].get("dense_continued"):
-        rows.append(("dense, continued", control["test"]["bpb"], GREY))
+    ngram = found.ngram.test
+    rows = [(name, found.models[name].test.bpb, COLOURS[name]) for name in MODEL_STAGES]
+    if control := found.controls.dense_continued:
+        rows.append(("dense, continued", control.test.bpb, GREY))
     rows += [(f"Kneser-Ney {order}", ngram[order], GREY) for order in sorted(ngram, key=int) if int(order) > 2]
     figure, axes = _figure("Bits per byte of test text (shorter is better)", height=0.9 + 0.24 * len(rows))
     names, values, colours = zip(*rows, strict=True)
@@ -115,35 +116,34 @@ def bits_per_byte(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def judge(metrics: Mapping[str, Any]) -> Figure:
+def judge(found: Evaluation) -> Figure:
     """The worst judge's accuracy with its 95 % interval, between the controls; 0.5 cannot be told from real text."""
-    controls = metrics["controls"]
-    rows = [("real text", controls["real_against_real"], GREY)]
-    rows += [(name, metrics["models"][name]["test"]["judge"], COLOURS[name]) for name in MODEL_STAGES]
-    rows.append(("known bad", controls["known_bad"], GREY))
+    rows: list[tuple[str, Detection, str]] = [("real text", found.controls.real_against_real, GREY)]
+    rows += [(name, found.models[name].test.judge, COLOURS[name]) for name in MODEL_STAGES]
+    rows.append(("known bad", found.controls.known_bad, GREY))
     figure, axes = _figure("Worst judge on test text (towards 0.5 is better)", height=0.9 + 0.32 * len(rows))
     for y, (_, ruling, colour) in enumerate(rows):
-        axes.plot([ruling["low"], ruling["high"]], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
-        axes.plot(ruling["accuracy"], y, "o", color=colour, markersize=6.5)
-        axes.text(ruling["accuracy"], y - 0.2, f"{ruling['accuracy']:.3f}", ha="center", va="bottom", fontsize=8.5)
+        axes.plot([ruling.low, ruling.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
+        axes.plot(ruling.accuracy, y, "o", color=colour, markersize=6.5)
+        axes.text(ruling.accuracy, y - 0.2, f"{ruling.accuracy:.3f}", ha="center", va="bottom", fontsize=8.5)
     axes.axvline(0.5, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.7)
-    axes.set_xlim(min(0.45, *(ruling["low"] for _, ruling, _ in rows)) - 0.02, 1.03)
+    axes.set_xlim(min(0.45, *(ruling.low for _, ruling, _ in rows)) - 0.02, 1.03)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure
 
 
-def quality_against_diversity(over_temperature: Mapping[str, Any]) -> Figure:
+def quality_against_diversity(over_temperature: Curve) -> Figure:
     """A line for every model through its temperatures, each written beside its point; real text is a star."""
     figure, axes = _figure("Quality against diversity of texts, by temperature", CURVE_HEIGHT)
-    for name, points in ((name, over_temperature["models"][name]) for name in MODEL_STAGES):
+    for name, points in ((name, over_temperature.models[name]) for name in MODEL_STAGES):
         at = [(point[DIVERSITY], point[QUALITY]) for point in points]
         axes.plot(*zip(*at, strict=True), "o-", color=COLOURS[name], label=name, linewidth=1.5, markersize=4)
         for point, place in zip(points, at, strict=True):
             axes.annotate(f"{point['temperature']:g}", place, (4, 3), textcoords="offset points", fontsize=7)
-    real = over_temperature["real_text"]
+    real = over_temperature.real_text
     axes.plot(real[DIVERSITY], real[QUALITY], "*", color=GREY, markersize=11, label="real text")
     axes.set_xlabel("self-BLEU-3 (less is more diverse)")
     axes.set_ylabel("bits per byte of the texts")
@@ -151,15 +151,15 @@ def quality_against_diversity(over_temperature: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def judge_over_temperature(over_temperature: Mapping[str, Any]) -> Figure:
+def judge_over_temperature(over_temperature: Curve) -> Figure:
     """The accuracy of the worst of the few judges; the grey line is that of real text against real text."""
-    figure, axes = _figure(f"Worst of {' and '.join(over_temperature['judges'])}, by temperature", CURVE_HEIGHT)
-    for name, points in ((name, over_temperature["models"][name]) for name in MODEL_STAGES):
+    figure, axes = _figure(f"Worst of {' and '.join(over_temperature.judges)}, by temperature", CURVE_HEIGHT)
+    for name, points in ((name, over_temperature.models[name]) for name in MODEL_STAGES):
         at = [(point["temperature"], point["accuracy"]) for point in points]
         axes.plot(*zip(*at, strict=True), "o-", color=COLOURS[name], label=name, linewidth=1.5, markersize=4)
-    floor = over_temperature["real_text"]["accuracy"]
+    floor = over_temperature.real_text["accuracy"]
     axes.axhline(floor, color=GREY, linewidth=0.8, linestyle=(0, (2, 3)), label="real text")
-    axes.set_xticks([point["temperature"] for point in over_temperature["models"][MODEL_STAGES[0]]])
+    axes.set_xticks([point["temperature"] for point in over_temperature.models[MODEL_STAGES[0]]])
     axes.set_xlabel("temperature")
     axes.set_ylabel("judge accuracy")
     axes.legend(fontsize=8)

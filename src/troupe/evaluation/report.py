@@ -3,11 +3,13 @@
 import base64
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from troupe.evaluation.result import Detection, Evaluation, ModelFound, WorstDetection
 from troupe.files import read_json, write_atomic
 from troupe.layout import METRICS, MODEL_STAGES, REPORT
 from troupe.overlay import as_typed
@@ -35,17 +37,17 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
 
     `verdict` is {"outcome": "promoted" | "refused" | "unchanged", "stage", "version", "reasons": [line],
     "champion_before", "time" (ISO 8601)}, or None before the gate has spoken; `provenance` is of `gather_provenance`.
-    Raises ArtifactError if metrics.json or samples.json is missing.
+    Raises ArtifactError if metrics.json or samples.json is missing or broken.
     """
-    metrics = read_json(reports_dir / METRICS.name)
+    found = Evaluation.read(reports_dir / METRICS.name)
     template = _environment().get_template(TEMPLATE)
     page = template.render(
         verdict=dict.fromkeys(VERDICT_KEYS) | dict(verdict or UNDECIDED),
         rendered=time.strftime("%Y-%m-%d %H:%M"),
-        metrics=metrics,
-        rows=rows(metrics),
-        caveats=caveats(metrics),
-        counted=counted(metrics),
+        metrics=found,
+        rows=rows(found),
+        caveats=caveats(found),
+        counted=counted(found),
         texts=TEXTS,
         samples=read_json(reports_dir / "samples.json"),
         plots={path.stem: _data_uri(path) for path in sorted((reports_dir / "plots").glob("*.svg"))},
@@ -64,62 +66,75 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
     return path
 
 
-def rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The comparison table: models, control, real text and competitors; a figure that a row has not is absent."""
-    controls, ngram, part = metrics["controls"], metrics["ngram"], counted(metrics)
-    table = [
-        {
-            "name": name,
-            "model": True,
-            "candidate": name == metrics["candidate"]["stage"],
-            "parameters": model["parameters"],
-            "candidates": model["candidates"],
-            "bpb": model["test"]["bpb"],
-            "judge": model["test"]["judge"],
-            "judges": model["test"]["judges"],
-            "quality": model["quality"],
-        }
-        for name, model in ((stage, metrics["models"][stage]) for stage in MODEL_STAGES)
-    ]
-    if control := controls.get("dense_continued"):
-        table.append({"name": "dense, continued", "parameters": control["parameters"], "bpb": control["test"]["bpb"]})
-    best = str(ngram["order_chosen_on_validation"])
-    for order in sorted({"5", best} & set(ngram["test"]), key=int):
+@dataclass(frozen=True)
+class Row:
+    """A line of the comparison table; None stands for what it has not."""
+
+    name: str
+    note: str = ""
+    model: ModelFound | None = None
+    candidate: bool = False
+    parameters: int | None = None
+    bpb: float | None = None
+    judge: WorstDetection | None = None
+    judges: Mapping[str, Detection] | None = None
+    quality: Mapping[str, float] | None = None
+
+
+def rows(found: Evaluation) -> list[Row]:
+    """The comparison table: models, control, real text and competitors."""
+    controls, ngram, part = found.controls, found.ngram, counted(found)
+    table = [_of_model(found, stage) for stage in MODEL_STAGES]
+    if control := controls.dense_continued:
+        table.append(Row("dense, continued", parameters=control.parameters, bpb=control.test.bpb))
+    best = str(ngram.order_chosen_on_validation)
+    for order in sorted({"5", best} & set(ngram.test), key=int):
         note = "chosen on validation" if order == best else ""
         name = f"Kneser-Ney, order {order}" + (f", of {part}" if part else "")
-        table.append({"name": name, "note": note, "bpb": ngram["test"][order]})
-    table.append({"name": "real text", **controls["real_text"], **_heard(controls["real_against_real"])})
-    table.append({"name": "known bad", "note": "byte Markov chain", **_heard(controls["known_bad"])})
+        table.append(Row(name, note, bpb=ngram.test[order]))
+    real, bad = controls.real_against_real, controls.known_bad
+    table.append(Row("real text", judge=real, judges=real.judges, quality=controls.real_text.quality))
+    table.append(Row("known bad", "byte Markov chain", judge=bad, judges=bad.judges))
     return table
 
 
-def _heard(control: Mapping[str, Any]) -> dict[str, Any]:
-    return {"judge": control, "judges": control["judges"]}
+def _of_model(found: Evaluation, stage: str) -> Row:
+    model = found.models[stage]
+    return Row(
+        stage,
+        model=model,
+        candidate=stage == found.candidate.stage,
+        parameters=model.parameters,
+        bpb=model.test.bpb,
+        judge=model.test.judge,
+        judges=model.test.judges,
+        quality=model.quality,
+    )
 
 
-def caveats(metrics: Mapping[str, Any]) -> list[str]:
+def caveats(found: Evaluation) -> list[str]:
     """What a reader must know before believing the figures: a sentence each."""
-    found, initial = [], metrics["initial"]
-    if initial and initial["has_seen"] != "training text":
-        found.append(
-            f"The models began as {initial['init_from']}; what these weights have seen before is unknown: "
+    said, initial = [], found.initial
+    if initial and initial.has_seen != "training text":
+        said.append(
+            f"The models began as {initial.init_from}; what these weights have seen before is unknown: "
             "likelihoods on test text may be too good."
         )
-    found += [
-        f"The bits per byte of {stage} are of its model without the sampler that draws one of {model['candidates']} "
+    said += [
+        f"The bits per byte of {stage} are of its model without the sampler that draws one of {model.candidates} "
         "texts: they say nothing of what the sampler adds or loses; judges and figures of texts do."
-        for stage, model in metrics["models"].items()
-        if model["candidates"] > 1
+        for stage, model in found.models.items()
+        if model.candidates > 1
     ]
-    return found
+    return said
 
 
-def counted(metrics: Mapping[str, Any]) -> str:
+def counted(found: Evaluation) -> str:
     """The part of the training text that n-grams were counted and copies looked for in; "" if it is all of it."""
-    train = metrics["text"]["train"]
-    if train["bytes"] >= train["of"]:
+    train = found.text["train"]
+    if train.bytes >= train.of:
         return ""
-    size, unit = (train["bytes"] / 2**20, "MiB") if train["bytes"] >= 2**20 else (train["bytes"] / 2**10, "KiB")
+    size, unit = (train.bytes / 2**20, "MiB") if train.bytes >= 2**20 else (train.bytes / 2**10, "KiB")
     return f"the first {size:.3g} {unit}"
 
 

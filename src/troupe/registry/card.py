@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from troupe import layout
 from troupe.data.corpus import read_manifest
 from troupe.evaluation.report import caveats, rows
+from troupe.evaluation.result import Evaluation
 from troupe.files import read_json, write_atomic
 from troupe.models.bundle import CONFIG
 from troupe.params import load_params
@@ -37,23 +38,23 @@ def write_cards(versions: Mapping[str, Version], released: Version | None) -> No
     written stays. A model that the report has not measured gets no card. Raises ArtifactError if a file of the report
     is missing.
     """
-    metrics, samples = read_json(layout.METRICS), read_json(layout.REPORTS / "samples.json")
+    found, samples = Evaluation.read(), read_json(layout.REPORTS / "samples.json")
     params = load_params(layout.EFFECTIVE_PARAMS).model_dump()
     with connection() as client:
         for stage, version in versions.items():
-            if metrics["models"][stage]["weights_sha256"] != version.tags["weights_sha256"]:
+            if found.models[stage].weights_sha256 != version.tags["weights_sha256"]:
                 continue
-            text = render(stage, version, metrics, samples, params)
+            text = render(stage, version, found, samples, params)
             path = layout.REPORTS / f"model-card-{stage}.md"
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 write_atomic(path, text.encode())
             _describe(client, version, text)
             if released and released.tags["weights_sha256"] == version.tags["weights_sha256"]:
-                _describe(client, released, render(stage, released, metrics, samples, params))
+                _describe(client, released, render(stage, released, found, samples, params))
 
 
 def render(
-    stage: str, version: Version, metrics: Mapping[str, Any], samples: Mapping[str, Any], params: Mapping[str, Any]
+    stage: str, version: Version, found: Evaluation, samples: Mapping[str, Any], params: Mapping[str, Any]
 ) -> str:
     """The card of a stage's version, in Markdown."""
     texts = samples["texts"][stage]
@@ -62,21 +63,21 @@ def render(
         uri=version.uri,
         stage=stage,
         what=WHAT[stage],
-        parameters=_thousands(metrics["models"][stage]["parameters"]),
+        parameters=_thousands(found.models[stage].parameters),
         context=read_json(layout.model_dir(stage) / CONFIG)["model"]["block_size"],
         sha256=version.tags["weights_sha256"],
         corpus=read_manifest(layout.CORPUS),
-        initial=metrics["initial"],
+        initial=found.initial,
         commit=version.tags.get("git_commit", "unknown"),
         run=version.tags.get("run_id", "unknown"),
         parent=version.tags.get("parent"),
         recipe={section: params[section] for section in SECTIONS[stage]},
-        rows=rows(metrics),
-        quality=metrics["models"][stage]["quality"],
-        real=metrics["controls"]["real_text"]["quality"],
+        rows=rows(found),
+        quality=found.models[stage].quality,
+        real=found.controls.real_text.quality,
         prompt=samples["prompt"],
         samples={samples["settings"][name]: texts[name][:400] for name in SHOWN if name in texts},
-        caveats=caveats(metrics),
+        caveats=caveats(found),
     )  # fmt: skip
 
 

@@ -9,13 +9,13 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models.model import MLMODEL_FILE_NAME
-from mlflow.utils.file_utils import get_local_path_or_none
 
 from troupe.errors import ArtifactError, RegistryError
 from troupe.files import read_json
 from troupe.models.bundle import CONFIG, Bundle, files_of, found_identity, load_bundle
 from troupe.registry.versions import Version, resolve
 from troupe.tracking.connection import connection
+from troupe.tracking.store import local_path
 
 BUNDLE = "artifacts/bundle"  # in the folder of a registered model
 REMEDY = (
@@ -95,8 +95,7 @@ def _gone(version: Version) -> str:
 
 def _here(client: MlflowClient, version: Version) -> Path | None:
     """The folder of a registered model, if its store is one of this machine's folders."""
-    local = get_local_path_or_none(client.get_model_version_download_uri(version.name, version.number))
-    return Path(local) if local else None
+    return local_path(client.get_model_version_download_uri(version.name, version.number))
 
 
 def _is_listed(version: Version) -> bool:

@@ -85,8 +85,9 @@ def who() -> str:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container's user that has no name
         user = f"uid {os.getuid()}"
-    program = Path(sys.argv[0])  # of `python -m PACKAGE` its __main__.py
-    return f"{user}, {program.parent.name if program.name == '__main__.py' else program.name or 'python'}"
+    module = getattr(sys.modules["__main__"], "__spec__", None)  # of `python -m MODULE`
+    program = module.name.removesuffix(".__main__") if module else Path(sys.argv[0]).name
+    return f"{user}, {program or 'python'}"
 
 
 def figures_of(candidate: Figures | None, champion: Figures | None) -> dict[str, float]:

@@ -186,8 +186,8 @@ def _carry_out(client: MlflowClient, line: Line, change: Change) -> None:
         (PREVIOUS, line.aliases.previous, change.after.previous),
         (CHAMPION, line.aliases.champion, change.after.champion),
     ):
-        if wanted is None and found is not None:
-            client.delete_registered_model_alias(RELEASE, alias)
+        if wanted is None:
+            client.delete_registered_model_alias(RELEASE, alias)  # no error where there is none
         elif wanted != found:
             client.set_registered_model_alias(RELEASE, alias, wanted)
     if change.entry:

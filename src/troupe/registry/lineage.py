@@ -130,7 +130,7 @@ def _text(first: Version, root: Run | None) -> dict[str, Any]:
     known: dict[str, Any] = {"sha256": first.tags.get("data_sha256")}
     for given in root.inputs.dataset_inputs if root and root.inputs else ():
         try:
-            about = json.loads(given.dataset.profile)
+            about = json.loads(given.dataset.profile or "")
             if about["sha256"] == known["sha256"]:
                 known |= {name: about[name] for name in ("source", "licence", "bytes", "splits") if name in about}
         except (ValueError, TypeError, KeyError):  # another's data set

@@ -96,7 +96,7 @@ def heal(client: MlflowClient, version: Version) -> bool:
     if not stage or not ids:
         return False
     with _saved(stage, version.run_id, ids[-1], registered) as folder:
-        get_artifact_repository(place).log_artifacts(str(folder))
+        get_artifact_repository(place).log_artifacts(str(folder))  # type: ignore[no-untyped-call]
     return not fetch.fault(client, version)
 
 

@@ -19,11 +19,24 @@ from troupe.evaluation.plots import draw_all
 from troupe.evaluation.provenance import gather_provenance
 from troupe.evaluation.referee import description
 from troupe.evaluation.report import caveats, render_report, rows
+from troupe.evaluation.result import (
+    Controls,
+    Counted,
+    Curve,
+    Evaluation,
+    Initial,
+    JudgeDescription,
+    Measured,
+    ModelFound,
+    OnSplit,
+    RealText,
+    WorstDetection,
+)
 from troupe.evaluation.samples import write_samples
 from troupe.evaluation.windows import candidates, find_places
 from troupe.evaluation.writing import CONTROLS, REAL, Writing
 from troupe.files import read_json, write_json
-from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, USAGE, model_dir
+from troupe.layout import CORPUS, MODEL_STAGES, REPORTS, USAGE, model_dir
 from troupe.models.bundle import Bundle, load_bundle
 from troupe.params import EvaluateParams, Params
 from troupe.stages.common import overrides_from_environment, profile_from_environment, stage_main
@@ -39,20 +52,20 @@ def evaluate(params: Params) -> None:
     device = set_up(params.run)
     models = {stage: load_bundle(model_dir(stage), device) for stage in MODEL_STAGES}
     control = load_bundle(CONTROL, device) if CONTROL.exists() else None
-    metrics = measure(params, models, control)
-    write_json(METRICS, metrics)
+    found = measure(params, models, control)
+    found.write()
     write_json(REPORTS / "samples.json", write_samples(models, params.evaluate, params.run.seed))
     logs = {stage: read_metrics(model_dir(stage) / "metrics.jsonl") for stage in MODEL_STAGES}
-    draw_all(REPORTS / "plots", metrics, logs, read_json(USAGE)["load"])
+    draw_all(REPORTS / "plots", found, logs, read_json(USAGE)["load"])
     provenance = gather_provenance(overrides_from_environment(), profile_from_environment())
     page = render_report(REPORTS, None, provenance)
-    Console().print(table(metrics))
-    candidate = f"candidate: {metrics['candidate']['stage']}, because {metrics['candidate']['reason']}"
-    print(*caveats(metrics), candidate, f"report: {page}", sep="\n", flush=True)
+    Console().print(table(found))
+    candidate = f"candidate: {found.candidate.stage}, because {found.candidate.reason}"
+    print(*caveats(found), candidate, f"report: {page}", sep="\n", flush=True)
 
 
-def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -> Figures:
-    """The content of reports/metrics.json."""
+def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -> Evaluation:
+    """All figures of all models."""
     train = split_beginning(CORPUS, "train", params.evaluate.train_bytes)
     held_out = read_held_out(params.evaluate, models["pretrain"].model.config.block_size)
     text = {"train": train.encode()} | {split: held_out[split].content for split in HELD_OUT}
@@ -65,38 +78,41 @@ def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -
         bpb = comparison.likelihoods({name: bundle.model for name, bundle in everyone.items()})
         judged = judging.figures(comparison.tick)
     measured = {stage: of_model(bundle, bpb[stage], judged, stage) for stage, bundle in models.items()}
-    return {
-        "test_sha256": digests["test"],
-        "text": shares(text),
-        "initial": models["pretrain"].config["provenance"].get("initial"),
-        "judge": description(params.evaluate, {split: digests[split] for split in ("train", "validation")}),
-        "models": measured,
-        "controls": controls(judged, control, bpb),
-        "curve": judged["curve"],
-        "ngram": comparison.ngram(),
-        "candidate": choose(measured, params.promote.bpb_margin),
-    }
+    initial, learnt_from = models["pretrain"].config["provenance"].get("initial"), ("train", "validation")
+    return Evaluation(
+        test_sha256=digests["test"],
+        text=shares(text),
+        initial=Initial(**initial) if initial else None,
+        judge=JudgeDescription(**description(params.evaluate, {split: digests[split] for split in learnt_from})),
+        models=measured,
+        controls=controls(judged, control, bpb),
+        curve=Curve(**judged["curve"]) if judged["curve"] else None,
+        ngram=Counted(**comparison.ngram()),
+        candidate=choose(measured, params.promote.bpb_margin),
+    )
 
 
-def of_model(bundle: Bundle, bpb: Mapping[str, float], judged: Figures, stage: str) -> Figures:
-    """What metrics.json says of one model."""
-    return {
-        "weights_sha256": bundle.sha256,
-        "parameters": size(bundle),
-        "candidates": candidates(bundle),
-        **{split: {"bpb": bpb[split], **judged["rulings"][stage][split]} for split in HELD_OUT},
-        "quality": judged["quality"][stage],
-    }
+def of_model(bundle: Bundle, bpb: Mapping[str, float], judged: Figures, stage: str) -> ModelFound:
+    """What was found of one model."""
+    validation, test = (OnSplit(bpb=bpb[split], **judged["rulings"][stage][split]) for split in HELD_OUT)
+    return ModelFound(
+        weights_sha256=bundle.sha256,
+        parameters=size(bundle),
+        candidates=candidates(bundle),
+        validation=validation,
+        test=test,
+        quality=judged["quality"][stage],
+    )
 
 
-def controls(judged: Figures, control: Bundle | None, bpb: Mapping[str, Mapping[str, float]]) -> Figures:
+def controls(judged: Figures, control: Bundle | None, bpb: Mapping[str, Mapping[str, float]]) -> Controls:
     """What the models' figures are held against; rulings are of test text."""
     rulings = {name: judged["rulings"][name]["test"] for name in CONTROLS}
     found: Figures = {name: {**of_all["judge"], "judges": of_all["judges"]} for name, of_all in rulings.items()}
     if control:
         likelihood = {split: {"bpb": value} for split, value in bpb["dense_continued"].items()}
         found["dense_continued"] = {"parameters": size(control), **likelihood}
-    return found | {"real_text": {"quality": judged["quality"][REAL]}}
+    return Controls(real_text=RealText(quality=judged["quality"][REAL]), **found)
 
 
 def size(bundle: Bundle) -> int:
@@ -108,10 +124,10 @@ def size(bundle: Bundle) -> int:
     return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
 
-def shares(measured: Mapping[str, bytes]) -> Figures:
-    """{split: {"bytes", "of"}}: how many bytes of each split the figures are of, and how many it has."""
+def shares(measured: Mapping[str, bytes]) -> dict[str, Measured]:
+    """How many bytes of each split the figures are of, and how many it has."""
     splits = read_manifest(CORPUS)["splits"]
-    return {split: {"bytes": len(content), "of": splits[split]["bytes"]} for split, content in measured.items()}
+    return {split: Measured(bytes=len(content), of=splits[split]["bytes"]) for split, content in measured.items()}
 
 
 def read_held_out(params: EvaluateParams, block_size: int) -> dict[str, HeldOut]:
@@ -130,17 +146,17 @@ def read_held_out(params: EvaluateParams, block_size: int) -> dict[str, HeldOut]
     return read
 
 
-def table(metrics: Figures) -> Table:
+def table(found: Evaluation) -> Table:
     """The main figures for a terminal, all on test text."""
     shown = Table("", "bits per byte", "worst judge (95 %)", "family", title="Test text: lower is better")
-    for row in rows(metrics):
-        likelihood = f"{row['bpb']:.3f}" if "bpb" in row else ""
-        shown.add_row(row["name"], likelihood, *(_heard(row["judge"]) if "judge" in row else ()))
+    for row in rows(found):
+        likelihood = "" if row.bpb is None else f"{row.bpb:.3f}"
+        shown.add_row(row.name, likelihood, *(_shown(row.judge) if row.judge else ()))
     return shown
 
 
-def _heard(judge: Figures) -> tuple[str, str]:
-    return f"{judge['accuracy']:.3f}  ({judge['low']:.3f} to {judge['high']:.3f})", judge["family"]
+def _shown(judge: WorstDetection) -> tuple[str, str]:
+    return f"{judge.accuracy:.3f}  ({judge.low:.3f} to {judge.high:.3f})", judge.family
 
 
 if __name__ == "__main__":

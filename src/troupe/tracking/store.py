@@ -66,6 +66,13 @@ def file_of(uri: str) -> Path | None:
     return Path(database) if database and not database.startswith((":memory:", "file:")) else None
 
 
+def local_path(address: str) -> Path | None:
+    """The path of a file: URL, or of an absolute path as it stands; None of any other address of files."""
+    if address.startswith("file://"):
+        return Path(url2pathname(address.removeprefix("file://")))
+    return Path(address) if address.startswith("/") else None
+
+
 def ensure(file: Path) -> None:
     """Have a store with the tables of the installed MLflow: make it, or bring an older one up to date.
 
@@ -107,10 +114,10 @@ def _keep_to(workspace: Path, file: Path) -> None:
 def _made_in(opened: sqlite3.Connection) -> Path | None:
     """The workspace with the files of our experiment; None if there is none, or they are in no folder of that name."""
     found = opened.execute("select artifact_location from experiments where name = ?", (EXPERIMENT,)).fetchone()
-    location = found[0] if found and found[0] else ""
-    path = Path(url2pathname(location.removeprefix("file://")) if location.startswith("file://") else location)
+    if not (path := local_path(found[0] if found and found[0] else "")):
+        return None
     root = path.parent if path.name.isdecimal() else path  # a server adds the experiment's number
-    return root.parent if root.is_absolute() and root.name == ARTIFACT_ROOT.name else None
+    return root.parent if root.name == ARTIFACT_ROOT.name else None
 
 
 def _is_a_workspace(folder: Path) -> bool:

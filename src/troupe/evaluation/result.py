@@ -1,0 +1,154 @@
+"""What an evaluation has found: reports/metrics.json as a value with types, written by stage evaluate.
+
+Report, plots and the summary of a run read it through this module. What tells generated from real text is a judge, a
+classifier trained for the purpose; of several families of judges the one with the highest accuracy counts, the worst.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from troupe.errors import ArtifactError
+from troupe.files import read_json, write_json
+from troupe.layout import METRICS
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Detection(Part):
+    """How well judges of one family tell generated from real text, over all repetitions; accuracy 0.5: not at all."""
+
+    accuracy: float
+    low: float  # of its 95 % interval
+    high: float
+    auc: float
+    correct: int  # of the n windows that were judged
+    n: int
+    standard_error: float
+    jsd: float  # bits of Jensen-Shannon divergence that there are at least
+    jsd_low: float
+    jsd_high: float
+
+
+class WorstDetection(Detection):
+    family: str
+
+
+class ControlDetection(WorstDetection):
+    judges: Mapping[str, Detection]  # by family
+
+
+class OnSplit(Part):
+    """What was measured of a model on one split."""
+
+    bpb: float
+    judge: WorstDetection
+    judges: Mapping[str, Detection]
+
+
+class ModelFound(Part):
+    weights_sha256: str
+    parameters: int
+    candidates: int  # texts of which a sampler draws one; 1: the model writes token by token
+    validation: OnSplit
+    test: OnSplit
+    quality: Mapping[str, float]  # of its texts: evaluation/quality.py
+
+
+class Likelihood(Part):
+    bpb: float
+
+
+class DenseContinued(Part):
+    """The dense model trained on for as long as the one with experts."""
+
+    parameters: int
+    validation: Likelihood
+    test: Likelihood
+
+
+class RealText(Part):
+    quality: Mapping[str, float]
+
+
+class Controls(Part):
+    real_against_real: ControlDetection
+    known_bad: ControlDetection
+    real_text: RealText
+    dense_continued: DenseContinued | None = None
+
+
+class Measured(Part):
+    """How many bytes of a split the figures are of."""
+
+    bytes: int
+    of: int
+
+
+class JudgeDescription(Part):
+    """Who judges. Figures under different digests cannot be compared."""
+
+    name: str
+    families: Mapping[str, str]
+    seeds: int
+    window_bytes: int
+    texts: int
+    digest: str
+
+
+class Counted(Part):
+    """Bits per byte of Kneser-Ney models of bytes, by order."""
+
+    order_chosen_on_validation: int
+    validation: Mapping[str, float]
+    test: Mapping[str, float]
+
+
+class Curve(Part):
+    """A point of a model for each temperature: temperature, accuracy of the worst of few judges, figures of texts."""
+
+    judges: Sequence[str]
+    models: Mapping[str, Sequence[Mapping[str, float]]]
+    real_text: Mapping[str, float]
+
+
+class Initial(Part):
+    model_config = ConfigDict(extra="allow", frozen=True)  # what identifies the weights differs by where they came from
+
+    init_from: str
+    has_seen: str
+
+
+class Candidate(Part):
+    stage: str
+    reason: str
+
+
+class Evaluation(Part):
+    test_sha256: str
+    text: Mapping[str, Measured]  # by split
+    initial: Initial | None
+    judge: JudgeDescription
+    models: Mapping[str, ModelFound]  # by stage
+    controls: Controls
+    curve: Curve | None
+    ngram: Counted
+    candidate: Candidate
+
+    @classmethod
+    def read(cls, path: Path = METRICS) -> Self:
+        """Raises ArtifactError, naming the first field at fault, if the file is missing or of another shape."""
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise ArtifactError(f"{path}: {field}: {first['msg']}; run stage evaluate again") from None
+
+    def write(self, path: Path = METRICS) -> None:
+        """As `read` reads it. Raises ValueError for a figure that is not finite."""
+        write_json(path, self.model_dump(exclude_unset=True))
