@@ -129,8 +129,8 @@ def main() -> None:
     environment.prepare()
     os.environ.pop(VARIABLE, None)  # the stand-in is no model for a registry that others read
     notes = [
-        f"A request asks for {N_NEW} tokens after a prompt of {min(LENGTHS)} to {max(LENGTHS)} characters, drawn with "
-        f"{', '.join(f'{name} {value:g}' for name, value in DRAWN.items())}.",
+        f"A request asks for {QUICK_NEW if args.quick else N_NEW} tokens after a prompt of {min(LENGTHS)} to "
+        f"{max(LENGTHS)} characters, drawn with {', '.join(f'{name} {value:g}' for name, value in DRAWN.items())}.",
         "The model has the default champion's shape and random weights.",
         "Clients are threads of one process beside the servers, on the same cores; its work is a part of every figure.",
         "`mlflow models serve` is what `make serve` was before: MLflow's own server of the same registered model.",
