@@ -28,6 +28,11 @@ def alive(flow_run_id: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def known(flow_run_id: str) -> bool:
+    """Whether a flow run has, or had until it was killed, a process in this workspace."""
+    return (FOLDER / flow_run_id).exists()
+
+
 def dead() -> list[str]:
     """The flow runs whose processes were killed and that nobody has dealt with yet (`settled`)."""
     return [path.name for path in sorted(FOLDER.glob("*")) if _abandoned(path)]

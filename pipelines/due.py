@@ -25,7 +25,7 @@ from prefect.states import Cancelled, Scheduled
 
 from pipelines.flow_run import SKIPPED, WAITING
 
-MISSED = timedelta(seconds=60)  # who is looked after within seconds does not become that late without being seen
+MISSED = timedelta(seconds=150)  # who is looked after does not become that late without being seen: a sweep takes 120
 UNDER_WAY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 

@@ -2,23 +2,31 @@
 
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 
 from pipelines.flow_run import ended, own_id, show_waiting
 from pipelines.overlap import WhenBusy, once_free
-from pipelines.parameters import as_overrides
+from pipelines.parameters import as_overrides, literal
 from pipelines.publish import mirrored, publish
 from pipelines.repro import changed_stages
 from pipelines.supervisor import supervise
 from pipelines.train import claimed, show, stage_task
 from troupe.errors import TroupeError, WorkspaceBusy
-from troupe.layout import STATE
+from troupe.layout import EFFECTIVE_PARAMS, PARAMS, STATE
 from troupe.lock import workspace_lock
+from troupe.overlay import join_overrides, split_overrides
+from troupe.params import load_params
+from troupe.registry.history import entries
 
 EVALUATE = "evaluate"  # the stage, too
+JUDGING = (EVALUATE, "promote")  # sections that the models do not depend on
+ROLLBACK = ["rollback"]
 COMMAND = [sys.executable, "-m", "troupe.cli"]
 LOGS = STATE / "logs"
 
@@ -45,7 +53,7 @@ def rollback(when_busy: WhenBusy = "wait") -> State[Any]:
     Args:
         when_busy: what to do while somebody else is at work in the workspace: wait or skip
     """
-    return ended(lambda: _command(["rollback"], when_busy))
+    return ended(lambda: _command(ROLLBACK, when_busy))
 
 
 @flow(name=EVALUATE, persist_result=False, validate_parameters=False)
@@ -69,7 +77,7 @@ def evaluate(
 
 
 def _evaluate(overrides: str, when_busy: WhenBusy) -> str:
-    with claimed(overrides, "", when_busy, EVALUATE) as run:
+    with claimed(join_overrides([*_of_the_models(), *split_overrides(overrides)]), "", when_busy, EVALUATE) as run:
         stages = changed_stages(run)
         if others := [stage for stage in stages if stage != EVALUATE]:
             raise TroupeError(f"evaluate: {', '.join(others)} not up to date; run `train` first")
@@ -80,12 +88,39 @@ def _evaluate(overrides: str, when_busy: WhenBusy) -> str:
         return show(publication)
 
 
+def _of_the_models() -> list[str]:
+    """As overrides: where the parameters that the models were made with differ from params.yaml, as it is now."""
+    if not EFFECTIVE_PARAMS.exists() or not PARAMS.exists():
+        return []
+    now, made = load_params(PARAMS).model_dump(), load_params(EFFECTIVE_PARAMS).model_dump()
+    return [
+        f"{section}.{key}={literal(value)}"
+        for section, values in made.items()
+        for key, value in values.items()
+        if section not in JUDGING and value != now[section][key]
+    ]
+
+
+def _champion_unmoved() -> None:
+    """Raise Refused if the champion has changed since this run was asked for: the one to be replaced may be another."""
+    with get_client(sync_client=True) as client:
+        asked = client.read_flow_run(UUID(own_id())).created
+    for entry in entries():
+        if asked and entry.before != entry.after and datetime.fromisoformat(entry.time) >= asked.replace(microsecond=0):
+            raise Refused(
+                f"not rolled back: since this was asked for the champion has changed ({entry.action}), it is "
+                f"{entry.after}; start `rollback` again if that one is to be replaced"
+            )
+
+
 def _command(arguments: list[str], when_busy: WhenBusy) -> str:
     """Run `troupe ARGUMENTS`, as soon as the workspace is free; return what it says. Raises Refused with the same."""
 
     def attempt() -> str:
         with workspace_lock():
             pass  # the command would say the same, two seconds later
+        if arguments == ROLLBACK:
+            _champion_unmoved()
         lines: list[str] = []
         status = supervise([*COMMAND, *arguments], lines.append, LOGS / f"{arguments[0]}-{own_id()}.log")
         said = "\n".join(lines).strip()

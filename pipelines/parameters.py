@@ -103,11 +103,16 @@ def overrides_pattern(sections: Iterable[str]) -> str:
 def as_overrides(params: Mapping[str, Mapping[str, Any]] | None, overrides: str) -> str:
     """One line of overrides from the fields of a form and its free text, which wins. Raises ParamsError for no line."""
     typed = [
-        f"{section}.{key}={value if isinstance(value, str) else json.dumps(value)}"
+        f"{section}.{key}={literal(value)}"
         for section, values in (params or {}).items()
         for key, value in values.items()
     ]
     return join_overrides([*typed, *split_overrides(overrides)])
+
+
+def literal(value: object) -> str:
+    """A value as an override has it, which is YAML."""
+    return value if isinstance(value, str) else json.dumps(value).replace("Infinity", ".inf")
 
 
 def _optional(section: Schema, comments: Mapping[str, str]) -> Schema:

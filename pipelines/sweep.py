@@ -4,19 +4,29 @@
 (pipelines/upkeep.py); every pipeline run does its share when it begins.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
-from pipelines.alive import dead, settled
+from pipelines.alive import dead, known, settled
 from pipelines.workspace import end_killed_records, running_record
 from troupe.errors import WorkspaceBusy
 from troupe.lock import workspace_lock
 
+MOST_TO_BEGIN = timedelta(minutes=5)  # from being handed to a process until that lives: seconds, of imports
 MOST_ATTEMPTS = 3  # of a run whose process is killed: one that kills its machine must not do so for ever
 
 
@@ -41,6 +51,18 @@ def end_dead_flow_runs() -> None:
             settled(flow_run_id)
 
 
+def end_stuck_flow_runs(client: SyncPrefectClient, deployments: Sequence[UUID]) -> None:
+    """The same for runs that were handed to a process which died before it could say that it lives."""
+    wanted = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
+    )
+    for run in client.read_flow_runs(flow_run_filter=wanted, limit=200):
+        began = run.state and run.state.timestamp
+        if began and datetime.now(UTC) - began > MOST_TO_BEGIN and not known(str(run.id)):
+            _end(client, run)
+
+
 def _end(client: SyncPrefectClient, run: FlowRun) -> None:
     """A run that somebody is cancelling has reached its end; every other one of a deployment is tried again."""
     state = run.state
@@ -51,6 +73,10 @@ def _end(client: SyncPrefectClient, run: FlowRun) -> None:
         return
     if not state.is_crashed():
         client.set_flow_run_state(run.id, Crashed(message="its process was killed"), force=True)
-    if run.deployment_id and run.run_count < MOST_ATTEMPTS:
-        message = f"its process was killed; attempt {run.run_count + 1} of {MOST_ATTEMPTS} resumes what was saved"
+    again: State[Any] = (
+        AwaitingRetry()
+    )  # Prefect's own count of attempts grows whenever a run says that it waits for the workspace
+    attempts = 1 + sum(before.name == again.name for before in client.read_flow_run_states(run.id))
+    if run.deployment_id and attempts < MOST_ATTEMPTS:
+        message = f"its process was killed; attempt {attempts + 1} of {MOST_ATTEMPTS} resumes what was saved"
         client.set_flow_run_state(run.id, AwaitingRetry(message=message), force=True)

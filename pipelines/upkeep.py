@@ -16,6 +16,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from pipelines.alive import dead
 from pipelines.due import settle
 from pipelines.supervisor import started
+from pipelines.sweep import end_stuck_flow_runs
 from pipelines.workspace import end_killed_records, running_record
 from troupe.errors import WorkspaceBusy
 from troupe.layout import STATE
@@ -41,6 +42,7 @@ def _look(deployments: Sequence[UUID]) -> None:
         try:
             with get_client(sync_client=True) as client:
                 settle(client, deployments)
+                end_stuck_flow_runs(client, deployments)
             if dead():
                 _sweep()
             elif time.monotonic() >= asked:

@@ -20,6 +20,7 @@ from pipelines import publish
 from pipelines.workspace import claim
 from tests.forked import forked
 from tests.registry.conftest import _evaluated, write_model
+from troupe import layout
 from troupe.errors import RegistryError
 from troupe.files import read_json, write_json
 from troupe.params import PromoteParams
@@ -260,6 +261,35 @@ def test_the_next_completes_a_rollback_killed_before(write: int, copied: Path) -
     rollback()
     assert aliases() == ("1", "2")
     assert actions() == ["promoted", "promoted", "rolled back"]
+
+
+@pytest.mark.slow
+def test_the_next_completes_the_first_promotion_ever_killed_before_the_change_was_written_down(copied: Path) -> None:
+    """A version is there then, without aliases and without a change: it is no champion that was lost."""
+    with connection() as client:
+        client.delete_registered_model("troupe")
+    layout.HISTORY.unlink()
+    killed_before_write(1, lambda: promote(RULE))
+    assert (numbers(), aliases()) == (["1"], (None, None))
+    assert promote(RULE).verdict.outcome == "promoted"
+    assert (numbers(), aliases()) == (["1"], ("1", None))
+
+
+def test_who_reaches_the_store_through_its_server_is_kept_out_too(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a pipeline beside `make ui` does, and a rollback in a terminal does not."""
+    monkeypatch.setattr(line, "WAIT_SECONDS", 0.1)
+
+    def change() -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+        with pytest.raises(RegistryError, match="another process is changing the release line"), line.exclusive():
+            pass
+
+    with line.exclusive():
+        process = forked(change)
+        process.join()
+    assert process.exitcode == 0
 
 
 @pytest.mark.slow

@@ -155,9 +155,15 @@ def test_a_call_that_was_cut_short_is_repeated_without_doubles(
 
 @pytest.mark.slow
 def test_killed_runs_are_closed_by_the_next_but_the_current_is_not(workspace: Path, write_run: WriteRun) -> None:
-    mirror.mirror_run(write_run("running", stages={"corpus": "ran", "pretrain": "running"}, run_id="dead"))
+    stages = {"corpus": "ran", "pretrain": "running"}
+    mirror.mirror_run(write_run("running", stages=stages, run_id="dead"))
     write_run("running", stages={}, run_id="alive")
-    mirror.mirror_pending(current="alive")
+    mirror.mirror_pending()
+    assert {run.info.status for run in runs().values()} == {"RUNNING", "FINISHED"}, (
+        "until a record says what was killed"
+    )
+    write_run("killed", stages=stages, run_id="dead")
+    mirror.mirror_pending()
     assert {key: run.info.status for key, run in runs().items()} == {
         "dead/": "KILLED",
         "dead/corpus": "FINISHED",

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import chdir
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,12 +23,14 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from pipelines import sweep
 from pipelines.deployments import add_schedule
 from pipelines.due import settle
 from pipelines.schedule import cron_schedule
 from tests.pipelines.small import PYTHON, ROOT, environment, eventually, make
 from tests.smoke.ui import patiently, ui
 from troupe.errors import TroupeError
+from troupe.registry import history
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
 
@@ -159,6 +162,34 @@ def test_neither_server_answers_a_foreign_page(site: Site, headers: dict[str, st
     assert httpx.post(place, json=experiment, headers=headers).status_code == 403
     pages = [site.api.removesuffix("/api"), site.mlflow]
     assert [httpx.get(page).status_code for page in pages] == [200, 200], "their own pages are there"
+
+
+def test_a_run_whose_process_died_before_it_began_is_tried_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would count as at work for ever, and others wait for it or are skipped."""
+    monkeypatch.setattr(sweep, "MOST_TO_BEGIN", timedelta(0))
+    place = f"deployments/{site.deployment()['id']}/create_flow_run"
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    state = {"type": "SCHEDULED", "state_details": {"scheduled_time": tomorrow}}
+    run = str(site.ask("POST", place, json={"state": state})["id"])
+    site.ask("POST", f"flow_runs/{run}/set_state", json={"state": {"type": "PENDING"}, "force": True})
+    with temporary_settings({PREFECT_API_URL: site.api}), get_client(sync_client=True) as client:
+        sweep.end_stuck_flow_runs(client, [UUID(site.deployment()["id"])])
+    assert "Crashed" in site.states(run)
+    (site.folder / "go").touch()
+    eventually(lambda: site.state(run)["type"] == "COMPLETED", 60)
+
+
+def test_a_rollback_that_had_to_wait_does_not_undo_what_came_meanwhile(site: Site) -> None:
+    train = site.start()
+    eventually(lambda: site.attempts(), 60)
+    rollback = site.start("rollback")
+    with chdir(site.folder):
+        history.append(history.Entry(history.PROMOTED, "a test", "models:/troupe/1", "models:/troupe/2"))
+    (site.folder / "go").touch()
+    eventually(lambda: site.state(rollback)["type"] in FINAL, 60)
+    assert site.state(train)["type"] == "COMPLETED"
+    assert site.state(rollback)["type"] == "FAILED"
+    assert "since this was asked for the champion has changed (promoted)" in site.state(rollback)["message"]
 
 
 @pytest.mark.fault("a run cancelled with others behind it: the next begins within seconds")

@@ -9,7 +9,7 @@ way, which it completes; or aliases that no change describes: a person has moved
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ class Line:
         ours = any("weights_sha256" in version.tags for version in self.versions.values())
         return ours or self.aliases != Aliases() or self.change is not None
 
+    def cut_short(self, weights_sha256: str) -> bool:
+        """Whether these weights were about to become the first champion ever when a kill came."""
+        made = [version.tags.get("weights_sha256") for version in self.versions.values()]
+        return self.change is None and self.aliases == Aliases() and made == [weights_sha256]
+
     def way_back(self) -> Version | None:
         """What a rollback makes champion: `previous`, or without it the newest other version of ours."""
         if self.aliases.previous != self.aliases.champion and self.previous:
@@ -92,18 +97,21 @@ class Line:
 
 @contextmanager
 def exclusive() -> Iterator[None]:
-    """Be the only one to change the release line: with this store file, or from this workspace if it is a server's.
+    """Be the only one to change the release line from this workspace and, of a store file, with that file.
 
+    With `make ui` some processes reach the workspace's store through its server and others do not: both are kept out.
     Raises RegistryError if another does not end within a minute.
     """
     file = store.file_of(tracking_uri())
-    path = Path(f"{file}.line.lock") if file else layout.STATE / "line.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(path, timeout=WAIT_SECONDS):  # the system lets go of it when the process dies
-            yield
-    except Timeout:
-        raise RegistryError(f"{path}: another process is changing the release line; try again later") from None
+    paths = [layout.STATE / "line.lock", *([Path(f"{file}.line.lock")] if file else [])]
+    with ExitStack() as stack:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(FileLock(path, timeout=WAIT_SECONDS))  # the system frees it when the process dies
+            except Timeout:
+                raise RegistryError(f"{path}: another process is changing the release line; try again later") from None
+        yield
 
 
 def read(client: MlflowClient) -> Line:

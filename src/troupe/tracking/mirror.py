@@ -27,12 +27,15 @@ STATUS = {"completed": "FINISHED", "ran": "FINISHED", "restored": "FINISHED", "c
 def mirror_pending(current: str | None = None) -> None:
     """Send every run of this workspace that MLflow does not have in full.
 
-    A run without an end, other than `current`, was killed. Raises RegistryError as `mirror_run` does.
+    One that its record calls running is left to its own process; pipelines/workspace.py marks those that were killed.
+    Raises RegistryError as `mirror_run` does.
     """
     with connection() as client:
         complete = _complete(client)
     for path in sorted(layout.RUNS.glob("*/run.json")):
-        if path.parent.name not in complete and path.parent.name != current:
+        if path.parent.name in complete or path.parent.name == current:
+            continue
+        if read_record(path.parent)["outcome"] != "running":
             mirror_run(path.parent, killed=True)
 
 
