@@ -16,6 +16,7 @@ FAULTS = {  # the words of its command line, the variables of its environment, w
     "benchmarks.generation": (["--quick"], {"NANOGPT": "nowhere"}, "no checkout of nanoGPT"),
     "benchmarks.nanogpt_bf16": ([], {}, "inside a copy of nanoGPT"),
     "benchmarks.nanogpt_loss": ([], {}, "inside a copy of nanoGPT"),
+    "benchmarks.serving": (["--quick"], {}, "params.yaml: no such file"),
     "benchmarks.shakespeare": (["--quick"], {"NANOGPT": "nowhere"}, "no checkout of nanoGPT"),
     "benchmarks.switchhead": (["--quick"], {}, "params.yaml: no such file"),
     "benchmarks.text_size": (["--quick"], {}, "params.yaml: no such file"),

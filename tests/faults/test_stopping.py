@@ -30,7 +30,14 @@ STARTS = {
 def test_at_its_start(tmp_path: Path, entry: str, number: signal.Signals) -> None:
     """Python itself takes 0.05 s to come to our first line; from there on one line is said."""
     command = [sys.executable, "-m", *STARTS[entry]]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job is started without Ctrl-C
+    ) as process:
         while not has_a_handler(process.pid) and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(number)

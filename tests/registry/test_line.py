@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 
 from pipelines import publish
 from pipelines.workspace import claim
+from tests.evaluation.test_report import evaluation
 from tests.forked import forked
 from tests.registry.conftest import _evaluated, write_model
 from troupe import layout
@@ -371,7 +372,8 @@ def test_a_run_with_a_broken_champion_ends_with_an_error_and_its_verdict(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "MODEL_STAGES", ("adversarial",))
-    monkeypatch.setattr(publish, "_report", lambda *_: None)  # of a report that is not whole here
+    monkeypatch.setattr(publish.Evaluation, "read", evaluation)  # what there is here is not whole
+    monkeypatch.setattr(publish, "_report", lambda *_: None)
     monkeypatch.setattr(card, "write_cards", lambda *_: None)
     shutil.rmtree(stored("2"))
     measured(bpb=2.0)
