@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -65,7 +65,8 @@ def start(
     parser.add_argument("--force", action="store_true", help="write the page though others use the machine")
     if extra:
         extra(parser)
-    args = parser.parse_args(namespace=argparse.Namespace(name=name, title=title, rounds=1, busy=[]))
+    parser.set_defaults(name=name, title=title, busy=[], rounds=rounds or 1)
+    args = parser.parse_args()
     args.rounds = 1 if args.quick else args.rounds
     stopping.as_usual(f"benchmarks.{name}")
     _require_checkout()
@@ -225,9 +226,13 @@ def _work_of_all() -> float:
 
 
 def _work_of_ours() -> float:
-    """Of this process and of those that it started and that have ended."""
+    """Of this process and of those that it started, whether they have ended or go on."""
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    work = times.user + times.system + times.children_user + times.children_system
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            work += sum(child.cpu_times()[:4])  # user, system, and the same of children of its own that have ended
+    return work
 
 
 def _require_checkout() -> None:

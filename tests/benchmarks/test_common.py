@@ -1,11 +1,14 @@
 """What the benchmarks count and how they compare, by hand."""
 
+import subprocess
+import sys
 from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import common
 from benchmarks.common import interleaved, table
 from benchmarks.fit import Log, nanogpt_split
 from benchmarks.gemm import BenchShape, peak_flops
@@ -85,3 +88,29 @@ def test_step_times_of_nanogpt_are_read_without_the_first() -> None:
     output += "iter 1: loss 4.1, time 20.00ms, mfu -100.00%\niter 2: loss 4.1, time 40.00ms, mfu 1.00%\n"
     assert Finished(output, 1.0).tokens_per_second(100) == [5000.0, 2500.0]
     assert Finished(output, 1.0).looks() == [(0, 4.2)]
+
+
+@pytest.mark.parametrize(("typed", "rounds"), [([], 3), (["--rounds", "5"], 5), (["--quick"], 1)])
+def test_as_many_rounds_as_a_benchmark_asks_for_unless_told_otherwise(
+    typed: list[str], rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["any", *typed, "--threads", "1"])
+    monkeypatch.setattr(common.stopping, "as_usual", lambda name: None)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.delenv("NANOGPT", raising=False)
+    assert common.start("any", "Any", rounds=3).rounds == rounds
+
+
+def test_work_of_a_process_that_goes_on_counts_as_ours() -> None:
+    """Servers do while they are measured: else others seem to be at work."""
+    before = common._work_of_ours()
+    busy = "import time; began = time.process_time()\nwhile time.process_time() < began + 0.3: pass\nprint(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout
+        child.stdout.readline()
+        while_it_lives = common._work_of_ours() - before
+        child.communicate("\n")
+    assert while_it_lives >= 0.29  # the clock of /proc ticks every hundredth of a second
