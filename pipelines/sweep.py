@@ -7,7 +7,6 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -17,7 +16,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
@@ -27,6 +26,7 @@ from troupe.errors import WorkspaceBusy
 from troupe.lock import workspace_lock
 
 MOST_TO_BEGIN = timedelta(minutes=5)  # from being handed to a process until that lives: seconds, of imports
+AGAIN = "AwaitingRetry"  # the name of the state of a run that is tried again
 MOST_ATTEMPTS = 3  # of a run whose process is killed: one that kills its machine must not do so for ever
 
 
@@ -73,10 +73,8 @@ def _end(client: SyncPrefectClient, run: FlowRun) -> None:
         return
     if not state.is_crashed():
         client.set_flow_run_state(run.id, Crashed(message="its process was killed"), force=True)
-    again: State[Any] = (
-        AwaitingRetry()
-    )  # Prefect's own count of attempts grows whenever a run says that it waits for the workspace
-    attempts = 1 + sum(before.name == again.name for before in client.read_flow_run_states(run.id))
+    # Prefect's own count of attempts grows whenever a run says that it waits for the workspace.
+    attempts = 1 + sum(past.name == AGAIN for past in client.read_flow_run_states(run.id))
     if run.deployment_id and attempts < MOST_ATTEMPTS:
         message = f"its process was killed; attempt {attempts + 1} of {MOST_ATTEMPTS} resumes what was saved"
         client.set_flow_run_state(run.id, AwaitingRetry(message=message), force=True)
