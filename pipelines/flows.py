@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 
 from pipelines.flow_run import ended, own_id, show_waiting
 from pipelines.overlap import WhenBusy, once_free
-from pipelines.parameters import as_overrides, literal
+from pipelines.parameters import as_overrides, leaves, literal
 from pipelines.publish import mirrored, publish
 from pipelines.repro import changed_stages
 from pipelines.supervisor import supervise
@@ -25,7 +25,7 @@ from troupe.params import load_params
 from troupe.registry.history import entries
 
 EVALUATE = "evaluate"  # the stage, too
-JUDGING = (EVALUATE, "promote")  # sections that the models do not depend on
+OF_EVALUATION = (EVALUATE, "promote")  # sections that the models do not depend on
 ROLLBACK = ["rollback"]
 COMMAND = [sys.executable, "-m", "troupe.cli"]
 LOGS = STATE / "logs"
@@ -69,7 +69,7 @@ def evaluate(
 
     Args:
         params: parameters of the section `evaluate`, for this run only
-        overrides: the same as text, e.g. evaluate.judge_seeds=5
+        overrides: the same as text, e.g. judging.seeds=5
         when_busy: what to do while somebody else is at work in the workspace: wait or skip
         catch_up: for pipelines/due.py, which reads it before the run begins
     """
@@ -92,13 +92,10 @@ def _of_the_models() -> list[str]:
     """As overrides: where the parameters that the models were made with differ from params.yaml, as it is now."""
     if not EFFECTIVE_PARAMS.exists() or not PARAMS.exists():
         return []
-    now, made = load_params(PARAMS).model_dump(), load_params(EFFECTIVE_PARAMS).model_dump()
-    return [
-        f"{section}.{key}={literal(value)}"
-        for section, values in made.items()
-        for key, value in values.items()
-        if section not in JUDGING and value != now[section][key]
-    ]
+    now, made = (
+        dict(leaves(load_params(path).model_dump(exclude=set(OF_EVALUATION)))) for path in (PARAMS, EFFECTIVE_PARAMS)
+    )
+    return [f"{name}={literal(value)}" for name, value in made.items() if value != now[name]]
 
 
 def _champion_unmoved() -> None:

@@ -45,7 +45,7 @@ class Costs:
         learner = self.settings.arms[arm.of] if arm.of else arm
         game = learner.learn in GAMES
         asks = arm.candidates > 1 or (game and self.begins_taught(learner))
-        reads = asks or (game and not learner.literal)
+        reads = asks or (game and not learner.literal and learner.learn != "ddo")
         return reads * self._reference() + asks * self._discriminator() + (self.game(learner) if game else 0)
 
     def game(self, arm: Arm) -> int:
@@ -60,7 +60,7 @@ class Costs:
         if rules.likelihood_every:
             learns += (TRAINING * g + step) // rules.likelihood_every
         passes = 4 if params.objective == "wgan-gp" else 2  # the penalty's own pass is differentiated twice
-        critic = g + 2 * r + passes * TRAINING * c
+        critic = 0 if arm.learn == "ddo" else g + 2 * r + passes * TRAINING * c
         tokens = params.batch_size * (params.prompt_length + params.sequence_length)
         return tokens * (params.steps * (learns + params.n_critic * critic) + params.warmup_critic * critic)
 

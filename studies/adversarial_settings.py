@@ -83,6 +83,19 @@ class Bars(Section):
     moonshot: Share  # as `cut`, for a generator that writes as it is
 
 
+class StudyGame(GameParams):
+    """A game of the study: both players of any arm."""
+
+    objective: Literal["gan", "wgan", "wgan-gp"]
+    n_critic: Count
+    warmup_critic: Annotated[int, Field(ge=0)]
+    critic_learning_rate: Rate
+    critic_embd: Count
+    critic_hidden: Count
+    clip: Annotated[float, Field(gt=0)]
+    gradient_penalty: Weight
+
+
 class Beginning(Section):
     """What the first job of a seed depends on: the models that all arms share, and their discriminator."""
 
@@ -91,7 +104,7 @@ class Beginning(Section):
     small: Small
     likelihood: TrainParams
     others: TrainParams  # the reference and the independent model
-    game: GameParams
+    game: StudyGame
     discriminator: DiscriminatorParams
 
 
@@ -130,8 +143,8 @@ class Common(Beginning):
     temperatures: Annotated[list[Temperature], Field(min_length=2)]  # best of them, for the control
     curve: Annotated[list[Temperature], Field(min_length=2)]  # at which arms are judged that write token by token
 
-    def game_of(self, arm: Arm) -> GameParams:
-        return GameParams.model_validate(self.game.model_dump() | arm.game)
+    def game_of(self, arm: Arm) -> StudyGame:
+        return StudyGame.model_validate(self.game.model_dump() | arm.game)
 
     def rules_of(self, arm: Arm) -> Reinforce:
         return LITERAL if arm.literal else Reinforce(**{**self.rules, **arm.rules})

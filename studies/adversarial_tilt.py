@@ -12,7 +12,7 @@ from studies.adversarial_measures import Bench, Writer
 from studies.adversarial_text import Role
 from studies.adversarial_world import World
 from studies.jobs import Figures
-from troupe.adversarial.tilting import Texts, by_likelihood, ddo_round
+from troupe.adversarial.tilt_fit import Texts, by_likelihood, ddo_round
 from troupe.models.gpt2 import GPT
 from troupe.models.ngrams import NGrams
 from troupe.models.tilted import Tilted, tilted

@@ -118,7 +118,7 @@ def test_a_model_is_described_with_the_batch_of_its_own_stage(troupe: Run) -> No
     experts = GPT(config, partial(SwitchHead, experts=SwitchHeadConfig(1, 8, 2, 1, "sigmoid")))
     for stage in ("moe", "adversarial"):
         save_bundle(Path("artifacts", stage), experts, ByteTokenizer(), {"stage": stage})
-    batches = ("--set", "moe.batch_size=5 adversarial.batch_size=7")
+    batches = ("--set", "moe.batch_size=5 adversarial.gan.batch_size=7")
     moe, adversarial = (troupe("describe", "--model", stage, *batches) for stage in ("moe", "adversarial"))
     assert "a training step of 5 x 16 tokens" in moe
     assert "a training step" not in adversarial

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-
 from troupe.evaluation.realism import Windows
 from troupe.evaluation.referee import Opinion, worst_of
+
 from troupe.gate import Figures, Verdict, decide, judge_gain
 from troupe.params import PromoteParams
 

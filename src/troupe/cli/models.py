@@ -45,7 +45,7 @@ def describe_model(
         seen = context or shape.block_size
         if seen > shape.block_size:
             raise ParamsError(f"--context {seen}: {name} sees {shape.block_size} tokens")
-        of = getattr(wanted, shape.stage)
+        of = wanted.adversarial.gan if shape.stage == "adversarial" else getattr(wanted, shape.stage)
         describe(name, shape.build, of, batch or of.batch_size, seen, Console())
 
 

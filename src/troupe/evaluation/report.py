@@ -120,12 +120,6 @@ def caveats(found: Evaluation) -> list[str]:
             f"The models began as {initial.init_from}; what these weights have seen before is unknown: "
             "likelihoods on test text may be too good."
         )
-    said += [
-        f"The bits per byte of {stage} are of its model without the sampler that draws one of {model.candidates} "
-        "texts: they say nothing of what the sampler adds or loses; judges and figures of texts do."
-        for stage, model in found.models.items()
-        if model.candidates > 1
-    ]
     return said
 
 

@@ -41,8 +41,9 @@ def _fault(layers: Layers, error: Any) -> str:
     message = {
         "extra_forbidden": "unknown parameter; remove it or correct its name",
         "missing": "missing; add it",
+        "model_type": f"a section of parameters, got {error['input']!r}",
     }.get(error["type"], error["msg"].removeprefix("Value error, "))
-    if error["type"] not in ("extra_forbidden", "missing", "value_error"):
+    if error["type"] not in ("extra_forbidden", "missing", "model_type", "value_error"):
         message += f", got {error['input']!r}"
     if error["type"] == "string_type" and error["input"] is not None:
         message += "; put the text in quotes"

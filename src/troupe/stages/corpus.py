@@ -5,8 +5,8 @@ from troupe.data.source import Source, read_pieces
 from troupe.files import read_json
 from troupe.layout import CORPUS, SOURCE
 from troupe.params import Params
+from troupe.progress import follow
 from troupe.stages.common import stage_main
-from troupe.stages.progress import follow
 
 
 def corpus(params: Params) -> None:

@@ -18,9 +18,9 @@ from troupe.layout import model_dir
 from troupe.models.bundle import save_bundle
 from troupe.models.gpt2 import GPT
 from troupe.params import Params, TrainParams
+from troupe.progress import track
 from troupe.seeding import derive_seed
-from troupe.stages.log import MetricsLog
-from troupe.stages.progress import track
+from troupe.stages.log import MetricsLog, up_to
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
 from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
@@ -157,7 +157,7 @@ def _save(trainee: Trainee, data: TokenDataset, origin: Mapping[str, Any]) -> st
 
 @contextmanager
 def _logged_and_shown(name: str, journal: Path, steps: int, start: int) -> Iterator[Log]:
-    log = MetricsLog(journal, start)
+    log = MetricsLog(journal, up_to(start))
     with track(name, steps, start) as show:
 
         def log_and_show(step: int, figures: Mapping[str, float]) -> None:

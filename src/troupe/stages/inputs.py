@@ -15,8 +15,8 @@ from troupe.dependencies import code_digest
 from troupe.files import write_json
 from troupe.layout import CODE, EFFECTIVE_PARAMS, INITIAL, SOURCE
 from troupe.params import Params, dump_params
+from troupe.progress import follow
 from troupe.stages.common import stage_main
-from troupe.stages.progress import follow
 
 
 def inputs(params: Params) -> None:

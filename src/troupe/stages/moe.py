@@ -27,10 +27,10 @@ from troupe.models.gpt2 import GPT
 from troupe.models.mode import evaluating
 from troupe.models.switchhead import ExpertUsage, balance_loss, expert_usage, keep_balance
 from troupe.params import Params, grouped_fault
+from troupe.progress import track
 from troupe.seeding import derive_seed, generator
 from troupe.stages.common import stage_main
 from troupe.stages.fit import Trainee, finished, fit
-from troupe.stages.progress import track
 from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
 from troupe.training.launch import side_by_side

@@ -13,8 +13,8 @@ from troupe.data.tokenizer import FILE, BytePairTokenizer, Tokenizer, make_token
 from troupe.files import sha256_file, write_json
 from troupe.layout import CORPUS, TOKENS
 from troupe.params import Params, TokensParams
+from troupe.progress import follow
 from troupe.stages.common import stage_main
-from troupe.stages.progress import follow
 
 LEARN_FROM = 2**28  # bytes of training text, spread over all of it: more changes a vocabulary little and takes long
 LEARN_PIECE = 2**16  # characters; the library that learns holds 256 pieces
