@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 
 from pipelines.flow_run import ended, own_id, show_waiting
 from pipelines.overlap import WhenBusy, once_free
-from pipelines.parameters import as_overrides, leaves, literal
+from pipelines.parameters import as_overrides, literal
 from pipelines.publish import mirrored, publish
 from pipelines.repro import changed_stages
 from pipelines.supervisor import supervise
@@ -20,7 +20,7 @@ from pipelines.train import claimed, show, stage_task
 from troupe.errors import TroupeError, WorkspaceBusy
 from troupe.layout import EFFECTIVE_PARAMS, PARAMS, STATE
 from troupe.lock import workspace_lock
-from troupe.overlay import join_overrides, split_overrides
+from troupe.overlay import join_overrides, leaves, split_overrides
 from troupe.params import load_params
 from troupe.registry.history import entries
 

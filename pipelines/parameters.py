@@ -6,7 +6,7 @@ parameters of a run against them before the run exists; what two fields ask of e
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from troupe.errors import ParamsError
 from troupe.layout import PARAMS
-from troupe.overlay import ABOUT, join_overrides, read_yaml, split_overrides
+from troupe.overlay import ABOUT, join_overrides, leaves, read_yaml, split_overrides
 from troupe.params import Params
 
 Schema = dict[str, Any]
@@ -114,15 +114,6 @@ def as_overrides(params: Mapping[str, Any] | None, overrides: str) -> str:
     """One line of overrides from the fields of a form and its free text, which wins. Raises ParamsError for no line."""
     typed = [f"{name}={literal(value)}" for name, value in leaves(params or {})]
     return join_overrides([*typed, *split_overrides(overrides)])
-
-
-def leaves(sections: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(section.key, value) of every field, in sections within sections too."""
-    for name, value in sections.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def literal(value: object) -> str:

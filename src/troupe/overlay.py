@@ -8,7 +8,7 @@ by character; everywhere else it is YAML 1.2.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -136,14 +136,17 @@ def _profiles(params: Path) -> dict[str, Path]:
 def fields_of(params: Path, profile: str, overrides: Sequence[str]) -> list[str]:
     """The fields, as section.key or section.subsection.key, that a profile and overrides set."""
     tree = read_yaml(profile_path(params, profile)) if profile else {}
-    named = [name for section, values in tree.items() if section != ABOUT for name in _leaves(values, section)]
+    named = [name for name, _ in leaves({name: values for name, values in tree.items() if name != ABOUT})]
     return sorted({*named, *(override.partition("=")[0].strip() for override in overrides)})
 
 
-def _leaves(values: Any, name: str) -> list[str]:
-    if not isinstance(values, dict):
-        return [name]
-    return [leaf for key, value in values.items() for leaf in _leaves(value, f"{name}.{key}")]
+def leaves(sections: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(section.key, value) of every field, in sections within sections too."""
+    for name, value in sections.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def split_overrides(text: str) -> list[str]:

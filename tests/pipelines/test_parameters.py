@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from pipelines.parameters import as_overrides, form, leaves, params_form
-from troupe.overlay import split_overrides
+from pipelines.parameters import as_overrides, form, params_form
+from troupe.overlay import leaves, split_overrides
 from troupe.params import load_params
 
 ROOT = Path(__file__).parents[2]

@@ -105,8 +105,8 @@ def _fault(params: Params, rooms: Rooms, prompt: int | None = None) -> str | Non
     wanted: dict[Split, int] = {"train": context + 1}
     for method in params.adversarial.active().values():
         length = context if isinstance(method, TiltParams) else method.prompt_length + method.sequence_length
-        for split in ("critic", "validation"):
-            wanted[split] = max(wanted.get(split, 0), length + 1)
+        needed: dict[Split, int] = dict.fromkeys(("critic", "validation"), length + 1)
+        wanted |= {split: max(wanted.get(split, 0), n) for split, n in needed.items()}
     for split, n in wanted.items():
         if (there := rooms[split].tokens) < n:
             return f"of which the {split} split holds {there} tokens where model.block_size={context} needs {n}"

@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from troupe.evaluation.result import Curve, Detection, Evaluation
+from troupe.evaluation.result import Curve, Evaluation
 from troupe.files import write_atomic
+from troupe.judging.detection import Detection
 from troupe.layout import MODEL_STAGES
 
 Records = Sequence[Mapping[str, Any]]

@@ -9,8 +9,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from troupe.evaluation.result import Detection, Evaluation, ModelFound, WorstDetection
+from troupe.evaluation.result import Evaluation, ModelFound, WorstDetection
 from troupe.files import read_json, write_atomic
+from troupe.judging.detection import Detection
 from troupe.layout import METRICS, MODEL_STAGES, REPORT
 from troupe.overlay import as_typed
 

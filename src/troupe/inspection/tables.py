@@ -13,7 +13,7 @@ from troupe.inspection.structure import parts, without_weights
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import SwitchHead
 from troupe.models.tilted import Tilted
-from troupe.params import AdversarialParams, TrainParams
+from troupe.params import RefinementParams, TrainParams
 
 ROWS = {
     "weights": "weights, float32",
@@ -32,7 +32,7 @@ WHAT_IT_COUNTS = (
 def describe(
     name: str,
     build: Callable[[], GPT],
-    params: TrainParams | AdversarialParams,
+    params: TrainParams | RefinementParams,
     batch: int,
     context: int,
     console: Console,

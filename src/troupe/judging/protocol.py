@@ -123,7 +123,7 @@ def joined(repetitions: list[Future[dict[str, Predictions]]]) -> Judged:
 def make_setup(data: TokenDataset, params: Params, block_size: int, *splits: Split) -> Setup:
     """For models with a context of `block_size` tokens. Raises CorpusError for a split that is too short."""
     train = split_beginning(CORPUS, "train", params.judging.train_bytes)
-    held = {split: held_out(data, params.judging, block_size, split) for split in splits}
+    held: dict[str, HeldOut] = {split: held_out(data, params.judging, block_size, split) for split in splits}
     return Setup(train, held, families(train), params.judging, params.run.seed)
 
 

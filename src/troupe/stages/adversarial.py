@@ -142,7 +142,7 @@ def checkpoints_of_methods(data: TokenDataset, params: Params, how: Arithmetic) 
 def contexts(checkpoints: Mapping[str, Checkpoints], how: Arithmetic) -> dict[str, RunContext]:
     """What each method resumes from, where it saves and logs; one that cannot resume logs again from its start."""
     # A method's checkpoint holds the log of those before it, too, so that the last one's is restored first.
-    newest = {name: checkpoints[name].newest() for name in reversed(checkpoints)}
+    newest = {name: checkpoints[name].newest() for name in reversed([*checkpoints])}
     log = MetricsLog(LOG, up_to_each({name: found.step for name, found in newest.items() if found}))
     return {
         name: RunContext(how.autocast, log=log.under(name), save=own.save, resume=newest[name])
