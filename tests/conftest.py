@@ -102,8 +102,8 @@ TINY = (
     "model.block_size=16 model.n_layer=2 model.n_head=2 model.n_embd=16 "
     "pretrain.steps=40 pretrain.batch_size=4 pretrain.eval_interval=8 pretrain.checkpoint_interval=4 "
     "moe.steps=12 moe.batch_size=4 moe.eval_interval=4 moe.checkpoint_interval=4 "
-    "adversarial.prompt_length=4 adversarial.sequence_length=8 adversarial.candidates=2 adversarial.critic_texts=64 "
-    "adversarial.span=4 adversarial.reference_layers=1 adversarial.reference_embd=8 adversarial.reference_steps=4 "
+    "adversarial.prompt_length=4 adversarial.sequence_length=8 adversarial.critic_texts=64 "
+    "adversarial.reference_layers=1 adversarial.reference_embd=8 adversarial.reference_steps=4 "
     "adversarial.critic_updates=4 adversarial.critic_looks=2 adversarial.critic_rounds=1 adversarial.critic_hidden=16 "
     "adversarial.judge_texts=30 adversarial.tilt_texts=24 evaluate.stride=16"
 )

@@ -141,12 +141,6 @@ def test_overrides_leave_the_file_alone() -> None:
         ("  processes: ", "  processes: 7 #", "must be divisible by run.processes (7)"),
         ("  prompt_length: ", "  prompt_length: 1000 #", "sequence_length (64) must be more than an eighth of it and"),
         ("  sequence_length: ", "  sequence_length: 100000 #", "must not exceed model.block_size"),
-        ("  span: ", "  span: 65 #", "adversarial: span (65) must not exceed sequence_length (64)"),
-        (
-            "  candidates: ",
-            "  candidates: 1025 #",
-            "adversarial.candidates: Input should be less than or equal to 1024",
-        ),
         ("  tilt_order: ", "  tilt_order: 1 #", "adversarial.tilt_order: Input should be greater than or equal to 2"),
         ("  reference_embd: ", "  reference_embd: 95 #", "adversarial.reference_embd: Input should be a multiple of 2"),
         (
@@ -205,9 +199,7 @@ def test_grouped_experts_that_torch_can_compute_are_not(overrides: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ("objective=wgan candidates=8", "candidates (8) need scores that are odds, and those of wgan are none; SET="),
-        ("objective=wgan-gp candidates=2", '"adversarial.objective=gan" or "adversarial.candidates=1"'),
-        ("objective=wgan candidates=1 learn=distil", "distil needs scores that are odds"),
+        ("objective=wgan learn=distil", "distil needs scores that are odds, and those of wgan are none; SET="),
         ("objective=wgan-gp learn=distil", '"adversarial.objective=gan" or "adversarial.learn=reinforce"'),
     ],
 )
@@ -218,7 +210,7 @@ def test_what_needs_odds_is_refused_where_scores_are_none(overrides: str, says: 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("gone", ["replay=1", "entropy_weight=0.1", "freeze_routers=true"])
+@pytest.mark.parametrize("gone", ["replay=1", "entropy_weight=0.1", "freeze_routers=true", "candidates=8", "span=64"])
 def test_what_there_was_once_is_refused_by_name(gone: str) -> None:
     with pytest.raises(ParamsError) as error:
         load_params(SHIPPED, [f"adversarial.{gone}"])
@@ -229,7 +221,7 @@ def test_what_there_was_once_is_refused_by_name(gone: str) -> None:
 @pytest.mark.parametrize("learn", ["none", "reinforce", "ddo"])
 def test_what_needs_no_odds_goes_with_every_objective(learn: str) -> None:
     for objective in ("wgan", "wgan-gp"):
-        overrides = [f"adversarial.learn={learn}", f"adversarial.objective={objective}", "adversarial.candidates=1"]
+        overrides = [f"adversarial.learn={learn}", f"adversarial.objective={objective}"]
         assert load_params(SHIPPED, overrides).adversarial.objective == objective
 
 

@@ -24,7 +24,7 @@ VOCAB = 8
 TEXT = np.arange(4000, dtype=np.uint16) % VOCAB  # 0, 1, ... 7 over and over
 SMALL = (
     "steps=6 batch_size=8 prompt_length=2 sequence_length=6 n_critic=2 warmup_critic=3 critic_embd=8 critic_hidden=8 "
-    "candidates=1 span=4 learning_rate=1e-3 critic_learning_rate=1e-2 eval_interval=2 checkpoint_interval=2 "
+    "learning_rate=1e-3 critic_learning_rate=1e-2 eval_interval=2 checkpoint_interval=2 "
     "max_bpb_rise=10 min_distinct=0"
 )
 

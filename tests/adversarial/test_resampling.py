@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.adversarial.games import new_game
 from troupe.adversarial.reinforce import Reinforce
-from troupe.adversarial.resampling import distil_step, resampled
+from troupe.adversarial.resampling import distil_step, resample, resampled
 
 GENERATOR = torch.tensor([0.5, 0.2, 0.2, 0.1], dtype=torch.float64)
 TARGET = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
@@ -19,6 +19,11 @@ DRAWN = 40_000
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def test_a_score_far_above_the_others_decides() -> None:
+    ids_NKT = torch.arange(6).reshape(2, 3, 1)
+    assert resample(ids_NKT, torch.tensor([[0.0, 90.0, 0.0], [0.0, 0.0, 90.0]]), rng()).tolist() == [[1], [5]]
 
 
 def drawn(candidates: int, scores: Tensor = SCORES) -> Tensor:

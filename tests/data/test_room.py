@@ -75,7 +75,7 @@ def test_the_default_text_and_ten_blocks_of_it_are_enough() -> None:
 
 
 BLOCK = 64
-GAME = "adversarial.prompt_length=1 adversarial.sequence_length=2 adversarial.span=2"
+GAME = "adversarial.prompt_length=1 adversarial.sequence_length=2"
 BYTES = params(f"tokens.kind=bytes data.block_bytes={BLOCK} {GAME}")
 
 
@@ -100,7 +100,7 @@ def test_a_text_whose_splits_are_just_long_enough_is_not_refused(phrase: str, n_
 
 def test_the_text_before_the_judges_windows_may_be_shorter_than_on_average() -> None:
     """A prompt is of 12 tokens where they hold 4 bytes on average, here of the 12 that hold one."""
-    given = params("data.block_bytes=1036 adversarial.sequence_length=32 adversarial.span=32")
+    given = params("data.block_bytes=1036 adversarial.sequence_length=32")
     ids = np.array([0] * 12 + [1] * 256, np.uint16)  # 12 bytes, then 8 windows of 128
     held: dict[Split, Measured] = {
         split: Measured(n * 1036, Shards([np.tile(ids, n)]), np.array([1, 4]))

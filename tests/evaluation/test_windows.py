@@ -46,14 +46,11 @@ def test_prompts_are_the_tokens_before_the_windows() -> None:
     assert joined == [text[start - PROMPT : start + WIDTH] for start in found.starts]
 
 
-@pytest.mark.parametrize(
-    ("candidates", "sizes"), [(1, [256, 44]), (2, [128, 128, 44]), (200, [1] * 300), (999, [1] * 300)]
-)
-def test_parts_hold_all_places_in_order_and_at_most_so_many_candidates(candidates: int, sizes: list[int]) -> None:
-    whole = Places(np.zeros(1), np.arange(300), PROMPT, WIDTH, ByteTokenizer())
-    parts = whole.parts(candidates)
-    assert [len(part.starts) for part in parts] == sizes
-    assert np.concatenate([part.starts for part in parts]).tolist() == list(range(300))
+def test_parts_hold_all_places_in_order() -> None:
+    whole = Places(np.zeros(1), np.arange(600), PROMPT, WIDTH, ByteTokenizer())
+    parts = whole.parts()
+    assert [len(part.starts) for part in parts] == [256, 256, 88]
+    assert np.concatenate([part.starts for part in parts]).tolist() == list(range(600))
 
 
 def test_a_text_too_short_says_so() -> None:

@@ -30,7 +30,7 @@ SETTINGS = (
     "evaluate.stride=16 tokens.vocab_size=300 model.block_size=16 model.n_layer=2 model.n_head=2 model.n_embd=16 "
     "pretrain.steps=40 pretrain.batch_size=4 pretrain.warmup_steps=4 pretrain.eval_interval=8 "
     "pretrain.checkpoint_interval=16 moe.steps=12 moe.batch_size=4 moe.warmup_steps=2 moe.eval_interval=4 "
-    "adversarial.prompt_length=4 adversarial.sequence_length=8 adversarial.critic_texts=32 adversarial.span=4 "
+    "adversarial.prompt_length=4 adversarial.sequence_length=8 adversarial.critic_texts=32 "
     "adversarial.reference_layers=1 adversarial.reference_embd=8 adversarial.reference_steps=4 "
     "adversarial.critic_updates=4 adversarial.critic_looks=3 adversarial.critic_rounds=2 adversarial.critic_embd=8 "
     "adversarial.critic_hidden=8 adversarial.judge_texts=10 adversarial.judge_seeds=1 adversarial.tilt_texts=24 "
@@ -43,7 +43,7 @@ RUNS = {  # a name: the stage, and what is set for it alone
     "moe": ("moe", ""),
     "moe, distilled": ("moe", "moe.conversion=distilled moe.distil_steps=4 moe.control=false moe.balance_weight=0.01"),
     "tilt": ("adversarial", ""),
-    "gan": ("adversarial", f"{GAME} adversarial.learn=reinforce adversarial.candidates=2"),
+    "gan": ("adversarial", f"{GAME} adversarial.learn=reinforce"),
     "wgan": ("adversarial", f"{GAME} adversarial.learn=reinforce adversarial.objective=wgan adversarial.n_critic=2"),
     "gan, a reward for a text": ("adversarial", f"{GAME} adversarial.learn=reinforce adversarial.per_token=false"),
     "distil": ("adversarial", f"{GAME} adversarial.learn=distil"),

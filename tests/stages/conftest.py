@@ -17,7 +17,6 @@ from troupe.seeding import generator
 SMALL = {
     "tilt_rounds": 0,
     "learn": "reinforce",
-    "candidates": 2,
     "steps": 12,
     "batch_size": 4,
     "critic_embd": 8,
@@ -34,7 +33,7 @@ SMALL = {
     "checkpoint_interval": 2,
 }
 BOUNDS = {"max_bpb_rise": 10.0, "min_distinct": 0.0}
-ONLY_TILTED = {"learn": "none", "candidates": 1, "tilt_texts": 24}
+ONLY_TILTED = {"learn": "none", "tilt_texts": 24}
 
 
 @pytest.fixture

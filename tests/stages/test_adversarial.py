@@ -38,11 +38,6 @@ FOLDER = model_dir("adversarial")
 LOG = FOLDER / "metrics.jsonl"
 
 
-def same(one: GPT, other: GPT) -> bool:
-    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    return all(torch.equal(mine, its) for mine, its in pairs)
-
-
 def test_it_writes_a_model_its_log_and_a_summary(experts: Params, capsys: pytest.CaptureFixture[str]) -> None:
     adversarial(experts)
     bundle, summary, log = load_bundle(FOLDER), read_json(FOLDER / "summary.json"), read_metrics(LOG)
@@ -54,14 +49,11 @@ def test_it_writes_a_model_its_log_and_a_summary(experts: Params, capsys: pytest
     anew = small_reference(reference.model, TokenDataset.open(), experts)
     assert provenance["small_reference_weights_sha256"] == summary["small_reference_weights_sha256"] == digest(anew)
     assert summary["weights_sha256"] == bundle.sha256
-    assert [record["step"] for record in log] == list(range(14))
+    assert [record["step"] for record in log] == list(range(13))
     assert summary["start/val/bpb"] == log[0]["val/bpb"]
-    assert [step for step in range(14) if "val/judge" in log[step]] == [0, 4, 8, 12]
-    assert summary["contenders"].keys() == {"start", "start_resampled"}  # all are told always: none is better
-    assert [(duel["contender"], duel["against"]) for duel in summary["duels"]] == [("start_resampled", "start")]
-    assert summary["kept"].startswith("start_resampled: " if summary["duels"][0]["won"] else "start: ")
-    said = {f"contender/{name}": figures["accuracy"] for name, figures in summary["contenders"].items()}
-    assert said.items() <= log[13].items()
+    assert [step for step in range(13) if "val/judge" in log[step]] == [0, 4, 8, 12]
+    assert summary["contenders"] == {}  # all are told always: none is better
+    assert summary["kept"] == "start: no generator of the game was told less at any look"
     assert (summary["signal"], summary["collapsed"], summary["steps"]) == (True, False, 12)
     out = capsys.readouterr().out
     assert f"adversarial: {summary['discriminator']}\n" in out
@@ -95,8 +87,8 @@ def test_every_repetition_has_texts_of_its_own_at_the_same_places(experts: Param
     assert [len(ruling.correct) for ruling in found.rulings] == [found.figures["n"] / 2] * 2
 
 
-def test_the_model_carries_the_sampler_that_was_chosen(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is chosen is what is written: its weights, its way to write, and its look. Judges who find everybody
+def test_whoever_is_chosen_is_written(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is chosen is what is written: its weights, and its look. Judges who find everybody
     better than who came before have the refined generator among them."""
     calls = itertools.count(1)
 
@@ -106,26 +98,13 @@ def test_the_model_carries_the_sampler_that_was_chosen(experts: Params, monkeypa
         )
 
     monkeypatch.setattr(ValidationJudges, "hear", lambda judges, bundle, repetitions=1: better_and_better(next(calls)))
-    for name in ("start", "refined", "start_resampled", "refined_resampled"):
+    for name in ("start", "refined"):
         monkeypatch.setattr(stage, "kept", lambda heard, fought, name=name: name)
         adversarial(experts)
-        bundle, summary = load_bundle(FOLDER), read_json(FOLDER / "summary.json")
+        summary = read_json(FOLDER / "summary.json")
         same_weights = sha256_file(FOLDER / WEIGHTS) == sha256_file(model_dir("moe") / WEIGHTS)
-        assert same_weights == name.startswith("start")
-        assert (summary["kept_step"] == 0) == name.startswith("start")
-        if name.endswith("resampled"):
-            assert bundle.resampling is not None
-            assert (bundle.resampling.candidates, bundle.resampling.span, bundle.resampling.context) == (2, 4, 12)
-            references, data = bundle.resampling.discriminator.features.references, TokenDataset.open()
-            assert sha256_file(FOLDER / "reference-2.safetensors") == summary["small_reference_weights_sha256"]
-            assert [reference.config.n_embd for reference in references] == [experts.model.n_embd, 8]
-            assert same(references[0], load_bundle(model_dir("pretrain")).model)
-            assert not same(references[1], small_reference(references[0], data, changed(experts, reference_steps=1)))
-            assert same(references[1], small_reference(references[0], data, experts)), (
-                "it is the same, to the byte, every time"
-            )
-        else:
-            assert bundle.resampling is None
+        assert same_weights == (name == "start")
+        assert (summary["kept_step"] == 0) == (name == "start")
 
 
 def test_without_a_signal_the_likelihood_model_is_kept_as_it_is(
@@ -142,7 +121,6 @@ def test_without_a_signal_the_likelihood_model_is_kept_as_it_is(
     assert summary["contenders"] == {}
     assert summary["duels"] == []
     assert bundle.sha256 == load_bundle(model_dir("moe")).sha256
-    assert bundle.resampling is None
     assert summary["discriminator"] in capsys.readouterr().out
 
 
@@ -165,7 +143,7 @@ def test_a_collapse_keeps_the_start_and_says_so(experts: Params) -> None:
     assert (summary["kept_step"], summary["collapsed"]) == (0, True)
     assert summary["stopped"].startswith("val/bpb is")
     assert f"the game stopped, for {summary['stopped']}" in summary["kept"]
-    assert summary["contenders"].keys() == {"start", "start_resampled"}
+    assert summary["contenders"] == {}
 
 
 @pytest.mark.parametrize(
@@ -180,22 +158,14 @@ def test_the_heads_of_the_small_reference_divide_its_width_evenly(
     GPT(found)
 
 
-def test_without_a_game_there_is_the_start_to_resample(experts: Params) -> None:
-    adversarial(changed(experts, learn="none"))
-    summary = read_json(FOLDER / "summary.json")
-    assert summary["contenders"].keys() == {"start", "start_resampled"}
-    assert (summary["steps"], summary["kept_step"]) == (0, 0)
-    assert [record["step"] for record in read_metrics(LOG)] == [1]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [
         {"learn": "distil", "among": 2},
         {"learn": "ddo"},
-        {"objective": "wgan", "candidates": 1, "warmup_critic": 3, "min_auc": 0.0},
-        {"objective": "wgan-gp", "candidates": 1, "warmup_critic": 3, "min_auc": 0.0},
+        {"objective": "wgan", "warmup_critic": 3, "min_auc": 0.0},
+        {"objective": "wgan-gp", "warmup_critic": 3, "min_auc": 0.0},
     ],
     ids=["distil", "ddo", "wgan", "wgan-gp"],
 )
@@ -209,24 +179,19 @@ def test_every_way_to_learn_is_played(experts: Params, values: dict[str, object]
 def test_with_nothing_asked_for_nothing_is_done(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in ((following, "taught"), (stage, "validation_judges"), (stage, "tilt")):
         monkeypatch.setattr(module, name, never)
-    adversarial(changed(experts, learn="none", candidates=1))
+    adversarial(changed(experts, learn="none"))
     summary = read_json(FOLDER / "summary.json")
     assert summary["kept"] == "start: nothing else was asked for"
     assert load_bundle(FOLDER).sha256 == load_bundle(model_dir("moe")).sha256
 
 
-def test_tilted_refined_and_resampled_are_heard_from_the_simplest_on(experts: Params) -> None:
+def test_tilted_and_refined_are_heard_from_the_simplest_on(experts: Params) -> None:
     adversarial(changed(experts, tilt_rounds=1, tilt_texts=24, steps=4, learning_rate=0.01, kl_weight=0.0))
     summary, log = read_json(FOLDER / "summary.json"), read_metrics(LOG)
     heard = summary["contenders"]
-    order = [name for name in ("tilted_1", "refined", "start_resampled", "refined_resampled") if name in heard]
+    order = [name for name in ("tilted_1", "refined") if name in heard]
     assert [duel["contender"] for duel in summary["duels"]] == order
-    assert ("refined" in heard) == ("refined_resampled" in heard)
-    assert {name for name, figures in heard.items() if "bpb" in figures} == heard.keys() & {
-        "start",
-        "tilted_1",
-        "refined",
-    }
+    assert all("bpb" in figures for figures in heard.values())
     assert [record["step"] for record in log] == [0, 1, 2, 3, 4, 5, 6]
     assert "tilt/auc" in log[5]
 

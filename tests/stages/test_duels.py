@@ -54,19 +54,17 @@ def test_of_equals_the_simplest_is_kept_and_every_challenger_meets_who_is_kept_s
     def right(n: int) -> Hearing:
         return heard([[(i * n) // 80 != ((i + 1) * n) // 80 for i in range(80)]] * 2)
 
-    told = dict(
-        zip(("start", "refined", "start_resampled", "refined_resampled"), map(right, (60, 60, 40, 39)), strict=True)
-    )
+    told = dict(zip(("start", "tilted_1", "tilted_2", "refined"), map(right, (60, 60, 40, 39)), strict=True))
     fought = duels(told, 0.01)
     assert [(one.contender, one.against, one.won) for one in fought] == [
-        ("refined", "start", False),
-        ("start_resampled", "start", True),
-        ("refined_resampled", "start_resampled", False),
+        ("tilted_1", "start", False),
+        ("tilted_2", "start", True),
+        ("refined", "tilted_2", False),
     ]
     assert fought[0].lead == fought[0].standard_error == 0.0
-    assert kept(told, fought) == "start_resampled"
+    assert kept(told, fought) == "tilted_2"
     assert kept({"start": told["start"]}, []) == "start"
-    assert str(fought[0]) == "refined is told less often than start, by 0.000 ± 0.000: not enough"
+    assert str(fought[0]) == "tilted_1 is told less often than start, by 0.000 ± 0.000: not enough"
     assert "it is better" in str(fought[1])
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.evaluation.scene import bundle
 from tests.splits import split_text
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError
@@ -23,7 +22,7 @@ from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import Params
 from troupe.stages.corpus import corpus
-from troupe.stages.evaluate import evaluate, read_held_out, size
+from troupe.stages.evaluate import evaluate, read_held_out
 from troupe.stages.inputs import inputs
 from troupe.stages.tokens import tokens
 
@@ -107,15 +106,6 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
     assert set(samples["texts"]["moe"]) == {"greedy", "temperature", "top-k", "top-p"}
     assert "moe is the candidate" in REPORT.read_text() or metrics["candidate"]["stage"] != "moe"
     assert f"candidate: {metrics['candidate']['stage']}, because" in capsys.readouterr().out
-
-
-def test_a_sampler_counts_as_parameters() -> None:
-    """Its two references have the shape of the model."""
-    plain, resampled = bundle(0), bundle(0, resampled=True)
-    assert resampled.resampling
-    critic = sum(parameter.numel() for parameter in resampled.resampling.discriminator.critic.parameters())
-    assert critic > 0
-    assert size(resampled) == 3 * size(plain) + critic
 
 
 def test_a_long_text_is_measured_at_its_beginning_and_the_report_says_so(params: Params) -> None:

@@ -26,7 +26,7 @@ KINDS = ["bytes", "chars", "bpe"]
 BLOCK = 384  # bytes
 SMALL = (
     "model.block_size=16 evaluate.stride=8 evaluate.judge_window=16 "
-    "adversarial.prompt_length=2 adversarial.sequence_length=8 adversarial.span=8"
+    "adversarial.prompt_length=2 adversarial.sequence_length=8"
 )
 
 

@@ -220,7 +220,7 @@ class Counting:
 
 
 def test_a_resampling_writer_takes_the_candidate_that_is_scored_best() -> None:
-    """Of each span, as a registered model does it: with one span its candidates have seeds of the text's own."""
+    """Of each span: with one span its candidates have seeds of the text's own."""
     model = GPT(GPTConfig(vocab_size=7, block_size=16, n_layer=1, n_head=2, n_embd=8, dropout=0.0, bias=False))
     init_gpt2(model, generator(1, "init"))
     ids_BT, seeds = torch.zeros(200, 2, dtype=torch.int64), list(range(200))

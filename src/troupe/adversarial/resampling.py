@@ -1,4 +1,9 @@
-"""A generator that learns what was drawn among its own candidates (troupe.resampling says how, and from which law).
+"""A generator that learns what was drawn among its own candidates.
+
+The residual energy-based model of Deng et al. 2020 (arXiv:2004.11714) is p(x) proportional to q(x) exp(score(x)): q the
+generator, score a discriminator trained by cross-entropy (objectives.GAN), which at its best is ln p_data(x) / q(x).
+Sampling-importance-resampling (Rubin 1987) draws from it: exactly as the number of candidates grows; with one
+candidate, from the generator.
 
 Shapes: N prompts of P tokens, K candidates of each, T tokens (prompt and continuation), B sequences at once.
 """
@@ -11,10 +16,16 @@ from torch import Tensor
 from troupe.adversarial.game import Game
 from troupe.adversarial.policy import Figures, take_step
 from troupe.adversarial.reinforce import likelihood_loss
-from troupe.resampling import resample
 
 Write = Callable[[Tensor], Tensor]  # prompts_BP -> ids_BT
 Scores = Callable[[Tensor], Tensor]  # ids_BT -> score_B, ln of the odds that a sequence is real
+
+
+def resample(ids_NKT: Tensor, score_NK: Tensor, rng: torch.Generator) -> Tensor:
+    """ids_NT: of each row one candidate, drawn in proportion to exp(score)."""
+    weight_NK = score_NK.double().softmax(-1).to(rng.device)
+    drawn_N1 = torch.multinomial(weight_NK, 1, generator=rng).to(ids_NKT.device)
+    return ids_NKT.take_along_dim(drawn_N1.unsqueeze(-1), dim=1).squeeze(1)
 
 
 def resampled(write: Write, scores: Scores, prompts_NP: Tensor, candidates: int, rng: torch.Generator) -> Tensor:

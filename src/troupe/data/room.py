@@ -176,7 +176,6 @@ def _with_context(params: Params, context: int) -> dict[str, int]:
         "model.block_size": context,
         "adversarial.prompt_length": prompt,
         "adversarial.sequence_length": text,
-        "adversarial.span": min(game.span, text),
         "evaluate.stride": max(1, min(params.evaluate.stride, context // 2)),
     }
 

@@ -11,7 +11,6 @@ def choose(models: Mapping[str, ModelFound], margin: float) -> Candidate:
     "About as well" is within `margin` bits per byte of validation text. Accuracies within one standard error of the
     lowest are a tie, and none counts as below one half: then the better predictor wins, then the earlier stage.
     """
-    # Whether a sampler costs variety is measured of texts at test places alone, so it is for the gate to say, not here.
     bpb = {stage: model.validation.bpb for stage, model in models.items()}
     judge = {stage: model.validation.judge for stage, model in models.items()}
     accuracy = {stage: max(0.5, found.accuracy) for stage, found in judge.items()}

@@ -114,19 +114,13 @@ def _of_model(found: Evaluation, stage: str) -> Row:
 
 def caveats(found: Evaluation) -> list[str]:
     """What a reader must know before believing the figures: a sentence each."""
-    said, initial = [], found.initial
-    if initial and initial.has_seen != "training text":
-        said.append(
-            f"The models began as {initial.init_from}; what these weights have seen before is unknown: "
-            "likelihoods on test text may be too good."
-        )
-    said += [
-        f"The bits per byte of {stage} are of its model without the sampler that draws one of {model.candidates} "
-        "texts: they say nothing of what the sampler adds or loses; judges and figures of texts do."
-        for stage, model in found.models.items()
-        if model.candidates > 1
+    initial = found.initial
+    if not initial or initial.has_seen == "training text":
+        return []
+    return [
+        f"The models began as {initial.init_from}; what these weights have seen before is unknown: "
+        "likelihoods on test text may be too good."
     ]
-    return said
 
 
 def counted(found: Evaluation) -> str:

@@ -53,7 +53,6 @@ class OnSplit(Part):
 class ModelFound(Part):
     weights_sha256: str
     parameters: int
-    candidates: int  # texts of which a sampler draws one; 1: the model writes token by token
     validation: OnSplit
     test: OnSplit
     quality: Mapping[str, float]  # of its texts: evaluation/quality.py

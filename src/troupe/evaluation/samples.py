@@ -5,11 +5,10 @@ from typing import Any
 
 import torch
 
-from troupe.decoding import Decoding
+from troupe.decoding import Decoding, generate
 from troupe.evaluation.workers import workers
 from troupe.models.bundle import Bundle
 from troupe.params import EvaluateParams
-from troupe.resampling import write
 from troupe.seeding import derive_seed
 
 
@@ -58,5 +57,5 @@ def _continue(bundle: Bundle, params: EvaluateParams, decoding: Decoding, seed: 
     device = next(bundle.model.parameters()).device
     prompt_1T = torch.tensor([bundle.tokenizer.encode(params.prompt)], device=device)
     seeds = [derive_seed(seed, "evaluate", "sample", way)]
-    ids_1T = write(bundle, prompt_1T, params.sample_tokens, decoding, seeds)
+    ids_1T = generate(bundle.model, prompt_1T, params.sample_tokens, decoding, seeds)
     return bundle.tokenizer.decode(ids_1T[0, prompt_1T.shape[1] :].tolist())

@@ -15,9 +15,7 @@ from troupe.data.tokenizer import Tokenizer, whole_characters
 from troupe.data.windows import token_bytes, window_starts
 from troupe.decoding import Decoding, generate
 from troupe.errors import CorpusError
-from troupe.models.bundle import Bundle
 from troupe.models.gpt2 import GPT
-from troupe.resampling import write
 from troupe.seeding import derive_seed, generator
 
 CACHE_FLOATS = 2**28  # 1 GB of keys and values: bounds how many texts are generated at a time
@@ -35,17 +33,6 @@ def sampler(decoding: Decoding) -> Sample:
 OWN_DISTRIBUTION = sampler(Decoding())  # temperature 1, no filter
 
 
-def as_it_writes(bundle: Bundle, temperature: float = 1.0) -> Sample:
-    """Draw the way the bundle writes: token by token or, with a sampler, among candidates."""
-    decoding = Decoding(temperature=temperature)
-    return lambda _, ids_BT, n_new, seeds: write(bundle, ids_BT, n_new, decoding, seeds)
-
-
-def candidates(bundle: Bundle) -> int:
-    """How many texts it takes to write one."""
-    return bundle.resampling.candidates if bundle.resampling else 1
-
-
 @dataclass(frozen=True)
 class Places:
     """Where windows of `width` bytes begin in a held-out text: each at a token with `prompt` tokens before it."""
@@ -60,10 +47,10 @@ class Places:
         """Some of the places."""
         return replace(self, starts=self.starts[chosen])
 
-    def parts(self, candidates: int = 1) -> list["Places"]:
-        """Places written at together, each with so many candidates: the same ones however many workers there are."""
-        rows, each = np.arange(len(self.starts)), max(1, AT_ONCE // candidates)
-        return [self.take(piece) for piece in np.split(rows, range(each, len(rows), each))]
+    def parts(self) -> list["Places"]:
+        """Places written at together: the same ones however many workers there are."""
+        rows = np.arange(len(self.starts))
+        return [self.take(piece) for piece in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE))]
 
     def prompts(self) -> Tensor:
         """ids_NP: the real tokens before every window."""

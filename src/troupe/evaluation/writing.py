@@ -1,6 +1,6 @@
 """What every writer writes at the places of held-out text: the windows that judges learn from and are heard on.
 
-Writers are the models, each the way its bundle writes; a Markov chain that every judge must catch; and real text, half
+Writers are the models, each drawing token by token; a Markov chain that every judge must catch; and real text, half
 of it called generated. All of them write at the same places.
 """
 
@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import torch
 
+from troupe.decoding import Decoding
 from troupe.evaluation.comparison import HeldOut
 from troupe.evaluation.realism import Windows, paired, real_against_real
-from troupe.evaluation.windows import Places, as_it_writes, candidates, continuations, markov
+from troupe.evaluation.windows import Places, continuations, markov, sampler
 from troupe.models.bundle import Bundle
 from troupe.params import EvaluateParams
 from troupe.seeding import derive_seed, generator
@@ -49,14 +50,13 @@ class Writing:
 
     def tasks(self) -> list[Task]:
         """Those that take longest first. Only models, on test text and once, write at other temperatures."""
-        by_cost = sorted(self.bundles, key=lambda name: -candidates(self.bundles[name]))
         repeated = [
             Task(name, split, repetition)
-            for name in (*by_cost, *CONTROLS)
+            for name in (*self.bundles, *CONTROLS)
             for repetition in self.repetitions
             for split in SPLITS
         ]
-        return [Task(name, "test", 0, t) for name in by_cost for t in self.params.temperatures] + repeated
+        return [Task(name, "test", 0, t) for name in self.bundles for t in self.params.temperatures] + repeated
 
     def places(self, split: str, repetition: int) -> Places:
         """At most `judge_texts` places of a split, drawn anew in every repetition, the same for every writer."""
@@ -81,15 +81,14 @@ class Writing:
 
     def _parts(self, task: Task) -> list[tuple[Places, int]]:
         """Places that are written at together, and their seed."""
-        each = candidates(self.bundles[task.writer]) if task.writer in self.bundles else 1
-        parts = self.places(task.split, task.repetition).parts(each)
+        parts = self.places(task.split, task.repetition).parts()
         return [(part, derive_seed(self.seed, "evaluate", *task[:3], number)) for number, part in enumerate(parts)]
 
     def _writer(self, task: Task) -> Write:
         if task.writer == KNOWN_BAD:
             return partial(markov, self.train.encode())
-        bundle = self.bundles[task.writer]
-        return partial(continuations, bundle.model, sample=as_it_writes(bundle, task.temperature))
+        decoding = Decoding(temperature=task.temperature)
+        return partial(continuations, self.bundles[task.writer].model, sample=sampler(decoding))
 
     def _beside_real(self, task: Task, texts: list[str]) -> Windows:
         places = self.places(task.split, task.repetition)

@@ -6,8 +6,6 @@ from pydantic import Field, model_validator
 
 from troupe.params.section import Count, Rate, Section, Share, Weight
 
-MOST_CANDIDATES = 1024  # texts of which one is drawn
-
 
 class GameParams(Section):
     """What two players over text need (adversarial/game.py)."""
@@ -57,8 +55,6 @@ class AdversarialParams(GameParams, RulesParams):
     tilt_order: Annotated[int, Field(ge=2, le=16)]
     tilt_texts: Annotated[int, Field(ge=2)]
     learn: Literal["none", "reinforce", "distil", "ddo"]
-    candidates: Annotated[int, Field(ge=1, le=MOST_CANDIDATES)]
-    span: Count
     among: Count
     threads: Annotated[int, Field(ge=1, le=256)]
     reference_layers: Count
@@ -77,25 +73,14 @@ class AdversarialParams(GameParams, RulesParams):
 
     @property
     def needs_discriminator(self) -> bool:
-        """Whether there is anybody to follow one: a generator that learns, or a writer that draws among candidates."""
-        return self.learn != "none" or self.candidates > 1
-
-    @model_validator(mode="after")
-    def spans_are_read_whole(self) -> Self:
-        if self.span > self.sequence_length:
-            raise ValueError(
-                f"span ({self.span}) must not exceed sequence_length ({self.sequence_length}), "
-                "on which the discriminator learns"
-            )
-        return self
+        """Whether a generator learns from one."""
+        return self.learn != "none"
 
     @model_validator(mode="after")
     def scores_are_odds_where_odds_are_needed(self) -> Self:
-        needs = "distil needs" if self.learn == "distil" else f"candidates ({self.candidates}) need"
-        if self.objective != "gan" and (self.learn == "distil" or self.candidates > 1):
-            other = "learn=reinforce" if self.learn == "distil" else "candidates=1"
+        if self.objective != "gan" and self.learn == "distil":
             raise ValueError(
-                f"{needs} scores that are odds, and those of {self.objective} are none; "
-                f'SET="adversarial.objective=gan" or "adversarial.{other}"'
+                f"distil needs scores that are odds, and those of {self.objective} are none; "
+                'SET="adversarial.objective=gan" or "adversarial.learn=reinforce"'
             )
         return self

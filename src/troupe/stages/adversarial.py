@@ -1,9 +1,8 @@
 """Stage adversarial: tokens, artifacts/pretrain and moe -> artifacts/adversarial: the expert model, refined.
 
-Three ways, each against a discriminator of what the expert model writes, and each only if it is asked for: the model is
-tilted, with itself as the discriminator (tilt.py); it learns from an LSTM in a game (learn, game.py); it draws among
-candidates by the score of that LSTM (candidates, troupe/resampling.py). A discriminator that cannot tell is not
-followed. Judges of validation text say what of all that is kept (duels.py).
+Two ways, each against a discriminator of what the expert model writes, and each only if it is asked for: the model is
+tilted, with itself as the discriminator (tilt.py); it learns from an LSTM in a game (learn, game.py). A discriminator
+that cannot tell is not followed. Judges of validation text say what of all that is kept (duels.py).
 """
 
 import time
@@ -47,7 +46,7 @@ def adversarial(params: Params) -> None:
     judges, table = cache(lambda: validation_judges(data, params)), Table(data, params, how)
     followed = try_game(expert, dense, data, judges, measured, table, params)
     tried = try_tilt(expert, followed, data, bits_per_byte, table, params)
-    among = contenders(expert, tried, params.adversarial)
+    among = contenders(expert, tried)
     with signals_noted("while judges chose what is kept"):
         heard = hear_all(judges, among, bits_per_byte, params.adversarial) if len(among) > 1 else {}
     if heard:
@@ -114,7 +113,7 @@ def hear_all(
     with track(f"{NAME}: judges", len(among)) as show:
         for name, bundle in among.items():
             found = judges().hear(bundle, settings.judge_seeds)
-            heard[name] = replace(found, bpb=None if bundle.resampling else bits_per_byte(bundle.model))
+            heard[name] = replace(found, bpb=bits_per_byte(bundle.model))
             show(len(heard), {name: heard[name].accuracy})
     return heard
 
@@ -125,7 +124,7 @@ def summary(
     """What was asked for, what came of it, what judges said of every contender, and why one of them is kept."""
     tilting, followed = tried
     return {
-        **{name: getattr(settings, name) for name in ("learn", "objective", "candidates", "tilt_rounds")},
+        **{name: getattr(settings, name) for name in ("learn", "objective", "tilt_rounds")},
         **NO_GAME,
         **(tilting.facts() if tilting else {}),
         **(followed.facts(chosen) if followed else {}),
@@ -140,7 +139,7 @@ def why(tried: Tried, fought: Sequence[Duel]) -> str:
 
 
 def save(params: Params, data: TokenDataset, chosen: Bundle, expert: Bundle, dense: Bundle, tried: Tried) -> str:
-    """Write the model, with its sampler if it has one; returns its digest."""
+    """Write the model; returns its digest."""
     followed = tried.followed
     provenance = {
         "stage": NAME,
@@ -152,7 +151,7 @@ def save(params: Params, data: TokenDataset, chosen: Bundle, expert: Bundle, den
         "objective": params.adversarial.objective,
         "tilt_rounds_followed": tried.tilting.rounds_of(chosen.model) if tried.tilting else 0,
     }
-    return save_bundle(model_dir(NAME), chosen.model, chosen.tokenizer, provenance, chosen.resampling)
+    return save_bundle(model_dir(NAME), chosen.model, chosen.tokenizer, provenance)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from typing import NamedTuple
 
-from troupe.models.bundle import Bundle, Resampling
-from troupe.params import AdversarialParams
+from troupe.models.bundle import Bundle
 from troupe.stages.following import Followed
 from troupe.stages.tilt import Tilting
 
@@ -38,21 +37,12 @@ class Tried(NamedTuple):
         return found
 
 
-def contenders(start: Bundle, tried: Tried, params: AdversarialParams) -> dict[str, Bundle]:
-    """The start and, where there are any, the model after each round of its tilt and the refined generator; then, with
-    `candidates`, the start and the refined one drawing among them by the discriminator that knows it. From the simplest
-    on."""
-    followed, plain = tried.followed, {START: start}
+def contenders(start: Bundle, tried: Tried) -> dict[str, Bundle]:
+    """The start and, where there are any, the model after each round of its tilt and the refined generator: from the
+    simplest on."""
+    followed, among = tried.followed, {START: start}
     if tried.tilting:
-        plain |= {f"tilted_{n}": replace(start, model=model) for n, model in enumerate(tried.tilting.models, 1)}
+        among |= {f"tilted_{n}": replace(start, model=model) for n, model in enumerate(tried.tilting.models, 1)}
     if followed and followed.refined is not None:
-        plain["refined"] = replace(start, model=followed.refined)
-    if params.candidates == 1 or not (followed and followed.verdict.signal):
-        return plain
-    context = params.prompt_length + params.sequence_length
-    knows = {START: followed.first, "refined": followed.last}
-    return plain | {
-        f"{name}_resampled": replace(plain[name], resampling=Resampling(one, params.candidates, params.span, context))
-        for name, one in knows.items()
-        if name in plain
-    }
+        among["refined"] = replace(start, model=followed.refined)
+    return among

@@ -6,7 +6,6 @@ from itertools import count
 
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from troupe.compute import set_up
 from troupe.data.corpus import Split, read_manifest, split_beginning
@@ -33,7 +32,7 @@ from troupe.evaluation.result import (
     WorstDetection,
 )
 from troupe.evaluation.samples import write_samples
-from troupe.evaluation.windows import candidates, find_places
+from troupe.evaluation.windows import find_places
 from troupe.evaluation.writing import CONTROLS, REAL, Writing
 from troupe.files import read_json, write_json
 from troupe.layout import CORPUS, MODEL_STAGES, REPORTS, USAGE, model_dir
@@ -98,7 +97,6 @@ def of_model(bundle: Bundle, bpb: Mapping[str, float], judged: Figures, stage: s
     return ModelFound(
         weights_sha256=bundle.sha256,
         parameters=size(bundle),
-        candidates=candidates(bundle),
         validation=validation,
         test=test,
         quality=judged["quality"][stage],
@@ -116,12 +114,8 @@ def controls(judged: Figures, control: Bundle | None, bpb: Mapping[str, Mapping[
 
 
 def size(bundle: Bundle) -> int:
-    """The parameters of all that it takes to write: the model and, of a sampler, critic and references."""
-    networks: list[nn.Module] = [bundle.model]
-    if bundle.resampling:
-        discriminator = bundle.resampling.discriminator
-        networks += [discriminator.critic, *discriminator.features.references]
-    return sum(parameter.numel() for network in networks for parameter in network.parameters())
+    """How many parameters a model has."""
+    return sum(parameter.numel() for parameter in bundle.model.parameters())
 
 
 def shares(measured: Mapping[str, bytes]) -> dict[str, Measured]:

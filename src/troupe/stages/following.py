@@ -33,8 +33,8 @@ class Played:
 
     def facts(self, chosen: str) -> Figures:
         """How it went, and the looks at the start and at the contender that is chosen, if the game has looked at it."""
-        start, writer = self.outcome.start, chosen.removesuffix("_resampled")
-        look = {"start": start, "refined": self.outcome.kept}.get(writer)
+        start = self.outcome.start
+        look = {"start": start, "refined": self.outcome.kept}.get(chosen)
         continued_BS = self.game.held_out_BT[:, self.game.params.prompt_length :]
         return {
             "steps": self.game.params.steps,

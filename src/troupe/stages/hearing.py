@@ -17,7 +17,7 @@ from troupe.data.room import ROOM_TO_WRITE
 from troupe.evaluation.families import QUICK, Judge, families
 from troupe.evaluation.realism import Ruling, Windows, paired
 from troupe.evaluation.referee import cross_hear, worst_of
-from troupe.evaluation.windows import Places, as_it_writes, candidates, continuations, find_places
+from troupe.evaluation.windows import Places, continuations, find_places
 from troupe.layout import CORPUS
 from troupe.models.bundle import Bundle
 from troupe.params import Params
@@ -34,8 +34,7 @@ class Hearing:
 
     figures: Figures
     rulings: Sequence[Ruling]
-    # bits per byte of validation text; nobody knows those of a writer who draws among candidates
-    bpb: float | None = None
+    bpb: float | None = None  # bits per byte of validation text
 
     @property
     def accuracy(self) -> float:
@@ -65,8 +64,8 @@ class ValidationJudges:
         with torch_threads(self.threads), writing(bundle.model) as pool:
             texts = [
                 [
-                    pool.submit(_texts, bundle, part, derive_seed(seed, "places", number))
-                    for number, part in enumerate(self.places.parts(candidates(bundle)))
+                    pool.submit(continuations, bundle.model, part, derive_seed(seed, "places", number))
+                    for number, part in enumerate(self.places.parts())
                 ]
                 for seed in seeds
             ]
@@ -83,10 +82,6 @@ class ValidationJudges:
 
     def _windows(self, texts: list[str]) -> Windows:
         return paired(self.places.real(), texts, self.places.starts)
-
-
-def _texts(bundle: Bundle, places: Places, seed: int) -> list[str]:
-    return continuations(bundle.model, places, seed, as_it_writes(bundle))
 
 
 def validation_judges(data: TokenDataset, params: Params) -> ValidationJudges:
