@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from studies.adversarial_frechet import frechet_distance, text_features
+from studies.adversarial_resampling import Resampling, effective_candidates, write
 from studies.adversarial_settings import Common, Judging
 from studies.adversarial_text import Role, Text
 from studies.adversarial_trials import Trial, Write, detections, floor_trials, writer_trials
@@ -23,11 +24,9 @@ from troupe.decoding import Decoding, generate
 from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.evaluation.quality import Yardstick, make_yardstick, measure
 from troupe.judging.classifiers import Judge, families
-from troupe.judging.windows import Places, Sample, continuations, find_places, markov
-from troupe.models.bundle import Bundle, Resampling
+from troupe.judging.windows import Places, Sample, continuations, find_places, markov, sampler
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
-from troupe.resampling import effective_candidates, write
 from troupe.seeding import derive_seed
 
 
@@ -46,13 +45,12 @@ class Writer:
         return replace(self, temperature=temperature)
 
     def sample(self) -> Sample:
-        """As a registered model does it."""
-        context = self.discriminator.features.context
-        several = self.candidates > 1
-        how = Resampling(self.discriminator, self.candidates, self.span, context) if several else None
-        bundle = Bundle(self.model, self.discriminator.tokenizer, {}, "", how)
+        """Token by token or, with several candidates, span by span."""
         decoding = Decoding(temperature=self.temperature)
-        return lambda _, ids_BT, n_new, seeds: write(bundle, ids_BT, n_new, decoding, seeds)
+        if self.candidates == 1:
+            return sampler(decoding)
+        how = Resampling(self.discriminator, self.candidates, self.span, self.discriminator.features.context)
+        return lambda model, ids_BT, n_new, seeds: write(model, how, ids_BT, n_new, decoding, seeds)
 
     def write(self, places: Places, seed: int) -> list[str]:
         return continuations(self.model, places, seed, self.sample())

@@ -10,7 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import GPT2, ROOT
-from tests.models.samplers import sampler
 from troupe import cli
 from troupe.data.tokenizer import ByteTokenizer, make_tokenizer
 from troupe.models.bundle import save_bundle
@@ -60,16 +59,6 @@ def test_an_exported_model_is_transformers_own(troupe: Run, model: GPT) -> None:
     with torch.no_grad():
         torch.testing.assert_close(theirs(ids).logits, model.eval()(ids), atol=1e-5, rtol=0)
     assert "theirs: exists already" in troupe("export", "--model", "pretrain", "theirs")
-
-
-def test_an_export_says_that_it_has_no_sampler(troupe: Run, model: GPT) -> None:
-    """And writes the model all the same; a model without one is exported without a word of it."""
-    assert "sampler" not in troupe("export", "--model", "pretrain", "plain")
-    save_bundle(Path("artifacts/adversarial"), model, ByteTokenizer(), {}, sampler())
-    said = troupe("export", "--model", "adversarial", "theirs")
-    assert "open it with" in said
-    assert "its sampler is not exported" in said
-    assert Path("theirs/model.safetensors").read_bytes() == Path("plain/model.safetensors").read_bytes()
 
 
 def test_it_describes_a_model_and_its_export_alike(troupe: Run, model: GPT) -> None:

@@ -268,7 +268,6 @@ def test_each_objective_trains_its_critic_as_published() -> None:
 def test_a_parameter_names_the_objective(name: str, expected: object) -> None:
     overrides = [
         f"adversarial.objective={name}",
-        "adversarial.candidates=1",
         "adversarial.clip=0.25",
         "adversarial.gradient_penalty=3.0",
     ]

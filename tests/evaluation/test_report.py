@@ -20,7 +20,7 @@ from troupe.evaluation.plots import (
     quality_against_diversity,
     series,
 )
-from troupe.evaluation.report import TEXTS, caveats, counted, render_report, rows
+from troupe.evaluation.report import TEXTS, counted, render_report, rows
 from troupe.evaluation.result import Evaluation
 from troupe.files import read_json, write_json
 from troupe.layout import MODEL_STAGES
@@ -51,7 +51,7 @@ def evaluation(**changes: Any) -> Evaluation:
 def metrics(temperatures: Sequence[float] = (0.7, 1.0)) -> dict[str, Any]:
     quality = dict.fromkeys(TEXTS, 0.5)
     both = {split: {"bpb": 1.4, **judged(0.7)} for split in ("validation", "test")}
-    model = {"weights_sha256": "ab" * 32, "parameters": 2_010_000, "candidates": 1, "quality": quality, **both}
+    model = {"weights_sha256": "ab" * 32, "parameters": 2_010_000, "quality": quality, **both}
     points = [{"temperature": t, "accuracy": 0.6 + t / 10, **quality, "bits": 2 + t} for t in temperatures]
     curve = {
         "judges": ["linear", "boosted"],
@@ -241,19 +241,6 @@ def test_every_family_stands_beside_the_worst_which_is_marked(reports: Path) -> 
     assert text.count('<td><span class="model">0.700</span></td>') == len(MODEL_STAGES)
     assert text.count('<td><span class="">0.690</span></td>') == len(MODEL_STAGES)
     assert "worst judge (boosted); 50 % is guessing; learned from 400 texts of either kind" in text
-
-
-def test_a_model_that_draws_among_candidates_is_marked(reports: Path) -> None:
-    assert "draws among" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
-    figures = metrics()
-    figures["models"]["adversarial"] = figures["models"]["moe"] | {"candidates": 8}
-    write_json(reports / "metrics.json", figures)
-    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
-    assert "<small>draws among 8</small>" in text
-    assert caveats(evaluation()) == []
-    (caveat,) = caveats(Evaluation.model_validate(figures))
-    assert caveat.startswith("The bits per byte of adversarial are of its model without the sampler")
-    assert caveat in text
 
 
 def test_without_a_curve_there_is_no_mention_of_one(reports: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from troupe.stages.log import MetricsLog, read_metrics
-from troupe.stages.progress import track
+from troupe.progress import track
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 STAGE = """

@@ -11,6 +11,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from torch import Tensor
+from troupe.adversarial.tilt_fit import Round, Texts
 
 from studies.adversarial import in_order, main, plan
 from studies.adversarial_arms import Learned, first_folder, load, run_arm, save
@@ -27,7 +28,6 @@ from studies.configuration import read_configuration
 from studies.jobs import Job
 from tests.studies.whole import run_study, shipped, write_text
 from troupe.adversarial.discrimination import Interval
-from troupe.adversarial.tilting import Round, Texts
 from troupe.decoding import Decoding, generate
 from troupe.errors import ParamsError
 from troupe.models.config import GPTConfig
@@ -220,7 +220,7 @@ class Counting:
 
 
 def test_a_resampling_writer_takes_the_candidate_that_is_scored_best() -> None:
-    """Of each span, as a registered model does it: with one span its candidates have seeds of the text's own."""
+    """Of each span: with one span its candidates have seeds of the text's own."""
     model = GPT(GPTConfig(vocab_size=7, block_size=16, n_layer=1, n_head=2, n_embd=8, dropout=0.0, bias=False))
     init_gpt2(model, generator(1, "init"))
     ids_BT, seeds = torch.zeros(200, 2, dtype=torch.int64), list(range(200))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def verify(model: Annotated[str, typer.Argument(help=f"A stage, a folder, or e.g. {CHAMPION}.")]) -> None:
     """Check that a model's files are the ones that were written or registered."""
     bundle = open_model(model)
-    print(f"{model}: whole, sha256 {bundle.sha256}{' with its sampler' if bundle.resampling else ''}")
+    print(f"{model}: whole, sha256 {bundle.sha256}")
 
 
 @app.command("describe")
@@ -59,8 +59,6 @@ def export(
     from troupe.models.huggingface import export_gpt2
 
     export_gpt2(folder, bundle.model, bundle.tokenizer)
-    if bundle.resampling:
-        print(f"{model}: its sampler is not exported; {folder} writes token by token", file=sys.stderr)
     print(f"{folder}: open it with transformers' AutoModelForCausalLM.from_pretrained({str(folder)!r})")
 
 

@@ -92,8 +92,6 @@ class Server:
             )
             for number in range(len(prompts) * order.n)
         ]
-        if order.n_top is not None and served.engine.writes_with_sampler(answers[0]):
-            raise Refusal(400, "logprobs: this model's sampler chooses whole spans, not tokens", param="logprobs")
         try:
             self.scheduler.submit(served.engine, answers)
         except Busy:

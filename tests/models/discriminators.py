@@ -1,9 +1,8 @@
-"""A small sampler over bytes, untrained: a critic that has opinions, whatever they are."""
+"""A small discriminator over bytes, untrained: a critic that has opinions, whatever they are."""
 
 import torch
 
 from troupe.data.tokenizer import ByteTokenizer, Tokenizer
-from troupe.models.bundle import Resampling
 from troupe.models.config import GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
 from troupe.models.features import ReferenceFeatures
@@ -11,10 +10,6 @@ from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.reader import Discriminator
 
 BYTES = ByteTokenizer()
-
-
-def sampler(candidates: int = 4, span: int = 5, context: int = 12, seed: int = 1) -> Resampling:
-    return Resampling(discriminator(seed), candidates, span, context)
 
 
 def discriminator(seed: int = 1, tokenizer: Tokenizer = BYTES, references: int = 2) -> Discriminator:
