@@ -69,7 +69,7 @@ def evaluate(
 
     Args:
         params: parameters of the section `evaluate`, for this run only
-        overrides: the same as text, e.g. judging.seeds=5
+        overrides: the same as text, e.g. evaluate.top_k=20
         when_busy: what to do while somebody else is at work in the workspace: wait or skip
         catch_up: for pipelines/due.py, which reads it before the run begins
     """

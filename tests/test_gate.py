@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from troupe.evaluation.realism import Windows
-from troupe.evaluation.referee import Opinion, worst_of
 
 from troupe.gate import Figures, Verdict, decide, judge_gain
+from troupe.judging.two_sample import Judged, Predictions, Windows
 from troupe.params import PromoteParams
 
 RULE = PromoteParams(bpb_margin=0.01, confidence=0.95)
@@ -137,12 +136,11 @@ def floor(rng: np.random.Generator, leak: float) -> Figures:
     windows = Windows([""] * len(labels), labels, np.arange(len(labels)))
     shares = {"linear": 0.5, "boosted": 0.5, "neural": 0.5 + leak}
 
-    def opinion(share: float) -> Opinion:
-        return Opinion(windows, np.where((rng.random(len(labels)) < share) == labels, 1.0, -1.0))
+    def predictions(share: float) -> Predictions:
+        return Predictions(windows, np.where((rng.random(len(labels)) < share) == labels, 1.0, -1.0))
 
-    found = worst_of({name: [opinion(share) for _ in range(3)] for name, share in shares.items()})
-    worst = found["judges"][found["worst"]]
-    return replace(BETTER, real_accuracy=worst["accuracy"], real_standard_error=worst["standard_error"])
+    worst = Judged({name: [predictions(share) for _ in range(3)] for name, share in shares.items()}).detection
+    return replace(BETTER, real_accuracy=worst.accuracy, real_standard_error=worst.standard_error)
 
 
 def test_the_pick_of_the_highest_refuses_no_honest_judges_and_hides_no_broken_one() -> None:

@@ -17,6 +17,7 @@ from troupe.evaluation.plots import (
     curve,
     draw_all,
     judge_over_temperature,
+    panels,
     quality_against_diversity,
     series,
 )
@@ -90,7 +91,7 @@ def provenance() -> dict[str, Any]:
             "tokens": {"kind": "bpe"},
             "model": model,
             "moe": {"top_k": 2, "n_expert": 4},
-            "adversarial": {"learn": "reinforce", "objective": "wgan"},
+            "adversarial": {"methods": ["tilt", "gan"]},
         },
         "profile": "small",
         "overrides": ["run.seed=1"],
@@ -289,28 +290,31 @@ def test_figures_that_are_not_numbers_are_left_out() -> None:
     assert "train/loss" in PANELS
 
 
-def test_it_says_what_the_tilt_found(reports: Path) -> None:
-    """Of a stage that had no other discriminator."""
-    told = {"accuracy": 0.514, "low": 0.49, "high": 0.54, "judge": "linear", "bpb": 1.5234}
+def test_it_says_what_came_of_every_method_and_why_what_is_kept_is(reports: Path) -> None:
+    figures = {"accuracy": 0.514, "low": 0.49, "high": 0.54, "judge": "linear", "bpb": 1.5234}
     facts = provenance()
-    facts["stages"]["adversarial"] = {"tilt": "3 of 3", "contenders": {"tilted": told}, "kept": "tilted: " + NASTY}
-    text = render_report(reports, None, facts).read_text(encoding="utf-8")
-    assert "<dt>Tilt</dt><dd>3 of 3</dd>" in text
-    assert "<dt>Discriminator</dt>" not in text
-    assert "tilted 0.514 (0.490 to 0.540; linear) at 1.523 bits per byte: told from real" in text
-    assert "<dt>Kept</dt><dd>tilted: &lt;script&gt;alert" in text
-
-
-def test_it_says_what_the_discriminator_found_and_why_who_is_kept_is(reports: Path) -> None:
-    """Of a stage that has a discriminator; without a signal nobody is compared."""
-    told = {"accuracy": 0.714, "low": 0.69, "high": 0.74, "judge": "boosted"}
-    summary = {"steps": 0, "discriminator": "signal: AUC 0.8", "contenders": {"start": told}, "kept": "start: " + NASTY}
-    facts = provenance()
+    summary = {
+        "methods": ["tilt", "gan"],
+        "tilt": {"result": "3 of 3"},
+        "gan": {"result": "signal: AUC 0.8"},
+        "candidates": {"tilt_1": figures},
+        "kept": "tilt_1: " + NASTY,
+    }
     facts["stages"]["adversarial"] = summary
     text = render_report(reports, None, facts).read_text(encoding="utf-8")
-    assert "<dt>Discriminator</dt><dd>signal: AUC 0.8</dd>" in text
-    assert "start 0.714 (0.690 to 0.740; boosted): told from real" in text
-    assert "<dt>Kept</dt><dd>start: &lt;script&gt;alert" in text
-    summary["contenders"] = {}
-    assert "<dt>Contenders</dt>" not in render_report(reports, None, facts).read_text(encoding="utf-8")
-    assert "<dt>Discriminator</dt>" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    assert "<dt>tilt</dt><dd>3 of 3</dd>" in text
+    assert "<dt>gan</dt><dd>signal: AUC 0.8</dd>" in text
+    assert "tilt_1 0.514 (0.490 to 0.540; linear) at 1.523 bits per byte: detection accuracy" in text
+    assert "<dt>Kept</dt><dd>tilt_1: &lt;script&gt;alert" in text
+    summary["candidates"] = {}
+    assert "<dt>Candidates</dt>" not in render_report(reports, None, facts).read_text(encoding="utf-8")
+    assert "<dt>gan</dt>" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
+
+
+def test_figures_of_methods_are_drawn_under_their_names() -> None:
+    records = [
+        {"step": 1, "gan/critic/loss": 0.7, "gan/val/bpb": 2.0},
+        {"step": 0, "tilt/val/bpb": 2.0, "tilt/auc": 1.0},
+    ]
+    assert [name for name, _ in panels(records)] == ["gan/val/bpb", "gan/critic/loss", "tilt/val/bpb"]
+    assert panels([{"step": 1, "val/bpb": 2.0}]) == [("val/bpb", PANELS["val/bpb"])]

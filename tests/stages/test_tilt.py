@@ -61,7 +61,7 @@ def test_a_network_that_knows_nothing_is_tilted_towards_the_ngrams(
     assert (summary["start/val/bpb"], summary["kept/val/bpb"]) == (bits["start"], bits["tilt_2"])
     assert log[1]["tilt/val/bpb"] < 0.9 * log[0]["tilt/val/bpb"]
     assert log[1]["tilt/auc"] == pytest.approx(1, abs=0.01), "an untrained network is detected always"
-    assert summary["tilt"]["rounds"] == 2
+    assert summary["tilt"]["rounds"] == summary["tilt"]["rounds_with_signal"] == 2
     assert summary["weights_sha256"] == bundle.sha256
     shutil.rmtree(FOLDER)
     adversarial(only_tilted(experts, "tilt.rounds=2"))
@@ -95,7 +95,7 @@ def test_a_round_without_a_signal_makes_no_candidate(experts: Params, monkeypatc
         r"start: tilt: 0 of 1 rounds with a signal; the last: no signal: AUC 0\.\d+ \(0\.\d+ to 0\.\d+\)",
         summary["kept"],
     )
-    assert (summary["candidates"], summary["comparisons"], summary["tilt"]["rounds"]) == ({}, [], 0)
+    assert (summary["candidates"], summary["comparisons"], summary["tilt"]["rounds_with_signal"]) == ({}, [], 0)
     assert [record["step"] for record in log] == [0, 1]
     assert log[0]["tilt/val/bpb"] == log[1]["tilt/val/bpb"] == summary["kept/val/bpb"]
 

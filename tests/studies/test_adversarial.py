@@ -11,7 +11,6 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from torch import Tensor
-from troupe.adversarial.tilt_fit import Round, Texts
 
 from studies.adversarial import in_order, main, plan
 from studies.adversarial_arms import Learned, first_folder, load, run_arm, save
@@ -28,6 +27,7 @@ from studies.configuration import read_configuration
 from studies.jobs import Job
 from tests.studies.whole import run_study, shipped, write_text
 from troupe.adversarial.discrimination import Interval
+from troupe.adversarial.tilt_fit import Round, Texts
 from troupe.decoding import Decoding, generate
 from troupe.errors import ParamsError
 from troupe.models.config import GPTConfig

@@ -103,11 +103,12 @@ def train_discriminator(
     report: Report = lambda updates, found: None,
 ) -> SignalTest:
     """Train a critic, from nothing, by cross-entropy; returns what was found. Without a signal it is left, untrusted,
-    as it was at the end of `rounds`; else as it was where cross-entropy on `held_out` was least since it had one.
+    as it was at the end of `rounds`; else as it was, with a signal, where cross-entropy on `held_out` was least.
 
     It is trained on every prefix, so that the score of a text that goes on means what that of a whole one does.
     """
     init_discriminator(critic, rng)
+    critic.to(train.real.ids_NT.device)  # once its weights are drawn, on the CPU as all random numbers are
     if critic.evidence is not None:
         critic.standardise(train.real.features_NTF)
 
@@ -123,7 +124,7 @@ def train_discriminator(
     for number in range(1, schedule.more_rounds + 1):
         later = until_signal(learner, train, held_out, replace(schedule, rounds=1), rng)
         report(found.updates + number * schedule.updates, later)
-        if (cost := cross_entropy(critic, held_out)) < best[0]:
+        if (cost := cross_entropy(critic, held_out)) < best[0] and later.signal:
             best = cost, replace(found, interval=later.interval), _copy(critic)
     critic.load_state_dict(best[2])
     return best[1]

@@ -50,7 +50,7 @@ def distil_step(game: Game, draw: int, candidates: int) -> dict[str, float]:
     loss = likelihood_loss(game.generator, ids_BT, game.params.prompt_length)
     grad_norm, share = take_step(game, loss, ids_BT)
     return {
-        "generator/likelihood_loss": loss.item(),
+        "generator/distil_loss": loss.item(),
         "generator/grad_norm": grad_norm,
         "generator/step_share": share,
     }

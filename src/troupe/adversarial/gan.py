@@ -11,7 +11,7 @@ from troupe.adversarial.loop import play
 from troupe.adversarial.method import MethodResult, Task
 from troupe.adversarial.objectives import objective_of
 from troupe.adversarial.policy import update_generator
-from troupe.adversarial.pretraining import Pretrained, new_critic, pretrained
+from troupe.adversarial.pretraining import Pretrained, goes_on, new_critic, pretrained
 from troupe.adversarial.reinforce import Reinforce
 from troupe.models.discriminator import init_discriminator
 from troupe.params import GanParams
@@ -28,8 +28,6 @@ def run(task: Task, settings: GanParams) -> MethodResult:
 
 
 def new_game(task: Task, settings: GanParams, before: Pretrained) -> Game:
-    """The discriminator of a gan is trained further; another objective's scores are of another unit: it begins anew."""
-    goes_on = settings.objective == "gan"
     rules = Reinforce(
         per_token=settings.per_token,
         baseline=settings.baseline,
@@ -37,26 +35,28 @@ def new_game(task: Task, settings: GanParams, before: Pretrained) -> Game:
         kl_cap=settings.kl_cap,
         likelihood_every=settings.likelihood_every,
     )
-    min_auc = 0.0 if goes_on else settings.discriminator.min_auc  # of a gan the signal is shown already
+    min_auc = 0.0 if goes_on(settings) else settings.discriminator.min_auc  # of a gan the signal is shown already
     game = Game(
         task.start.model,
         GameText(task.data.shards("critic"), task.data.ids("validation"), task.data.tokenizer),
         settings,
         task.seed,
         rules,
-        opponent_after(task, settings, before, goes_on),
+        opponent_after(task, settings, before),
         Bounds(settings.max_bpb_rise, settings.min_distinct, min_auc),
     )
-    if not goes_on:
+    if not goes_on(settings):
         game.against.critic.standardise(game.read(game.real(0)).features_NTF)
     return game
 
 
-def opponent_after(task: Task, settings: GanParams, before: Pretrained, goes_on: bool) -> Opponent:
-    discriminator, rate = before.discriminator, settings.discriminator.learning_rate
-    critic = discriminator.critic if goes_on else new_critic(task, settings, len(discriminator.features.references))
-    if not goes_on:
+def opponent_after(task: Task, settings: GanParams, before: Pretrained) -> Opponent:
+    """The discriminator as it was trained before; for another objective than gan a new one."""
+    discriminator, rate, warmup = before.discriminator, settings.discriminator.learning_rate, 0
+    critic = discriminator.critic
+    if not goes_on(settings):
+        critic, warmup = new_critic(task, settings, len(discriminator.features.references)), settings.warmup_critic
         init_discriminator(critic, generator(task.seed, "adversarial", "critic"))
+        critic.to(task.device)
     objective = objective_of(settings.objective, settings.clip, settings.gradient_penalty)
-    warmup = 0 if goes_on else settings.warmup_critic
     return Opponent(critic, discriminator.features, objective, rate, settings.n_critic, warmup)

@@ -89,7 +89,12 @@ def play(
     candidates = {name: game.generator} if outcome.kept.step else {}
     facts = {**(before.facts() if before else {}), **outcome.facts(game), "resumed_at_step": done}
     reason = f"{before.found}; {outcome}" if before else str(outcome)
-    return MethodResult(candidates, facts, reason, provenance={"kept_step": outcome.kept.step})
+    return MethodResult(
+        candidates,
+        facts,
+        reason,
+        provenance={"kept_step": outcome.kept.step, **(before.provenance() if before else {})},
+    )
 
 
 def refine(game: Game, validate: Validate, context: RunContext, learn: Learn = update_generator) -> Outcome:

@@ -5,7 +5,7 @@ the same prompts. It reads what two references say of each token: the frozen den
 Whether it has a signal is measured on validation text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,9 +14,8 @@ from troupe.adversarial.discrimination import Examples, Schedule, SignalTest, tr
 from troupe.adversarial.game import HELD_OUT
 from troupe.adversarial.method import Figures, Task
 from troupe.adversarial.reference import digest, small_reference
-from troupe.adversarial.texts import continued, sequences, side_by_side
+from troupe.adversarial.texts import continued, each_once, sequences, side_by_side
 from troupe.compute import torch_threads
-from troupe.data.corpus import Split
 from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.features import PER_REFERENCE, ReferenceFeatures
 from troupe.models.reader import Discriminator
@@ -26,6 +25,7 @@ from troupe.seeding import generator
 from troupe.training.interruption import signals_noted
 
 SHOWN = "adversarial: discriminator"  # in progress lines
+PURPOSE = ("adversarial", "discriminator")  # of random numbers
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,12 @@ class Pretrained:
             "discriminator/auc": interval.auc,
             "discriminator/auc_low": interval.low,
             "discriminator/auc_high": interval.high,
-            "small_reference_weights_sha256": digest(self.discriminator.features.references[-1]),
         }
+
+    def provenance(self) -> Figures:
+        """The models through which it reads."""
+        dense, small = self.discriminator.features.references
+        return {"reference_weights_sha256": digest(dense), "small_reference_weights_sha256": digest(small)}
 
 
 def pretrained(task: Task, settings: GanParams | DistilParams) -> Pretrained:
@@ -55,10 +59,15 @@ def pretrained(task: Task, settings: GanParams | DistilParams) -> Pretrained:
         features = ReferenceFeatures(task.dense.model, small_reference(task, sizes.reference))
         critic = new_critic(task, settings, len(features.references))
         discriminator = Discriminator(critic, features, task.start.tokenizer)
-        splits: Mapping[Split, int] = {"critic": sizes.texts, "validation": HELD_OUT}
-        train, held_out = (examples(discriminator, task, split, n, settings) for split, n in splits.items())
-        schedule = Schedule(sizes.min_auc, sizes.updates, sizes.rounds, sizes.batch_size, sizes.more_rounds)
-        most = (sizes.rounds + sizes.more_rounds) * sizes.updates
+        length = settings.prompt_length + settings.sequence_length
+        real = {
+            "critic": sequences(task, "critic", length, sizes.texts, *PURPOSE, "critic").batches(0)[0].to(task.device),
+            "validation": each_once(task, "validation", length, HELD_OUT, *PURPOSE, "validation"),
+        }
+        train, held_out = (examples(discriminator, task, split, ids, settings) for split, ids in real.items())
+        more_rounds = sizes.more_rounds if goes_on(settings) else 0
+        schedule = Schedule(sizes.min_auc, sizes.updates, sizes.rounds, sizes.batch_size, more_rounds)
+        most = (sizes.rounds + more_rounds) * sizes.updates
         with torch_threads(settings.threads), track(SHOWN, most) as show:
 
             def report(done: int, found: SignalTest) -> None:
@@ -70,22 +79,28 @@ def pretrained(task: Task, settings: GanParams | DistilParams) -> Pretrained:
     return Pretrained(discriminator, found)
 
 
+def goes_on(settings: GanParams | DistilParams) -> bool:
+    """Whether the discriminator is trained further in the game: another objective's scores are of another unit than
+    those of cross-entropy."""
+    return not isinstance(settings, GanParams) or settings.objective == "gan"
+
+
 def new_critic(task: Task, settings: GanParams | DistilParams, references: int) -> LSTMDiscriminator:
-    """Untrained, for texts of the method's prompt and continuation."""
+    """Without weights yet, on the CPU, for texts of the method's prompt and continuation."""
     sizes, vocab_size = settings.discriminator, task.start.tokenizer.vocab_size
     width, prompt = PER_REFERENCE * references, settings.prompt_length
-    return LSTMDiscriminator(vocab_size, sizes.n_embd, sizes.n_hidden, width, prompt).to(task.device)
+    return LSTMDiscriminator(vocab_size, sizes.n_embd, sizes.n_hidden, width, prompt)
 
 
 def examples(
-    discriminator: Discriminator, task: Task, split: Split, n: int, settings: GanParams | DistilParams
+    discriminator: Discriminator, task: Task, split: str, real_NT: Tensor, settings: GanParams | DistilParams
 ) -> Examples:
-    """`n` sequences of a split, each once as long as there are, and the start's continuations of their prompts."""
-    purpose, length = ("adversarial", "discriminator", split), settings.prompt_length + settings.sequence_length
-    real_NT = sequences(task, split, length, n, *purpose).batches(0)[0].to(task.device)
+    """Real sequences of a split and the start's continuations of their prompts."""
 
     def part(real_BT: Tensor, seeds: Sequence[int]) -> Examples:
         fake_BT = continued(task.start.model, real_BT, settings.prompt_length, seeds)
         return Examples(discriminator.read(real_BT), discriminator.read(fake_BT))
 
-    return Examples.joined(side_by_side(part, task.start.model, real_NT, task, f"{SHOWN}, {split} texts", *purpose))
+    return Examples.joined(
+        side_by_side(part, task.start.model, real_NT, task, f"{SHOWN}, {split} texts", *PURPOSE, split)
+    )

@@ -34,7 +34,7 @@ def run(task: Task, settings: TiltParams) -> MethodResult:
     with signals_noted("while the model was tilted"):
         rounds, models = all_rounds(task, settings)
     reason = f"{len(models)} of {len(rounds)} rounds with a signal; the last: {description(rounds[-1])}"
-    facts: Figures = {"tilt": reason, "rounds": len(models), **figures(rounds[-1])}
+    facts: Figures = {"rounds": len(rounds), "rounds_with_signal": len(models), **figures(rounds[-1])}
     return MethodResult({f"tilt_{n}": model for n, model in enumerate(models, 1)}, facts, reason)
 
 

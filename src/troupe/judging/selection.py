@@ -56,7 +56,8 @@ class PairedComparison:
 
     @property
     def costs_bits(self) -> bool:
-        return self.saved < -self.margin
+        """Also if there is no saying how many."""
+        return not self.saved >= -self.margin
 
     @property
     def saves_bits(self) -> bool:
@@ -122,5 +123,7 @@ def compare(simpler: str, other: str, candidates: Mapping[str, Candidate], margi
     pairs = [*zip(*(it.judged.predictions[it.judged.worst] for it in (one, two)), strict=True)]
     lead_M = [mine.correct.astype(float) - its.correct for mine, its in pairs]
     every_M = np.concatenate(lead_M)
+    above_half = [max(0.5, it.judged.detection.accuracy) for it in (one, two)]
+    lead = above_half[0] - above_half[1]  # accuracies below one half are those of a guess: there is nothing to gain
     found = clustered(lead_M, [mine.windows.place for mine, _ in pairs], float(every_M.var() / len(every_M)))
-    return PairedComparison(other, simpler, found.mean, found.standard_error, 1 - two.bpb / one.bpb, margin)
+    return PairedComparison(other, simpler, lead, found.standard_error, 1 - two.bpb / one.bpb, margin)

@@ -34,16 +34,6 @@ class LSTMDiscriminator(nn.Module):
         self.register_buffer("centre_F", torch.zeros(n_feature))
         self.register_buffer("spread_F", torch.ones(n_feature))
 
-    def dimensions(self) -> dict[str, int]:
-        """From which another of the same shape is built, but for `n_feature`, which is its features' own."""
-        vocab_size, n_embd = self.embedding.weight.shape
-        return {
-            "vocab_size": vocab_size,
-            "n_embd": n_embd,
-            "n_hidden": self.lstm.hidden_size,
-            "n_given": self.n_given,
-        }
-
     def standardise(self, features_NTF: Tensor) -> None:
         """From here on features are read less the mean of these, in units of their standard deviation."""
         told_MF = features_NTF[:, self.n_given :].flatten(0, 1)

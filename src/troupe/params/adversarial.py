@@ -3,7 +3,7 @@
 A method is one module of troupe/adversarial with a `run`; it reads its own section alone.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -120,5 +120,6 @@ class AdversarialParams(Section):
         return methods
 
     def active(self) -> dict[str, TiltParams | RefinementParams]:
-        """The sections of the methods that are run, by name, in their order."""
-        return {name: getattr(self, name) for name in self.methods}
+        """The sections of the methods that are run, by name, from the simplest method on: the order in which their
+        candidates are compared."""
+        return {name: getattr(self, name) for name in get_args(MethodName) if name in self.methods}

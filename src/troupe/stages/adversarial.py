@@ -67,7 +67,7 @@ def adversarial(params: Params) -> None:
         "kept/val/bpb": bits_per_byte(chosen),
         **asdict(how),
         "parameters": sum(parameter.numel() for parameter in chosen.parameters()),
-        "weights_sha256": save(params, data, chosen, expert, provenance(results, selection, dense)),
+        "weights_sha256": save(params, data, chosen, expert, provenance(results, selection)),
         "seconds": round(time.monotonic() - began, 1),
     }
     write_json(model_dir(NAME) / "summary.json", facts)
@@ -103,11 +103,11 @@ def summary(results: Mapping[str, MethodResult], candidates: Mapping[str, Candid
     }
 
 
-def provenance(results: Mapping[str, MethodResult], selection: Selection, dense: Bundle) -> Figures:
-    """Which method made the model that is kept, and from what."""
+def provenance(results: Mapping[str, MethodResult], selection: Selection) -> Figures:
+    """Which method made the model that is kept, and what else it was made from."""
     for name, result in results.items():
         if selection.selected in result.candidates:
-            return {"method": name, "reference_weights_sha256": dense.sha256, **result.provenance}
+            return {"method": name, **result.provenance}
     return {"method": None}
 
 
