@@ -223,7 +223,7 @@ def text(results: Results) -> str:
     """A row per part; and what the first discriminator found, seed by seed."""
     first: Mapping[str, dict[str, int]] = results[START][0]
     rows = {part: [f"{first['bytes'][part]:,}", f"{first['tokens'][part]:,}", use] for part, use in USES.items()}
-    told = [f"- The first discriminator, seed {seed}: {run['told']}." for seed, run in enumerate(results[START], 1)]
+    told = [f"- The first discriminator, seed {seed}: {run['found']}." for seed, run in enumerate(results[START], 1)]
     return table("part", ["bytes", "tokens", "used for"], rows) + "\n\n" + "\n".join(told)
 
 

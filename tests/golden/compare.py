@@ -30,7 +30,8 @@ SETTINGS = (
     "evaluate.stride=16 tokens.vocab_size=300 model.block_size=16 model.n_layer=2 model.n_head=2 model.n_embd=16 "
     "pretrain.steps=40 pretrain.batch_size=4 pretrain.warmup_steps=4 pretrain.eval_interval=8 "
     "pretrain.checkpoint_interval=16 moe.steps=12 moe.batch_size=4 moe.warmup_steps=2 moe.eval_interval=4 "
-    "judging.texts=10 judging.seeds=1 judging.window=16 adversarial.tilt.prompt_length=4 adversarial.tilt.texts=24"
+    "judging.texts=10 judging.seeds=1 judging.window=16 adversarial.tilt.prompt_length=4 adversarial.tilt.texts=24 "
+    "adversarial.gan.prompt_length=4 adversarial.gan.sequence_length=8"
 )
 GAME = (
     "prompt_length=4 sequence_length=8 steps=4 batch_size=4 learning_rate=1e-3 max_bpb_rise=10.0 min_distinct=0.0 "

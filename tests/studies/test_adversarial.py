@@ -417,7 +417,7 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     read = read_configuration(Path("small.yaml"), Settings, quick=True)
     (start,) = [path.parent for path in Path("work").rglob(VERDICT)]
-    (start / VERDICT).write_text(json.dumps({"signal": False, "told": "no signal: at all", "auc": 0.5}))
+    (start / VERDICT).write_text(json.dumps({"signal": False, "found": "no signal: at all", "auc": 0.5}))
     (job,) = plan(read, [1])["resampling, distilled"]
     stopped = run_arm(Job(job.arm, 1, job.settings), tmp_path, start)
     assert stopped["stopped"] == "no signal: at all"
