@@ -26,7 +26,7 @@ from prefect.states import Cancelled, Scheduled
 from pipelines.flow_run import SKIPPED, WAITING
 
 MISSED = timedelta(seconds=150)  # who is looked after does not become that late without being seen: a sweep takes 120
-UNDER_WAY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _due(client: SyncPrefectClient, deployments: Sequence[UUID], now: datetime) 
 def _at_work(client: SyncPrefectClient, deployments: Sequence[UUID]) -> str | None:
     wanted = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNDER_WAY)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ACTIVE)),
     )
     found: list[FlowRun] = client.read_flow_runs(flow_run_filter=wanted, limit=1)
     return found[0].name if found else None

@@ -120,12 +120,12 @@ def _command(arguments: list[str], when_busy: WhenBusy) -> str:
             _champion_unmoved()
         lines: list[str] = []
         status = supervise([*COMMAND, *arguments], lines.append, LOGS / f"{arguments[0]}-{own_id()}.log")
-        said = "\n".join(lines).strip()
-        print(said, flush=True)
+        output = "\n".join(lines).strip()
+        print(output, flush=True)
         if status == WorkspaceBusy.exit_code:
-            raise WorkspaceBusy(said)
+            raise WorkspaceBusy(output)
         if status:
-            raise Refused(said)
-        return said
+            raise Refused(output)
+        return output
 
     return once_free(attempt, when_busy, show_waiting)

@@ -76,7 +76,7 @@ def run_arm(job: Job, folder: Path, needed: Path | None) -> Figures:
 
 def needs_signal(arm: Arm, settings: Common) -> bool:
     """Whether the arm follows the first discriminator: nothing does so where that has no signal."""
-    return arm.candidates > 1 or starts_taught(arm, settings)
+    return arm.candidates > 1 or starts_trained(arm, settings)
 
 
 def first_folder(needed: Path) -> Path:
@@ -153,7 +153,7 @@ def new_game(arm: Arm, bench: Bench) -> Game:
         opponent=None if arm.learn == "ddo" else opponent(arm, bench),
         bounds=UNBOUNDED if arm.literal else bounds,
     )
-    if game.opponent and not arm.literal and not starts_taught(arm, settings):
+    if game.opponent and not arm.literal and not starts_trained(arm, settings):
         game.opponent.critic.standardise(game.read(game.real(0)).features_NTF)
     return game
 
@@ -163,7 +163,7 @@ def opponent(arm: Arm, bench: Bench) -> Opponent:
     world, params = bench.world, bench.settings.game_of(arm)
     features = world.discriminator.features
     critic = world.new_critic(None if arm.literal else features)
-    if starts_taught(arm, bench.settings):
+    if starts_trained(arm, bench.settings):
         critic.load_state_dict(world.discriminator.critic.state_dict())
     else:
         init_discriminator(critic, generator(derive_seed(world.seed, "study", "game"), "adversarial", "critic"))
@@ -172,14 +172,14 @@ def opponent(arm: Arm, bench: Bench) -> Opponent:
     return Opponent(critic, reads, objective, params.critic_learning_rate, params.n_critic, params.warmup_critic)
 
 
-def starts_taught(arm: Arm, settings: Common) -> bool:
+def starts_trained(arm: Arm, settings: Common) -> bool:
     """Whether an arm that plays begins with the first discriminator, and so needs that to have a signal."""
     return arm.learn in ("reinforce", "distil") and not arm.literal and settings.game_of(arm).objective == "gan"
 
 
 def learning(arm: Arm, world: World) -> Learn:
     if arm.learn == "distil":
-        return partial(distil_step, candidates=arm.among)
+        return partial(distil_step, candidates=arm.distil_candidates)
     return partial(ddo_step, start=world.likelihood) if arm.learn == "ddo" else update_generator
 
 
@@ -242,8 +242,8 @@ def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
 def best_temperature(writer: Writer, bench: Bench) -> Figures:
     """The temperature at which judges of validation text detect least, and their accuracy at every one."""
     found = {temperature: bench.selection(writer.at(temperature)) for temperature in bench.settings.temperatures}
-    tried = [{"temperature": temperature, "accuracy": accuracy} for temperature, accuracy in found.items()]
-    return {"temperature": min(found, key=lambda temperature: found[temperature]), "tried": tried}
+    measured_at = [{"temperature": temperature, "accuracy": accuracy} for temperature, accuracy in found.items()]
+    return {"temperature": min(found, key=lambda temperature: found[temperature]), "tried": measured_at}
 
 
 def _finite(look: Mapping[str, Any]) -> Figures:

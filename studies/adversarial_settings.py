@@ -32,13 +32,13 @@ class Arm(Section):
     literal: bool = False
     game: dict[str, Any] = Field(default_factory=dict)
     rules: dict[str, Any] = Field(default_factory=dict)
-    among: Count = 8  # candidates of which distillation draws what the generator learns
+    distil_candidates: Count = 8  # candidates of which distillation draws what the generator learns
     span: Count = 64  # tokens that are drawn together among candidates
     candidates: Count = 1  # of which one is drawn by the discriminator's score when it writes; 1: it writes as it is
     temperature: Temperature | Literal["best"] = 1.0  # best: of `temperatures`, by the judges of validation text
 
     @model_validator(mode="after")
-    def learns_in_one_arm(self) -> Self:
+    def trained_in_one_arm(self) -> Self:
         if self.of and self.learn not in ("nothing", *TILTS):
             raise ValueError("learn: an arm with `of` writes otherwise or tilts, it learns nothing else")
         return self
@@ -80,7 +80,7 @@ class Bars(Section):
     bpb: Weight  # rise over the likelihood model's, as a share
     diversity: Share  # distance from real text, as a share, of each of `diversities`
     diversities: list[str]
-    moonshot: Share  # as `cut`, for a generator that writes as it is
+    stretch: Share  # as `cut`, for a generator that writes as it is
 
 
 class StudyGame(GameParams):

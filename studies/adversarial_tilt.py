@@ -42,9 +42,9 @@ def tilt_by_ddo(model: Tilted, bench: Bench) -> Figures:
         rounds.append({**asdict(found.interval), "cross_entropy": found.cross_entropy})
         if not found.signal:
             break
-        rounds[-1]["selection"] = told = _selection(model, bench)
-        if told < least:
-            kept, least, best = number, told, model.tilt.detach().clone()
+        rounds[-1]["selection"] = accuracy = _selection(model, bench)
+        if accuracy < least:
+            kept, least, best = number, accuracy, model.tilt.detach().clone()
     with torch.no_grad():
         model.tilt.copy_(best)
     return {"tilt": best.tolist(), "rounds": rounds, "kept": kept}

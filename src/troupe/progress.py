@@ -33,7 +33,7 @@ def track(stage: str, total: int, start: int = 0) -> Iterator[Update]:
         yield update
 
 
-def follow(stage: str, pieces: Iterable[str], n_bytes: int) -> Iterator[str]:
+def with_progress(stage: str, pieces: Iterable[str], n_bytes: int) -> Iterator[str]:
     """Hand a text of `n_bytes` in UTF-8 on, piece by piece; after a second, show how much of it has gone through."""
     began, done = time.monotonic(), 0
     with track(stage, n_bytes) as show:

@@ -20,7 +20,7 @@ from studies.adversarial_page import accuracies, has_curve, points, tilts
 from studies.adversarial_settings import GAMES, TILTS, Arm, Settings
 from studies.adversarial_text import ROLES, TextParams, load_text
 from studies.adversarial_tilt import tilt_by_ddo, untilted
-from studies.adversarial_verdict import moonshot, promoted, verdict
+from studies.adversarial_verdict import promoted, stretch, verdict
 from studies.adversarial_world import VERDICT, World
 from studies.common import CONFIGS
 from studies.configuration import read_configuration
@@ -130,7 +130,7 @@ def test_likelihood_training_gets_as_much_as_the_dearest_arm() -> None:
     distilled, once = read.arms["resampling, distilled"], read.arms["resampling, distilled"].model_copy
     assert most == costs.arm(distilled) == costs.arm(read.arms[TAKEN])
     tokens = read.game.batch_size * (read.game.prompt_length + read.game.sequence_length) * read.game.steps
-    one_more = costs.arm(once(update={"among": 9})) - costs.arm(distilled)
+    one_more = costs.arm(once(update={"distil_candidates": 9})) - costs.arm(distilled)
     assert one_more == tokens * (costs.generator + costs.reading + costs.critic)
     assert costs.whole(read.arms["likelihood"]) == 0
 
@@ -316,8 +316,8 @@ def test_arms_are_chosen_by_validation_text_alone() -> None:
 
 
 def test_the_moonshot_is_the_generators_own() -> None:
-    assert moonshot(few_arms(), results(DDO=run(0.65), resampling_of_8=run(0.5))).startswith("**Moonshot: kept**: DDO")
-    assert moonshot(few_arms(), results(resampling_of_8=run(0.5))).startswith("**Moonshot: missed**: DDO")
+    assert stretch(few_arms(), results(DDO=run(0.65), resampling_of_8=run(0.5))).startswith("**Moonshot: kept**: DDO")
+    assert stretch(few_arms(), results(resampling_of_8=run(0.5))).startswith("**Moonshot: missed**: DDO")
 
 
 def test_a_tilt_is_an_adversary_s_by_ddo_alone() -> None:

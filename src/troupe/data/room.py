@@ -135,17 +135,17 @@ def _estimated(n_bytes: int, block_bytes: int, bytes_per_token: float, moved: in
 
 
 def _advice(params: Params, bytes_per_token: float, smaller: Mapping[str, int] | None) -> str:
-    ways, block_bytes = [], params.data.block_bytes
+    remedies, block_bytes = [], params.data.block_bytes
     cycles = 1
     while cycles * CYCLE * block_bytes <= MOST_TEXT:
         if not _fault(params, _estimated(cycles * CYCLE * block_bytes, block_bytes, bytes_per_token)):
-            ways.append(f"bring at least {cycles * CYCLE * block_bytes} bytes")
+            remedies.append(f"bring at least {cycles * CYCLE * block_bytes} bytes")
             break
         cycles += max(1, cycles // 8)
     if smaller:
         line = " ".join(f"{name}={value}" for name, value in smaller.items())
-        ways.append(f'lower what needs so much: SET="{line}"')
-    return ", or ".join(ways) or "raise judging.held_out_bytes"
+        remedies.append(f'lower what needs so much: SET="{line}"')
+    return ", or ".join(remedies) or "raise judging.held_out_bytes"
 
 
 def _smaller(params: Params, rooms: Rooms) -> dict[str, int] | None:

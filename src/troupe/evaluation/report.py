@@ -115,13 +115,13 @@ def _of_model(found: Evaluation, stage: str) -> Row:
 
 def caveats(found: Evaluation) -> list[str]:
     """What a reader must know before believing the figures: a sentence each."""
-    said, initial = [], found.initial
+    sentences, initial = [], found.initial
     if initial and initial.has_seen != "training text":
-        said.append(
+        sentences.append(
             f"The models began as {initial.init_from}; what these weights have seen before is unknown: "
             "likelihoods on test text may be too good."
         )
-    return said
+    return sentences
 
 
 def counted(found: Evaluation) -> str:

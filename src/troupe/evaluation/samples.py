@@ -28,13 +28,19 @@ def write_samples(models: Mapping[str, Bundle], params: EvaluateParams, seed: in
 
     Under one decoding all models draw from the same stream of random numbers.
     """
-    ways = decodings(params)
+    named = decodings(params)
     with workers() as pool:
         pending = {
-            name: {way: pool.submit(_continue, bundle, params, decoding, seed, way) for way, decoding in ways.items()}
+            name: {
+                name_of_decoding: pool.submit(_continue, bundle, params, decoding, seed, name_of_decoding)
+                for name_of_decoding, decoding in named.items()
+            }
             for name, bundle in models.items()
         }
-        written = {name: {way: text.result() for way, text in texts.items()} for name, texts in pending.items()}
+        written = {
+            name: {name_of_decoding: text.result() for name_of_decoding, text in texts.items()}
+            for name, texts in pending.items()
+        }
     return {
         "prompt": params.prompt,
         "tokens": params.sample_tokens,
@@ -53,9 +59,9 @@ def _settings(params: EvaluateParams) -> dict[str, str]:
     }
 
 
-def _continue(bundle: Bundle, params: EvaluateParams, decoding: Decoding, seed: int, way: str) -> str:
+def _continue(bundle: Bundle, params: EvaluateParams, decoding: Decoding, seed: int, name_of_decoding: str) -> str:
     device = next(bundle.model.parameters()).device
     prompt_1T = torch.tensor([bundle.tokenizer.encode(params.prompt)], device=device)
-    seeds = [derive_seed(seed, "evaluate", "sample", way)]
+    seeds = [derive_seed(seed, "evaluate", "sample", name_of_decoding)]
     ids_1T = generate(bundle.model, prompt_1T, params.sample_tokens, decoding, seeds)
     return bundle.tokenizer.decode(ids_1T[0, prompt_1T.shape[1] :].tolist())

@@ -71,11 +71,11 @@ def _structure(name: str, model: GPT, context: int) -> Table:
 def _title(name: str, model: GPT) -> str:
     """The experts' own dimensions too, which may be other heads than the config's, and what a tilt has counted."""
     experts = next((module.experts for module in model.modules() if isinstance(module, SwitchHead)), None)
-    said = f"\n{experts}; executed: experts that are computed though not chosen count too" if experts else ""
+    more = f"\n{experts}; executed: experts that are computed though not chosen count too" if experts else ""
     if isinstance(model, Tilted):
         sizes = model.ngrams.sizes()
-        said += f"\ntilted beside {sum(size for size, _ in sizes):,} n-grams of orders 1 to {len(sizes)}, looked up"
-    return f"{name}: {model.config}{said}"
+        more += f"\ntilted beside {sum(size for size, _ in sizes):,} n-grams of orders 1 to {len(sizes)}, looked up"
+    return f"{name}: {model.config}{more}"
 
 
 def _numbers(*counts: int) -> list[str]:

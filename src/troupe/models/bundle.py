@@ -104,10 +104,10 @@ def _build(path: Path, config: Any) -> GPT:
             raise ArtifactError(f"{path}: unknown architecture {name!r}; this version knows {', '.join(ARCHITECTURES)}")
         return build(dims)
     except NO_DESCRIPTION as error:
-        raise ArtifactError(f"{path}: not the description of a model{_said(error)}; {REMEDY}") from None
+        raise ArtifactError(f"{path}: not the description of a model{_reason(error)}; {REMEDY}") from None
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """The field and what is wrong with it, where that is what an error says."""
     match error:
         case KeyError(args=[str(name)]):

@@ -87,7 +87,7 @@ class Line:
         made = [version.tags.get("weights_sha256") for version in self.versions.values()]
         return self.change is None and self.aliases == Aliases() and made == [weights_sha256]
 
-    def way_back(self) -> Version | None:
+    def remedy(self) -> Version | None:
         """What a rollback makes champion: `previous`, or without it the newest other version of ours."""
         if self.aliases.previous != self.aliases.champion and self.previous:
             return self.previous
@@ -133,7 +133,7 @@ def reconciled(client: MlflowClient) -> tuple[Line, list[Entry]]:
     """
     line = read(client)
     change = line.change
-    if change and not change.settled and _on_the_way(line, change):
+    if change and not change.settled and _unfinished_moves(line, change):
         _carry_out(client, line, change)
         return read(client), [change.entry] if change.entry else []
     if not line.begun and (last := _last_champion()):
@@ -203,7 +203,7 @@ def _carry_out(client: MlflowClient, line: Line, change: Change) -> None:
     client.set_registered_model_tag(RELEASE, TAG, replace(change, settled=True).text())
 
 
-def _on_the_way(line: Line, change: Change) -> bool:
+def _unfinished_moves(line: Line, change: Change) -> bool:
     """Whether the aliases are as a kill in the middle of this change leaves them, and it can be completed."""
     steps = (change.before, replace(change.before, previous=change.after.previous), change.after)
     wanted = {number for number in (change.after.champion, change.after.previous) if number}

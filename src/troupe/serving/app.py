@@ -40,7 +40,7 @@ from troupe.serving.server import Order, Server
 
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'"
 DEFAULT_TOKENS = 16  # OpenAI's
-SAID = {
+MEANINGS = {
     400: "The request is malformed, or asks for something that is not done.",
     401: "The bearer token is missing or wrong.",
     403: "Another web page asks.",
@@ -225,7 +225,7 @@ def _add_errors(app: FastAPI) -> None:
 
 def _errors(*statuses: int, form: type[BaseModel] = ErrorAnswer) -> dict[int | str, dict[str, Any]]:
     """Of the description: these, and what any request may get."""
-    return {status: {"model": form, "description": SAID[status]} for status in sorted({401, 403, *statuses})}
+    return {status: {"model": form, "description": MEANINGS[status]} for status in sorted({401, 403, *statuses})}
 
 
 def _describe(app: FastAPI) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from troupe.compute import compiler_faults_told
+from troupe.compute import compiler_faults_named
 from troupe.data.batches import Batches
 from troupe.data.dataset import TokenDataset
 from troupe.errors import Diverged
@@ -85,8 +85,8 @@ def fit(
         print(f"{name:<12} {choice.line(start)}", flush=True)
     _seed_dropout(trainee, params, team)
     batches, look = _batches(trainee, data, params), _look(trainee, data, how.autocast)
-    record = _logged_and_shown(name, journal, settings.steps, start) if journal else nullcontext(_unheard)
-    with record as log, signals_noted() as interrupted, _last_good_one_named(checkpoints), compiler_faults_told():
+    record = _logged_and_shown(name, journal, settings.steps, start) if journal else nullcontext(_unlogged)
+    with record as log, signals_noted() as interrupted, _last_good_one_named(checkpoints), compiler_faults_named():
         context = RunContext(how.autocast, how.compiled, team, log, checkpoints.save, resume, interrupted)
         best = train(model, batches, look, settings, context, trainee.penalty)
     if not team.leads:
@@ -167,7 +167,7 @@ def _logged_and_shown(name: str, journal: Path, steps: int, start: int) -> Itera
         yield log_and_show
 
 
-def _unheard(step: int, figures: Mapping[str, float]) -> None:
+def _unlogged(step: int, figures: Mapping[str, float]) -> None:
     """The log of a process that does not lead."""
 
 
