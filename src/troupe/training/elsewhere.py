@@ -9,7 +9,7 @@ from typing import Any
 
 from troupe.layout import EFFECTIVE_PARAMS
 from troupe.params import RunParams
-from troupe.training.launch import ENDPOINT, LAST_STEP, RESTARTS, torchrun_options
+from troupe.training.launch import ENDPOINT, FRESH_STORE, LAST_STEP, RESTARTS, torchrun_options
 
 WORKSPACE = "/workspace"  # in the containers of docker/Dockerfile
 PASSED_ON = (
@@ -38,6 +38,7 @@ def docker_command(stage: str, run: RunParams, image: str, workspace: Path) -> l
         *("docker", "run", "--rm", "--init", "--ipc=host", f"--stop-timeout={LAST_STEP}"),
         *(["--gpus=all"] if run.device == "cuda" else []),
         *(["--network=host", *network] if network else []),
+        f"--env={'='.join(FRESH_STORE)}",
         f"--volume={workspace}:{WORKSPACE}",
         image,
         *("torchrun", *torchrun_options(stage, run), *stage_command(stage)),

@@ -32,6 +32,8 @@ PATIENCE_BETWEEN_MACHINES = timedelta(minutes=30)  # one that is gone without a 
 LAST_STEP = 600  # seconds that the agent leaves its processes for the step in progress, when asked to stop
 RESTARTS = 3  # of torchrun's agents
 ENDPOINT = "PET_RDZV_ENDPOINT"  # torchrun's own variable: host:port of the machine through which all find each other
+# torch 2.13's agents keep one store for all attempts, in which what is started again finds addresses of dead processes.
+FRESH_STORE = ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 UNTOLD = 1  # exit status of a process that ended with an error which nobody has told yet
 
@@ -155,6 +157,7 @@ def _by_torchrun(stage: str, run: RunParams, logs: str) -> Any:
             f"run.nodes: {run.nodes} machines must find each other; on each of them set {ENDPOINT}=HOST:PORT, "
             "a free port of one of them"
         )
+    os.environ.setdefault(*FRESH_STORE)
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))  # it would say 1, and `threads: auto` with it
     config, *_ = config_from_args(parse_args([*torchrun_options(stage, run), f"--log-dir={logs}", "ours"]))
     return config
