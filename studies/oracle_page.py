@@ -133,7 +133,8 @@ def _discriminator(settings: Settings, results: Results) -> Iterator[str]:
             rows[f"{name}, {when}"] = [f"{held_out:.3f}", f"{train:.3f}"]
         blind += held_out.mean - (held_out.half or 0) <= 0.5
     sentences = ABOUT.format(held_out=blind, arms=len(settings.arms))
-    yield f"## What the discriminator knows\n\n{sentences}\n\n{table('arm', ['AUC, held out', 'AUC, trained on'], rows)}"
+    aucs = table("arm", ["AUC, held out", "AUC, trained on"], rows)
+    yield f"## What the discriminator knows\n\n{sentences}\n\n{aucs}"
 
 
 def _floor(results: Results) -> Estimate:

@@ -42,6 +42,7 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert threads_of(run(threads="auto", processes=2)) == 5  # a stage that no other process takes part in
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert [threads_of(run(threads="auto", processes=n)) for n in (1, 2, 4, 8)] == [5, 2, 1, 1]
+    assert threads_of(run(threads="auto", processes=4, nodes=2, launcher="torchrun")) == 2
     assert threads_of(run(threads=7, processes=2)) == 7
 
 

@@ -135,6 +135,9 @@ def test_overrides_leave_the_file_alone() -> None:
         ("  n_layer: ", "  n_layer: 0 #", "greater than or equal to 1, got 0"),
         ("  n_layer: ", "  n_layer: true #", "valid integer, got True"),
         ("  dropout: ", "  dropout: 1.0 #", "model.dropout: Input should be less than 1"),
+        ("  nodes: ", "  nodes: 2 #", "run: processes (1) must be divisible by nodes (2)"),
+        ("  launcher: ", "  launcher: docker #", "run: launcher: docker cannot look what device there is; set device"),
+        ("  launcher: ", "  launcher: slurm #", "run.launcher: Input should be 'local', 'torchrun', 'docker' or"),
         (
             "    objective: ",
             "    objective: lsgan #",

@@ -1,16 +1,12 @@
 """The registered model answers as promised: in a process, over HTTP, and from a store that a server shares."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 
+from tests.servers import started
 from troupe import cli
 from troupe.decoding import Decoding, generate
 from troupe.layout import MODEL_STAGES
@@ -34,41 +31,6 @@ from troupe.tracking.connection import connection, reachable
 
 Evaluated = Callable[..., Path]
 RULE = PromoteParams(bpb_margin=0.01, confidence=0.95)
-
-
-@contextmanager
-def started(words: list[str], health: str, **environment: str) -> Iterator[str]:
-    """Run `python -m mlflow WORDS --port PORT` until the end of the block; its address, once `health` answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with Path("server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, *words, "--host", "127.0.0.1", "--port", port],
-            env=os.environ | {"PATH": path} | environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            deadline = time.monotonic() + 120
-            while not _answers(f"http://127.0.0.1:{port}{health}"):
-                assert server.poll() is None, Path("server.log").read_text()
-                assert time.monotonic() < deadline, Path("server.log").read_text()
-                time.sleep(0.3)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            os.killpg(server.pid, 15)
-            server.wait(30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def ask(url: str, **body: Any) -> Any:

@@ -18,10 +18,26 @@ def _threads(value: object) -> object:
 class RunParams(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Annotated[int | Literal["auto"], BeforeValidator(_threads)]
-    processes: Annotated[int, Field(ge=1, le=256)]
+    processes: Annotated[int, Field(ge=1, le=4096)]
+    nodes: Annotated[int, Field(ge=1, le=1024)]
+    launcher: Literal["local", "torchrun", "docker", "kubernetes"]
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]
     compile: Literal["auto", "always", "never"]
+
+    @property
+    def processes_per_node(self) -> int:
+        return self.processes // self.nodes
+
+    @model_validator(mode="after")
+    def nodes_can_be_reached(self) -> Self:
+        if self.processes % self.nodes:
+            raise ValueError(f"processes ({self.processes}) must be divisible by nodes ({self.nodes})")
+        if self.launcher == "local" and self.nodes > 1:
+            raise ValueError(f"launcher: local starts processes on this machine only, not on {self.nodes} nodes")
+        if self.launcher in ("docker", "kubernetes") and self.device == "auto":
+            raise ValueError(f"launcher: {self.launcher} cannot look what device there is; set device to cpu or cuda")
+        return self
 
 
 class DataParams(Section):

@@ -81,6 +81,7 @@ def fit(
     checkpoints = Checkpoints(folder_of(name, _key(trainee, data, params, inputs), how), journal)
     resume = checkpoints.newest()
     start = resume.step if resume else 0
+    team.require_same(f"{checkpoints.folder} step {start}")
     if team.leads:
         print(f"{name:<12} {choice.line(start)}", flush=True)
     _seed_dropout(trainee, params, team)
