@@ -25,7 +25,7 @@ ABOUT = "about"  # of a profile: what, hardware, time, figure, measured; not a s
 Location = tuple[str | int, ...]  # of a field, e.g. ("model", "n_layer"); () is the whole
 
 
-class Layers:
+class ParameterLayers:
     """Plain values by section, and the place that each came from."""
 
     def __init__(self, path: Path, schema: type[BaseModel]) -> None:
@@ -103,12 +103,12 @@ class Layers:
         return laid
 
 
-def load_layers(path: Path, profile: str, overrides: Sequence[str], schema: type[BaseModel]) -> Layers:
+def load_layers(path: Path, profile: str, overrides: Sequence[str], schema: type[BaseModel]) -> ParameterLayers:
     """params.yaml at `path`, the profile of that name ("" for none), the overrides: the later wins.
 
     Raises ParamsError with one line for what cannot be read; whether the values are right is for the schema to say.
     """
-    layers = Layers(path, schema)
+    layers = ParameterLayers(path, schema)
     if profile:
         layers.add_profile(profile_path(path, profile))
     for override in overrides:

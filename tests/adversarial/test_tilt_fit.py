@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.models.test_tilted import ids, model
 from troupe.adversarial import tilt_fit
-from troupe.adversarial.tilt_fit import Part, Round, Texts, by_likelihood, ddo_round
+from troupe.adversarial.tilt_fit import Continuations, Round, Texts, by_likelihood, ddo_round
 from troupe.decoding import Decoding, generate
 from troupe.models.tilted import NUMBERS, Evidence, Tilted
 
@@ -105,7 +105,7 @@ def test_the_slope_of_log_p_is_that_of_autograd() -> None:
     """In double precision: the sums of 5 x 30 terms agree to a few units of 1e-16 of what is added up, below 1e3."""
     rng = torch.Generator().manual_seed(0)
     network, counted = (torch.randn(3, 5, 30, generator=rng, dtype=torch.float64).log_softmax(-1) for _ in range(2))
-    part = Part(Evidence.of(network, counted), torch.randint(30, (3, 5), generator=rng))
+    part = Continuations(Evidence.of(network, counted), torch.randint(30, (3, 5), generator=rng))
     tilt = torch.randn(NUMBERS, generator=rng, dtype=torch.float64)
     expected_BK = torch.autograd.functional.jacobian(part.log_prob, tilt)
     log_p_B, slope_BK = part.log_prob_and_slope(tilt)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,3 +42,15 @@ def test_words_are_found_in_any_spelling() -> None:
     assert words("_least_told") & DIALECT == {"told"}
     assert words("DuelResult") & DIALECT == {"duel"}
     assert words("always_away") & DIALECT == set()
+
+
+def test_no_public_type_of_the_package_is_defined_twice() -> None:
+    """Classes, and aliases such as `Floats = NDArray[np.float64]`: a name leads to one place."""
+    homes = defaultdict(list)
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
+            name = node.name if isinstance(node, ast.ClassDef) else target.id if isinstance(target, ast.Name) else ""
+            if name[:1].isupper() and not name.isupper():
+                homes[name].append(file.name)
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}

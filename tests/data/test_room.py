@@ -16,7 +16,7 @@ from troupe.data.dataset import TokenDataset
 from troupe.data.ids import Shards, save_ids
 from troupe.data.room import check_bytes, check_tokens
 from troupe.data.tokenizer import ByteTokenizer
-from troupe.data.windows import Measured, window_starts
+from troupe.data.windows import MeasuredRoom, window_starts
 from troupe.errors import CorpusError
 from troupe.files import write_json
 from troupe.params import Params, load_params
@@ -100,8 +100,8 @@ def test_the_text_before_the_judges_windows_may_be_shorter_than_on_average() -> 
     """A prompt is of 12 tokens where they hold 4 bytes on average, here of the 12 that hold one."""
     given = params("data.block_bytes=1036 adversarial.gan.sequence_length=32")
     ids = np.array([0] * 12 + [1] * 256, np.uint16)  # 12 bytes, then 8 windows of 128
-    held: dict[Split, Measured] = {
-        split: Measured(n * 1036, Shards([np.tile(ids, n)]), np.array([1, 4]))
+    held: dict[Split, MeasuredRoom] = {
+        split: MeasuredRoom(n * 1036, Shards([np.tile(ids, n)]), np.array([1, 4]))
         for split, n in {"train": 7, "critic": 1, "validation": 1, "test": 1}.items()
     }
     assert room._fault(given, held) is None
@@ -120,7 +120,7 @@ def test_no_more_of_a_long_text_is_read_than_its_first_windows(tmp_path: Path, m
     data = TokenDataset.open(tmp_path)
     monkeypatch.setattr(np, "concatenate", None)
     check_tokens(params("tokens.kind=bytes"), data)
-    whole = Measured(5000, data.shards("test"), np.ones(257, np.int64))
+    whole = MeasuredRoom(5000, data.shards("test"), np.ones(257, np.int64))
     assert [whole.windows(width, 48, 5000) for width in (600, 620, 5000)] == [8, 7, 0]
     with pytest.raises(CorpusError, match=r"the validation split holds 7 windows of .*judging.window=620 bytes"):
         check_tokens(params("tokens.kind=bytes judging.window=620"), data)

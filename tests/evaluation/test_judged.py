@@ -15,7 +15,7 @@ from troupe.evaluation.judged import JudgedTexts, Judging, description, make_jud
 from troupe.evaluation.quality import measure
 from troupe.judging import classifiers
 from troupe.judging.classifiers import QUICK, Scorer
-from troupe.judging.protocol import REAL, Task
+from troupe.judging.protocol import REAL, TextSet
 from troupe.judging.two_sample import Windows, cross_predict
 
 
@@ -61,7 +61,7 @@ def test_points_of_the_curve_equal_what_is_computed_alone(found: JudgedTexts) ->
         points = found.curve.models[name]
         assert [point["temperature"] for point in points] == [0.5, 1.0]
         for point in points:
-            of_point = windows[Task(name, "test", 0, point["temperature"])]
+            of_point = windows[TextSet(name, "test", 0, point["temperature"])]
             right = [cross_predict(GLANCES[family], of_point, seed=0).correct.mean() for family in QUICK]
             assert point == {
                 "temperature": point["temperature"],
@@ -75,14 +75,14 @@ def test_points_of_the_curve_equal_what_is_computed_alone(found: JudgedTexts) ->
 
 def test_only_models_write_at_other_temperatures_and_once() -> None:
     extra = [task for task in judging().tasks() if task.temperature != 1]
-    assert extra == [Task(name, "test", 0, 0.5) for name in MODELS]
+    assert extra == [TextSet(name, "test", 0, 0.5) for name in MODELS]
     assert make_judging(setup(), MODELS, []).run(lambda _: None).curve is None
 
 
 def test_quality_is_of_the_texts_that_are_judged_a_mean_over_repetitions(found: JudgedTexts) -> None:
     whole = judging()
     windows = _windows(whole)
-    several = [measure(written(windows[Task("one", "test", r)]), whole.yardstick) for r in range(REPETITIONS)]
+    several = [measure(written(windows[TextSet("one", "test", r)]), whole.yardstick) for r in range(REPETITIONS)]
     assert found.quality["one"] == {name: fmean(each[name] for each in several) for name in several[0]}
     assert set(found.quality) == {*MODELS, REAL}
 
@@ -113,6 +113,6 @@ def test_the_digest_names_the_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     assert digest != description(judging_settings(), 1, text).digest
 
 
-def _windows(whole: Judging) -> dict[Task, Windows]:
+def _windows(whole: Judging) -> dict[TextSet, Windows]:
     with ThreadPoolExecutor(1) as pool:
         return {task: whole.setup.written(pool, task, whole.models.get(task.writer))() for task in whole.tasks()}

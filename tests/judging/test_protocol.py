@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.judging.scene import MODELS, REPETITIONS, TEXTS, setup
 from troupe.judging.classifiers import Scorer
-from troupe.judging.protocol import KNOWN_BAD, REAL, Setup, Task
+from troupe.judging.protocol import KNOWN_BAD, REAL, Setup, TextSet
 from troupe.judging.two_sample import Windows, cross_predict, predict
 from troupe.models.gpt2 import GPT
 
@@ -24,7 +24,7 @@ class Recorder:
         return lambda texts: np.ones(len(texts))
 
 
-def windows(of: Setup, *tasks: Task, threads: int = 2) -> dict[Task, Windows]:
+def windows(of: Setup, *tasks: TextSet, threads: int = 2) -> dict[TextSet, Windows]:
     with ThreadPoolExecutor(threads) as pool:
         return {task: of.written(pool, task, MODELS.get(task.writer))() for task in tasks}
 
@@ -35,17 +35,17 @@ def test_all_write_at_the_same_places_beside_the_same_real_text() -> None:
         for repetition in range(REPETITIONS):
             places = setup().places(split, repetition)
             assert len(places.starts) == TEXTS
-            found = windows(setup(), *(Task(name, split, repetition) for name in names))
+            found = windows(setup(), *(TextSet(name, split, repetition) for name in names))
             for one in found.values():
                 assert one.texts[:TEXTS] == places.real()
                 assert one.place.tolist() == [*places.starts, *places.starts]
             assert len({tuple(one.texts) for one in found.values()}) == len(names)
-            (real,) = windows(setup(), Task(REAL, split, repetition)).values()
+            (real,) = windows(setup(), TextSet(REAL, split, repetition)).values()
             assert real.texts == places.real()
 
 
 def test_repetitions_have_other_places_and_temperatures_other_texts() -> None:
-    first, second, cold = (Task("one", "test", 0), Task("one", "test", 1), Task("one", "test", 0, 0.5))
+    first, second, cold = (TextSet("one", "test", 0), TextSet("one", "test", 1), TextSet("one", "test", 0, 0.5))
     found = windows(setup(), first, second, cold)
     assert found[first].texts[:TEXTS] != found[second].texts[:TEXTS]
     assert found[first].texts[:TEXTS] == found[cold].texts[:TEXTS]
@@ -54,19 +54,19 @@ def test_repetitions_have_other_places_and_temperatures_other_texts() -> None:
 
 def test_texts_depend_neither_on_a_models_name_nor_on_the_number_of_workers() -> None:
     """So that a candidate gets the same figures whatever it is judged beside."""
-    task = Task("one", "validation", 1)
+    task = TextSet("one", "validation", 1)
     (expected,) = windows(setup(), task).values()
     (again,) = windows(setup(), task, threads=1).values()
     with ThreadPoolExecutor(1) as pool:
-        renamed = setup().written(pool, Task("champion", "validation", 1), MODELS["one"])()
+        renamed = setup().written(pool, TextSet("champion", "validation", 1), MODELS["one"])()
     assert expected.texts == again.texts == renamed.texts
 
 
 def test_on_test_text_classifiers_are_trained_on_validation_text_only() -> None:
     recorder = Recorder()
     of = replace(setup(), judges={"recorder": recorder})
-    both = windows(of, Task("one", "validation", 0), Task("one", "test", 0))
-    of.predictions(both, Task("one", "test", 0))
+    both = windows(of, TextSet("one", "validation", 0), TextSet("one", "test", 0))
+    of.predictions(both, TextSet("one", "test", 0))
     (trained_on,) = recorder.trained_on
     validation, test = (set(of.places(split, 0).real()) for split in ("validation", "test"))
     assert validation <= set(trained_on)
@@ -76,15 +76,15 @@ def test_on_test_text_classifiers_are_trained_on_validation_text_only() -> None:
 def test_on_validation_text_they_are_trained_on_one_half_and_tested_on_the_other() -> None:
     recorder = Recorder()
     of = replace(setup(), judges={"recorder": recorder})
-    found = windows(of, Task("one", "validation", 0))
-    of.predictions(found, Task("one", "validation", 0))
+    found = windows(of, TextSet("one", "validation", 0))
+    of.predictions(found, TextSet("one", "validation", 0))
     one, other = map(set, recorder.trained_on)
     real = of.places("validation", 0).real()
     assert (one & set(real), other & set(real)) == (set(real[: TEXTS // 2]), set(real[TEXTS // 2 :]))
 
 
 def test_predictions_are_what_classifiers_say_of_the_windows() -> None:
-    of, task = setup(), Task("one", "test", 0)
+    of, task = setup(), TextSet("one", "test", 0)
     both = windows(of, task, task._replace(split="validation"))
     seed = of.classifier_seed(0)
     tested, crossed = of.predictions(both, task), of.predictions(both, task._replace(split="validation"))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.judging.classifiers import Floats, Scorer
+from troupe.arrays import Floats
+from troupe.judging.classifiers import Scorer
 from troupe.judging.two_sample import Judged, Predictions, Windows, cross_predict, detection, paired, predict
 
 counts = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=5).map(

@@ -79,7 +79,7 @@ def test_the_ways_agree(dtype: torch.dtype, bound: float, of: dict[str, Any], da
                 torch.testing.assert_close(one, other, atol=bound, rtol=bound)
 
 
-@pytest.mark.parametrize("way", COMPUTATIONS)
+@pytest.mark.parametrize("computation", COMPUTATIONS)
 def test_a_mixture_by_hand(computation: Computation) -> None:
     """One token x = (1, 2, 0, 0), two heads of two experts: head 0 opens its first by 1/2, head 1 its second
     by 1/4. Expert z maps every input to z + 1 times the sum of x, 3(z + 1), four times over, plus a bias of 8:
@@ -95,7 +95,7 @@ def test_a_mixture_by_hand(computation: Computation) -> None:
     assert y_ND.tolist() == [[32.0] * 4]
 
 
-@pytest.mark.parametrize("way", COMPUTATIONS)
+@pytest.mark.parametrize("computation", COMPUTATIONS)
 def test_the_ways_round_alike_under_autocast(computation: Computation) -> None:
     x_ND, gates_NME = torch.randn(20, 16, generator=rng()), gates(torch.randn(20, 2, 4, generator=rng(1)), 2)
     weight = torch.randn(2 * 4 * 8, 16, generator=rng(2)) / 4

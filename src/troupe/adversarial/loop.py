@@ -13,7 +13,7 @@ from torch import Tensor
 from troupe.adversarial.bounds import Look, distinct_2, fault, no_signal
 from troupe.adversarial.discrimination import Examples, Learner, auc_interval, update
 from troupe.adversarial.game import Game
-from troupe.adversarial.method import Figures, MethodResult, Task
+from troupe.adversarial.method import Facts, MethodResult, Task
 from troupe.adversarial.policy import kl_to_start, likelihood_step, update_generator
 from troupe.adversarial.pretraining import Pretrained
 from troupe.compute import torch_threads
@@ -48,7 +48,7 @@ class Outcome:
     kept: Look
     fault: str | None
 
-    def facts(self, game: Game) -> Figures:
+    def facts(self, game: Game) -> Facts:
         """As they are stored."""
         real_BS = game.held_out_BT[:, game.params.prompt_length :]
         return {

@@ -15,7 +15,7 @@ from troupe.models.bundle import Bundle
 from troupe.models.gpt2 import GPT
 from troupe.training.context import RunContext
 
-Figures = dict[str, Any]
+Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,6 @@ class MethodResult:
     """What came of a method."""
 
     candidates: Mapping[str, GPT]  # by name, from the simplest on; none if nothing came of it
-    facts: Figures  # for summary.json
+    facts: Facts  # for summary.json
     reason: str  # in one line: what came of it, or why nothing did
-    provenance: Figures = field(default_factory=dict)  # of its models, for their config.json
+    provenance: Facts = field(default_factory=dict)  # of its models, for their config.json

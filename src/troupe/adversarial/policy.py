@@ -14,11 +14,10 @@ from torch.nn.utils import clip_grad_norm_
 from troupe.adversarial.game import Game
 from troupe.adversarial.reinforce import continuation_log_probs, generator_loss, kl_per_token, likelihood_loss
 
-Figures = dict[str, float]
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0)  # of a step that would pass the cap, tried in this order
 
 
-def update_generator(game: Game, draw: int) -> Figures:
+def update_generator(game: Game, draw: int) -> dict[str, float]:
     """Learn from continuations of real prompts, sampled from the generator as it is."""
     rules, params = game.rules, game.params
     ids_BT = game.fake(game.real(draw), draw)
@@ -35,7 +34,7 @@ def update_generator(game: Game, draw: int) -> Figures:
     }
 
 
-def likelihood_step(game: Game, draw: int) -> Figures:
+def likelihood_step(game: Game, draw: int) -> dict[str, float]:
     """Learn from real text: from the batch whose prompts the update of the same draw continued."""
     real_BT = game.real(draw)
     loss = likelihood_loss(game.generator, real_BT, game.params.prompt_length)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from troupe.adversarial.discrimination import Examples, Schedule, SignalTest, train_discriminator
 from troupe.adversarial.game import HELD_OUT
-from troupe.adversarial.method import Figures, Task
+from troupe.adversarial.method import Facts, Task
 from troupe.adversarial.reference import digest, small_reference
 from troupe.adversarial.texts import continued, each_once, sequences, side_by_side
 from troupe.compute import torch_threads
@@ -35,7 +35,7 @@ class Pretrained:
     discriminator: Discriminator
     found: SignalTest
 
-    def facts(self) -> Figures:
+    def facts(self) -> Facts:
         """As they are stored."""
         interval = self.found.interval
         return {
@@ -46,7 +46,7 @@ class Pretrained:
             "discriminator/auc_high": interval.high,
         }
 
-    def provenance(self) -> Figures:
+    def provenance(self) -> Facts:
         """The models through which it reads."""
         dense, small = self.discriminator.features.references
         return {"reference_weights_sha256": digest(dense), "small_reference_weights_sha256": digest(small)}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from troupe.adversarial.game import HELD_OUT
-from troupe.adversarial.method import Figures, MethodResult, Task
+from troupe.adversarial.method import Facts, MethodResult, Task
 from troupe.adversarial.texts import continued, each_once, side_by_side
 from troupe.adversarial.tilt_fit import Round, Texts, ddo_round
 from troupe.data.corpus import Split
@@ -34,7 +34,7 @@ def run(task: Task, settings: TiltParams) -> MethodResult:
     with signals_noted("while the model was tilted"):
         rounds, models = all_rounds(task, settings)
     reason = f"{len(models)} of {len(rounds)} rounds with a signal; the last: {description(rounds[-1])}"
-    facts: Figures = {"rounds": len(rounds), "rounds_with_signal": len(models), **figures(rounds[-1])}
+    facts: Facts = {"rounds": len(rounds), "rounds_with_signal": len(models), **figures(rounds[-1])}
     return MethodResult({f"tilt_{n}": model for n, model in enumerate(models, 1)}, facts, reason)
 
 

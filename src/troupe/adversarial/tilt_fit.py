@@ -49,7 +49,7 @@ class Round:
         return self.interval.low > 0.5
 
 
-class Part(NamedTuple):
+class Continuations(NamedTuple):
     """Continuations: what both models say of each of their tokens, and the tokens."""
 
     evidence: Evidence
@@ -123,24 +123,26 @@ def measured(model: Tilted, texts: Texts, before: Tensor, n_given: int) -> Round
     return Round(auc_interval(real_N, written_N, CONFIDENCE), cost.item())
 
 
-def read(model: Tilted, ids_NT: Tensor, n_given: int) -> Callable[[], Iterator[Part]]:
+def read(model: Tilted, ids_NT: Tensor, n_given: int) -> Callable[[], Iterator[Continuations]]:
     """The continuations in parts, as often as one likes: kept if there is room, else computed anew each time."""
     vocab_size = model.config.vocab_size
 
     @torch.no_grad()
-    def parts() -> Iterator[Part]:
+    def parts() -> Iterator[Continuations]:
         for ids_BT in torch.split(ids_NT, max(1, AT_ONCE // (ids_NT.size(1) * vocab_size))):
             with evaluating(model):
                 evidence = model.evidence(ids_BT)
-            yield Part(Evidence(*(whole[:, n_given - 1 : -1].clone() for whole in evidence)), ids_BT[:, n_given:])
+            yield Continuations(
+                Evidence(*(whole[:, n_given - 1 : -1].clone() for whole in evidence)), ids_BT[:, n_given:]
+            )
 
     if 3 * ids_NT.numel() * vocab_size > KEPT:
         return parts
-    kept: Sequence[Part] = list(parts())
+    kept: Sequence[Continuations] = list(parts())
     return lambda: iter(kept)
 
 
-def summed(parts: Iterator[Part], tilt: Tensor, cost: Callable[[Tensor], Tensor]) -> Loss:
+def summed(parts: Iterator[Continuations], tilt: Tensor, cost: Callable[[Tensor], Tensor]) -> Loss:
     """The sum of `cost`, of log p_B, over all parts, one after the other."""
     total, slope_K = 0.0, torch.zeros_like(tilt)
     for part in parts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from troupe import layout
-from troupe.cli.common import CHAMPION, Model, Profile, Set, app, folder_of, open_model, parameters
+from troupe.cli.common import CHAMPION, ModelOption, Profile, Set, app, folder_of, open_model, parameters
 from troupe.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def describe_model(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
-    model: Model = "pretrain",
+    model: ModelOption = "pretrain",
 ) -> None:
     """Write a model with GPT-2's architecture as a folder for transformers."""
     bundle = open_model(model)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from troupe.cli.common import CHAMPION, Model, app, open_model
+from troupe.cli.common import CHAMPION, ModelOption, app, open_model
 from troupe.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Option(help="What the text begins with.")],
-    model: Model = CHAMPION,
+    model: ModelOption = CHAMPION,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.")] = 200,
     temperature: Annotated[float, typer.Option(help="Below 1 sharper, above 1 wilder.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest tokens; 0: from all.")] = 50,

@@ -80,10 +80,10 @@ def check_bytes(n_bytes: int, params: Params) -> None:
 
 def check_tokens(params: Params, data: "TokenDataset") -> None:
     """The same from the tokens. Raises ArtifactError if those of a split are missing."""
-    from troupe.data.windows import Measured, token_bytes  # late: stage `inputs` needs no numpy
+    from troupe.data.windows import MeasuredRoom, token_bytes  # late: stage `inputs` needs no numpy
 
     bytes_of_token, sizes = token_bytes(data.tokenizer), data.n_bytes
-    rooms = {split: Measured(sizes[split], data.shards(split), bytes_of_token) for split in sizes}
+    rooms = {split: MeasuredRoom(sizes[split], data.shards(split), bytes_of_token) for split in sizes}
     if fault := _fault(params, rooms):
         bytes_per_token = max(sizes[split] / max(1, data.n_tokens[split]) for split in sizes)
         advice = _advice(params, 1.1 * bytes_per_token, _smaller(params, rooms))

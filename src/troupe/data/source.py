@@ -56,7 +56,7 @@ class Source:
 
 
 @dataclass
-class Copies:
+class Repeats:
     """How many documents repeat an earlier one, found by digests of all that have gone through `first`."""
 
     documents: int = 0
@@ -113,7 +113,7 @@ def describe(name: str, show_progress: Progress = lambda pieces, _: pieces) -> S
     if name == TINY_SHAKESPEARE:
         return Source(name, [], SHAKESPEARE_BYTES, SHAKESPEARE_SHA256, LICENCES[name])
     files = [] if name == PYTHON_DOCS else find_files(name)
-    copies, digest, size = Copies(), hashlib.sha256(), 0
+    copies, digest, size = Repeats(), hashlib.sha256(), 0
     for piece in show_progress(_joined(name, files, copies), sum(file.stat().st_size for file in files)):
         content = piece.encode()
         digest.update(content)
@@ -134,7 +134,7 @@ def read_pieces(name: str) -> Iterator[str]:
     Raises CorpusError: no such file, unsupported suffix, not UTF-8 (byte offset), bad JSON line (file:line), no text, a
     download that fails or has another digest.
     """
-    return _joined(name, [] if name in LICENCES else find_files(name), Copies())
+    return _joined(name, [] if name in LICENCES else find_files(name), Repeats())
 
 
 def find_files(pattern: str) -> list[Path]:
@@ -181,7 +181,7 @@ def _tiny_shakespeare() -> str:
     return fetch(SHAKESPEARE_URL, SHAKESPEARE_SHA256, mirrored("tiny-shakespeare.txt"), advice).decode()
 
 
-def _joined(name: str, files: Sequence[Path], copies: Copies) -> Iterator[str]:
+def _joined(name: str, files: Sequence[Path], copies: Repeats) -> Iterator[str]:
     before = ""
     for document in _documents(name, files):
         for place, piece in enumerate(copies.first(document)):

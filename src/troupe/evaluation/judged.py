@@ -15,7 +15,7 @@ from troupe.evaluation.quality import Yardstick, make_yardstick, measure
 from troupe.evaluation.result import Curve, JudgeDescription
 from troupe.judging import classifiers
 from troupe.judging.classifiers import FAMILIES, QUICK
-from troupe.judging.protocol import CONTROLS, REAL, Setup, Task, Tick, joined
+from troupe.judging.protocol import CONTROLS, REAL, Setup, TextSet, Tick, joined
 from troupe.judging.two_sample import Judged, Predictions, Windows, cross_predict
 from troupe.models.gpt2 import GPT
 from troupe.params import JudgingParams
@@ -47,21 +47,21 @@ class Judging:
         """How often `run` calls `tick`."""
         return len(self.tasks()) + len(self._asked())
 
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> list[TextSet]:
         """Every set of texts. Only models, on test text and once, write at other temperatures."""
         repeated = [
-            Task(name, split, repetition)
+            TextSet(name, split, repetition)
             for name in (*self.models, *CONTROLS)
             for repetition in self.setup.repetitions
             for split in SPLITS
         ]
-        return [Task(name, "test", 0, t) for name in self.models for t in self.temperatures] + repeated
+        return [TextSet(name, "test", 0, t) for name in self.models for t in self.temperatures] + repeated
 
     def run(self, tick: Tick) -> JudgedTexts:
         """`tick` is called after every set of texts, and with the accuracy of every writer and split."""
         with workers() as pool:
             pending = {task: self.setup.written(pool, task, self.models.get(task.writer)) for task in self.tasks()}
-            windows: dict[Task, Windows] = {}
+            windows: dict[TextSet, Windows] = {}
             for task, texts in pending.items():
                 windows[task] = texts()
                 tick({})
@@ -80,24 +80,24 @@ class Judging:
         return [(name, split) for name in self.models for split in SPLITS] + [(name, "test") for name in CONTROLS]
 
     def _predictions(
-        self, pool: Executor, windows: Mapping[Task, Windows], name: str, split: str
+        self, pool: Executor, windows: Mapping[TextSet, Windows], name: str, split: str
     ) -> list[Future[dict[str, Predictions]]]:
-        return [pool.submit(self.setup.predictions, windows, Task(name, split, r)) for r in self.setup.repetitions]
+        return [pool.submit(self.setup.predictions, windows, TextSet(name, split, r)) for r in self.setup.repetitions]
 
-    def _measured(self, pool: Executor, windows: Mapping[Task, Windows]) -> dict[str, list[Future[Point]]]:
+    def _measured(self, pool: Executor, windows: Mapping[TextSet, Windows]) -> dict[str, list[Future[Point]]]:
         repetitions = self.setup.repetitions
-        texts = {name: [written(windows[Task(name, "test", r)]) for r in repetitions] for name in self.models}
+        texts = {name: [written(windows[TextSet(name, "test", r)]) for r in repetitions] for name in self.models}
         texts[REAL] = [self.setup.places("test", r).real() for r in repetitions]
         return {name: [pool.submit(measure, one, self.yardstick) for one in several] for name, several in texts.items()}
 
-    def _curve(self, pool: Executor, windows: Mapping[Task, Windows]) -> Callable[[], Curve]:
+    def _curve(self, pool: Executor, windows: Mapping[TextSet, Windows]) -> Callable[[], Curve]:
         temperatures = sorted([1.0, *self.temperatures])
-        tasks = {name: [Task(name, "test", 0, t) for t in temperatures] for name in self.models}
+        tasks = {name: [TextSet(name, "test", 0, t) for t in temperatures] for name in self.models}
         points = {
             name: [pool.submit(self._point, windows[one], written(windows[one])) for one in several]
             for name, several in tasks.items()
         }
-        real = pool.submit(self._point, windows[Task(REAL, "test", 0)], self.setup.places("test", 0).real())
+        real = pool.submit(self._point, windows[TextSet(REAL, "test", 0)], self.setup.places("test", 0).real())
 
         def curve() -> Curve:
             models = {

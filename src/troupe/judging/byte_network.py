@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Floats = NDArray[np.float64]
+from troupe.arrays import Floats
+
 PAD = 256  # stands after the end of a text; bytes are 0 to 255
 EMBEDDING, CHANNELS, SPAN = 16, 32, 5
 SOFT = 0.3  # standard deviation of the embeddings at first: at 1 they drown the surprises, which say more

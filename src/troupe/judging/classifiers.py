@@ -21,11 +21,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from troupe.arrays import Floats
 from troupe.judging.byte_network import ByteNetwork, trained
 from troupe.models.kneser_ney import KneserNey, kneser_ney
 from troupe.seeding import derive_seed, generator
 
-Floats = NDArray[np.float64]
 Scorer = Callable[[Sequence[str]], Floats]  # texts -> logit_M: the log odds, in nats, that each is generated
 COUNTED_TEXT = 2**21  # bytes of training text that are counted: bounds memory and time for a large corpus
 MAX_ORDER = 8  # of the n-grams whose probability a judge sees
@@ -52,11 +52,11 @@ class Judge(Protocol):
 def families(train: str) -> Mapping[str, Judge]:
     """One judge of every family; `train` is the text that the generators were trained on."""
     known, counted = known_ngrams(train), kneser_ney(train.encode()[:COUNTED_TEXT], MAX_ORDER)
-    return {"linear": Linear(known), "boosted": Boosted(known, counted), "neural": Neural(counted)}
+    return {"linear": LinearJudge(known), "boosted": BoostedJudge(known, counted), "neural": NeuralJudge(counted)}
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearJudge:
     """Logistic regression on the character n-grams that a text holds and the share of them that the training text never
     held."""
 
@@ -69,7 +69,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Boosted:
+class BoostedJudge:
     """Gradient-boosted trees (Friedman 2001, "Greedy Function Approximation: A Gradient Boosting Machine") on how often
     a text holds each byte, how much its bytes surprise Kneser-Ney models, and what share of its n-grams is unknown."""
 
@@ -92,7 +92,7 @@ class Boosted:
 
 
 @dataclass(frozen=True)
-class Neural:
+class NeuralJudge:
     """A convolutional network that reads bytes, and how much each surprises Kneser-Ney models (byte_network.py)."""
 
     counted: KneserNey

@@ -41,7 +41,7 @@ class HeldOut:
     places: Places
 
 
-class Task(NamedTuple):
+class TextSet(NamedTuple):
     """One set of texts; `writer` names a model or a control."""
 
     writer: str
@@ -71,7 +71,7 @@ class Setup:
         drawn = torch.randperm(len(places.starts), generator=rng)[: self.settings.texts]
         return places.take(drawn.sort().values.numpy())
 
-    def written(self, pool: Executor, task: Task, model: GPT | None = None) -> Callable[[], Windows]:
+    def written(self, pool: Executor, task: TextSet, model: GPT | None = None) -> Callable[[], Windows]:
         """Have a model, or a control, continue the places of a task in `pool`; the result waits for the windows."""
         places = self.places(task.split, task.repetition)
         if task.writer == REAL:
@@ -83,7 +83,7 @@ class Setup:
         pending = [pool.submit(write, part, seed(number)) for number, part in enumerate(places.parts())]
         return lambda: paired(places.real(), [text for part in pending for text in part.result()], places.starts)
 
-    def predictions(self, windows: Mapping[Task, Windows], task: Task) -> dict[str, Predictions]:
+    def predictions(self, windows: Mapping[TextSet, Windows], task: TextSet) -> dict[str, Predictions]:
         """Of every family, in one repetition; those of test text need the validation windows of the same writer."""
         train, seed = windows[task._replace(split="validation")], self.classifier_seed(task.repetition)
         if task.split == "validation":
@@ -95,7 +95,7 @@ class Setup:
 
     def on_validation(self, models: Mapping[str, GPT], tick: Tick) -> dict[str, Judged]:
         """What classifiers say of every model on validation text: the figures that stage evaluate finds there too."""
-        tasks = {name: [Task(name, "validation", repetition) for repetition in self.repetitions] for name in models}
+        tasks = {name: [TextSet(name, "validation", repetition) for repetition in self.repetitions] for name in models}
         with workers() as pool:
             pending = {task: self.written(pool, task, models[name]) for name in models for task in tasks[name]}
             windows = {}

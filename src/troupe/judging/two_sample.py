@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from troupe.judging.classifiers import Floats, Judge
+from troupe.arrays import Floats
+from troupe.judging.classifiers import Judge
 from troupe.judging.detection import Detection
 from troupe.judging.intervals import clustered
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import cache
 from itertools import count
 
-from troupe.adversarial.method import Figures, MethodResult, Task
+from troupe.adversarial.method import Facts, MethodResult, Task
 from troupe.adversarial.methods import METHODS
 from troupe.compute import Arithmetic, set_up, threads_of
 from troupe.data.dataset import TokenDataset
@@ -89,7 +89,7 @@ def judged(
         return {name: Candidate(bits_per_byte(models[name]), found[name]) for name in models}
 
 
-def summary(results: Mapping[str, MethodResult], candidates: Mapping[str, Candidate], selection: Selection) -> Figures:
+def summary(results: Mapping[str, MethodResult], candidates: Mapping[str, Candidate], selection: Selection) -> Facts:
     """What came of every method, what judges found of every candidate, and why one of them is kept."""
     in_vain = [f"{name}: {result.reason}" for name, result in results.items() if not result.candidates]
     reason = "; ".join([*in_vain, *([selection.reason] if selection.reason else [])]) or "no method was asked for"
@@ -103,7 +103,7 @@ def summary(results: Mapping[str, MethodResult], candidates: Mapping[str, Candid
     }
 
 
-def provenance(results: Mapping[str, MethodResult], selection: Selection) -> Figures:
+def provenance(results: Mapping[str, MethodResult], selection: Selection) -> Facts:
     """Which method made the model that is kept, and what else it was made from."""
     for name, result in results.items():
         if selection.selected in result.candidates:
@@ -111,7 +111,7 @@ def provenance(results: Mapping[str, MethodResult], selection: Selection) -> Fig
     return {"method": None}
 
 
-def save(params: Params, data: TokenDataset, model: GPT, expert: Bundle, made: Figures) -> str:
+def save(params: Params, data: TokenDataset, model: GPT, expert: Bundle, made: Facts) -> str:
     """Write the model; returns its digest."""
     about = {
         "stage": NAME,

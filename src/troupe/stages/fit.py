@@ -20,17 +20,15 @@ from troupe.models.gpt2 import GPT
 from troupe.params import Params, TrainParams
 from troupe.progress import track
 from troupe.seeding import derive_seed
-from troupe.stages.log import MetricsLog, up_to
+from troupe.stages.log import Log, MetricsLog, up_to
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
 from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
-from troupe.training.loop import Figures, Penalty, train
+from troupe.training.loop import Penalty, StepFigures, train
 from troupe.training.loss import Autocast
 from troupe.training.parallel import Team, leads, team_of
 from troupe.training.probe import Choice
 from troupe.training.validation import validate
-
-Log = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Trainee:
 
     name: str
     model: GPT
-    watch: Callable[[GPT], Figures] | None = None  # what else to measure at a look at validation
+    watch: Callable[[GPT], StepFigures] | None = None  # what else to measure at a look at validation
     penalty: Penalty | None = None  # added to the loss (training/loop.py)
 
     @property
@@ -64,7 +62,7 @@ def fit(
     choice: Choice,
     inputs: Sequence[Path] = (),
     origin: Mapping[str, Any] | None = None,
-) -> Figures:
+) -> StepFigures:
     """Train a model on the training split; write to its folder the best one by validation, metrics.jsonl, summary.json.
 
     `choice` says how it computes, and is shown in one line. `inputs` are the files beyond the tokens that the result
@@ -128,11 +126,11 @@ def _seed_dropout(trainee: Trainee, params: Params, team: Team) -> None:
     torch.manual_seed(derive_seed(params.run.seed, trainee.stage, purpose))
 
 
-def _look(trainee: Trainee, data: TokenDataset, precision: Autocast) -> Callable[[], Figures]:
+def _look(trainee: Trainee, data: TokenDataset, precision: Autocast) -> Callable[[], StepFigures]:
     """What is measured at a look at validation: the loss, and what the trainee's `watch` finds."""
     model, watch, ids, n_bytes = trainee.model, trainee.watch, data.ids("validation"), data.n_bytes["validation"]
 
-    def look() -> Figures:
+    def look() -> StepFigures:
         seen = validate(model, ids, n_bytes, precision)
         return seen | (watch(model) if watch else {})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from troupe.files import write_atomic, writing
 
 Log = Callable[[int, Mapping[str, float]], None]  # a step, and its figures
-Record = Mapping[str, float]
+MetricsRecord = Mapping[str, float]
 
 
 class MetricsLog:
@@ -18,7 +18,7 @@ class MetricsLog:
     A stage that resumes drops what the lost attempt had logged beyond its checkpoint: all but the records `kept`.
     """
 
-    def __init__(self, path: Path, kept: Callable[[Record], bool] = lambda record: False) -> None:
+    def __init__(self, path: Path, kept: Callable[[MetricsRecord], bool] = lambda record: False) -> None:
         lines = [line for line in _whole_lines(path) if kept(json.loads(line))]
         write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
         self._path = path
@@ -33,15 +33,15 @@ class MetricsLog:
         return lambda step, values: self(step, {f"{prefix}/{name}": value for name, value in values.items()})
 
 
-def up_to(step: int) -> Callable[[Record], bool]:
+def up_to(step: int) -> Callable[[MetricsRecord], bool]:
     """The records of a stage that resumes after `step` steps; none for one that begins."""
     return lambda record: 0 < record["step"] <= step
 
 
-def up_to_each(steps: Mapping[str, int]) -> Callable[[Record], bool]:
+def up_to_each(steps: Mapping[str, int]) -> Callable[[MetricsRecord], bool]:
     """The records under each prefix up to its step, its start at step 0 included; none under others."""
 
-    def kept(record: Record) -> bool:
+    def kept(record: MetricsRecord) -> bool:
         prefix = next((name.partition("/")[0] for name in record if name not in ("step", "time")), "")
         return record["step"] <= steps.get(prefix, -1)
 
