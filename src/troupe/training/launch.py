@@ -159,7 +159,8 @@ def _by_torchrun(stage: str, run: RunParams, logs: str) -> Any:
         )
     os.environ.setdefault(*FRESH_STORE)
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))  # it would say 1, and `threads: auto` with it
-    config, *_ = config_from_args(parse_args([*torchrun_options(stage, run), f"--log-dir={logs}", "ours"]))
+    arguments = parse_args([*torchrun_options(stage, run), f"--log-dir={logs}", "ours"])  # type: ignore[no-untyped-call]
+    config, *_ = config_from_args(arguments)
     return config
 
 
