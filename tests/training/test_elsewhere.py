@@ -42,6 +42,8 @@ def test_the_manifest_says_how_many_of_what_run_where() -> None:
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (8, 4)
     assert trainer["resourcesPerNode"] == {"limits": {"nvidia.com/gpu": "4"}}
     assert trainer["command"][0] == "torchrun"
+    assert "--rdzv-endpoint=$(PET_MASTER_ADDR):$(PET_MASTER_PORT)" in trainer["command"]
+    assert "--max-restarts=3" in trainer["command"]
     assert trainer["args"] == STAGE_COMMAND
     (patch,) = spec["runtimePatches"]
     (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]

@@ -32,7 +32,8 @@ PATIENCE_BETWEEN_MACHINES = timedelta(minutes=30)  # one that is gone without a 
 LAST_STEP = 600  # seconds that the agent leaves its processes for the step in progress, when asked to stop
 RESTARTS = 3  # of torchrun's agents
 ENDPOINT = "PET_RDZV_ENDPOINT"  # torchrun's own variable: host:port of the machine through which all find each other
-# torch 2.13's agents keep one store for all attempts, in which what is started again finds addresses of dead processes.
+# torch 2.13's agents keep one store for all attempts. On several machines what is started again can find addresses of
+# dead processes in it, and then fails or waits for ever (pytorch/pytorch#135712).
 FRESH_STORE = ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 UNTOLD = 1  # exit status of a process that ended with an error which nobody has told yet
