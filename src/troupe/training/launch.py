@@ -125,8 +125,8 @@ def _launch(stage: str, run: RunParams) -> None:
             raise _end(error.failures) from None
         except (RendezvousError, dist.DistError) as error:
             raise ProcessFailed(
-                f"the machines do not meet at {config.rdzv_endpoint}: {_one_line(error)}; the same command goes on "
-                "from the newest checkpoint"
+                f"the {run.nodes} machines do not meet at {config.rdzv_endpoint}: {_not_met(error)}; the same command "
+                "goes on from the newest checkpoint"
             ) from None
 
 
@@ -178,13 +178,17 @@ def _end(failures: Mapping[int, Any]) -> BaseException:
     )
 
 
+def _not_met(error: Exception) -> str:
+    from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousTimeoutError
+
+    if isinstance(error, RendezvousTimeoutError):
+        return "not all of them came in time"
+    return "one of them has given up" if isinstance(error, RendezvousClosedError) else "it does not answer"
+
+
 def _words(failure: Any) -> str:
     """What a process died of."""
     if failure.exitcode < 0:
         return f"killed by {failure.signal_name()}"
     message = failure.message["message"] if isinstance(failure.message, dict) else f"exit status {failure.exitcode}"
-    return _one_line(message)
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+    return " ".join(message.split())
