@@ -49,7 +49,7 @@ def test_another_clone_takes_a_scheduled_run_and_registers_its_models(first_run:
                 def ended() -> bool:
                     return patiently("GET", f"{api}/flow_runs/{run['id']}").json()["state"]["type"] in FINAL
 
-                eventually(ended, 180)
+                eventually(ended, 300)
                 state = patiently("GET", f"{api}/flow_runs/{run['id']}").json()["state"]
                 assert state["type"] == "COMPLETED", f"{state}\n{(tmp_path / 'worker.log').read_text()}"
                 ask = {"name": "troupe-moe"}
@@ -57,6 +57,7 @@ def test_another_clone_takes_a_scheduled_run_and_registers_its_models(first_run:
                 (version,) = found["registered_model"]["latest_versions"]
                 tags = {tag["key"]: tag["value"] for tag in version["tags"]}
                 assert tags["weights_sha256"] == digests(second)["moe"]
+                assert "Downloading artifacts" not in (tmp_path / "worker.log").read_text(), "not our environment"
             finally:
                 worker.send_signal(signal.SIGINT)
                 worker.wait(30)

@@ -1,6 +1,8 @@
 """What other engines are given to start a stage: the command for docker, the manifest for Kubeflow Trainer."""
 
+import os
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from torch.distributed.run import config_from_args, parse_args
 from typer.testing import CliRunner
 
 from tests.conftest import ROOT
+from tests.workspace import TINY, clone, succeed
+from tests.workspace import run as start
 from troupe.cli.common import app
 from troupe.layout import EFFECTIVE_PARAMS
 from troupe.params import RunParams, dump_params, load_params
@@ -38,6 +42,8 @@ def test_the_manifest_says_how_many_of_what_run_where() -> None:
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (8, 4)
     assert trainer["resourcesPerNode"] == {"limits": {"nvidia.com/gpu": "4"}}
     assert trainer["command"][0] == "torchrun"
+    assert "--rdzv-endpoint=$(PET_MASTER_ADDR):$(PET_MASTER_PORT)" in trainer["command"]
+    assert "--max-restarts=3" in trainer["command"]
     assert trainer["args"] == STAGE_COMMAND
     (patch,) = spec["runtimePatches"]
     (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
@@ -76,3 +82,21 @@ def test_the_command_prints_what_the_last_run_asked_for(tmp_path: Path, monkeypa
             assert f"{tmp_path}:/workspace mine torchrun" in said
         else:
             assert YAML(typ="safe").load(said)["spec"]["trainer"]["image"] == "mine"
+
+
+@pytest.mark.slow
+def test_what_an_engine_has_trained_is_taken_for_what_the_stage_made(tmp_path: Path) -> None:
+    """As docs/scale.md has it, with what the container would run: the pipeline stops, the engine trains, it goes on."""
+    folder = clone(tmp_path / "clone")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    asked = {"TROUPE_SET": f"{TINY} run.launcher=docker run.device=cpu run.processes=2", "PATH": path}
+    stopped = start(folder, "-m", "dvc", "repro", "pretrain", **asked)
+    assert stopped.returncode
+    assert "pretrain: run.launcher: docker trains this stage: `troupe launch pretrain`" in stopped.stderr
+
+    command = shlex.split(succeed(start(folder, "-m", "troupe.cli", "launch", "pretrain")).stdout)
+    inside = command[command.index("torchrun") + 1 :]
+    succeed(start(folder, "-m", "torch.distributed.run", *inside))
+    succeed(start(folder, "-m", "dvc", "commit", "--force", "pretrain"))
+    again = succeed(start(folder, "-m", "dvc", "repro", "pretrain", **asked))
+    assert "Stage 'pretrain' didn't change, skipping" in again.stdout

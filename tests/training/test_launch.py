@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from pipelines.servers import free_port
 from tests.conftest import ROOT
 from troupe.errors import ParamsError, ProcessFailed
 from troupe.params import Params, load_params
-from troupe.training.launch import _end, side_by_side
+from troupe.training.launch import FRESH_STORE, _end, side_by_side
 
 
 def failure(folder: Path, rank: int, status: int, message: str = "") -> ProcessFailure:
@@ -95,4 +96,13 @@ def test_a_process_that_such_an_engine_has_started_trains(monkeypatch: pytest.Mo
 def test_machines_that_cannot_find_each_other_say_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PET_RDZV_ENDPOINT", raising=False)
     with pytest.raises(ParamsError, match="on each of them set PET_RDZV_ENDPOINT=HOST:PORT"):
+        pretrain(params("run.launcher=torchrun", "run.nodes=2", "run.processes=2"))
+
+
+def test_machines_that_do_not_come_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PET_RDZV_ENDPOINT", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("PET_RDZV_CONF", "join_timeout=1")
+    for name in ("OMP_NUM_THREADS", FRESH_STORE[0]):
+        monkeypatch.setenv(name, "1")  # to be undone: the launcher sets them
+    with pytest.raises(ProcessFailed, match=r"the 2 machines do not meet at 127\.0\.0\.1:\d+: not all of them came"):
         pretrain(params("run.launcher=torchrun", "run.nodes=2", "run.processes=2"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from troupe.layout import EFFECTIVE_PARAMS
 from troupe.params import RunParams
-from troupe.training.launch import ENDPOINT, FRESH_STORE, LAST_STEP, RESTARTS, torchrun_options
+from troupe.training.launch import ENDPOINT, FRESH_STORE, LAST_STEP, torchrun_options
 
 WORKSPACE = "/workspace"  # in the containers of docker/Dockerfile
 PASSED_ON = (
@@ -48,9 +48,11 @@ def docker_command(stage: str, run: RunParams, image: str, workspace: Path) -> l
 def train_job(stage: str, run: RunParams, image: str, claim: str) -> dict[str, Any]:
     """A TrainJob of Kubeflow Trainer 2.2 or newer (trainer.kubeflow.org/v1alpha1).
 
-    The PersistentVolumeClaim `claim` (ReadWriteMany where there are several nodes) holds the workspace. How many
-    nodes and processes there are, and where they meet, Trainer says in torchrun's variables.
+    The PersistentVolumeClaim `claim` (ReadWriteMany where there are several nodes) holds the workspace. Nodes find each
+    other at the first of them, whose name Trainer says in variables of torchrun's.
     """
+    meet = ["--rdzv-endpoint=$(PET_MASTER_ADDR):$(PET_MASTER_PORT)"] if run.nodes > 1 else []
+    name, value = FRESH_STORE
     mount = {"name": VOLUME, "mountPath": WORKSPACE}
     pod = {
         "volumes": [{"name": VOLUME, "persistentVolumeClaim": {"claimName": claim}}],
@@ -66,8 +68,9 @@ def train_job(stage: str, run: RunParams, image: str, claim: str) -> dict[str, A
             "runtimeRef": {"name": RUNTIME},
             "trainer": {
                 "image": image,
-                "command": ["torchrun", f"--max-restarts={RESTARTS}", "--local-ranks-filter=0"],
+                "command": ["torchrun", *torchrun_options(stage, run), *meet],
                 "args": stage_command(stage),
+                "env": [{"name": name, "value": value}],
                 "numNodes": run.nodes,
                 "numProcPerNode": run.processes_per_node,
                 **(gpus if run.device == "cuda" else {}),

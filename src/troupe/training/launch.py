@@ -32,7 +32,8 @@ PATIENCE_BETWEEN_MACHINES = timedelta(minutes=30)  # one that is gone without a 
 LAST_STEP = 600  # seconds that the agent leaves its processes for the step in progress, when asked to stop
 RESTARTS = 3  # of torchrun's agents
 ENDPOINT = "PET_RDZV_ENDPOINT"  # torchrun's own variable: host:port of the machine through which all find each other
-# torch 2.13's agents keep one store for all attempts, in which what is started again finds addresses of dead processes.
+# torch 2.13's agents keep one store for all attempts. On several machines what is started again can find addresses of
+# dead processes in it, and then fails or waits for ever (pytorch/pytorch#135712).
 FRESH_STORE = ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 UNREPORTED = 1  # exit status of a process that ended with an error which is not reported yet
@@ -124,8 +125,8 @@ def _launch(stage: str, run: RunParams) -> None:
             raise _end(error.failures) from None
         except (RendezvousError, dist.DistError) as error:
             raise ProcessFailed(
-                f"the machines do not meet at {config.rdzv_endpoint}: {_one_line(error)}; the same command goes on "
-                "from the newest checkpoint"
+                f"the {run.nodes} machines do not meet at {config.rdzv_endpoint}: {_not_met(error)}; the same command "
+                "goes on from the newest checkpoint"
             ) from None
 
 
@@ -159,7 +160,8 @@ def _by_torchrun(stage: str, run: RunParams, logs: str) -> Any:
         )
     os.environ.setdefault(*FRESH_STORE)
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))  # it would say 1, and `threads: auto` with it
-    config, *_ = config_from_args(parse_args([*torchrun_options(stage, run), f"--log-dir={logs}", "ours"]))  # type: ignore[no-untyped-call]
+    arguments = parse_args([*torchrun_options(stage, run), f"--log-dir={logs}", "ours"])  # type: ignore[no-untyped-call]
+    config, *_ = config_from_args(arguments)
     return config
 
 
@@ -176,13 +178,17 @@ def _end(failures: Mapping[int, Any]) -> BaseException:
     )
 
 
+def _not_met(error: Exception) -> str:
+    from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousTimeoutError
+
+    if isinstance(error, RendezvousTimeoutError):
+        return "not all of them came in time"
+    return "one of them has given up" if isinstance(error, RendezvousClosedError) else "it does not answer"
+
+
 def _words(failure: Any) -> str:
     """What a process died of."""
     if failure.exitcode < 0:
         return f"killed by {failure.signal_name()}"
     message = failure.message["message"] if isinstance(failure.message, dict) else f"exit status {failure.exitcode}"
-    return _one_line(message)
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+    return " ".join(message.split())
