@@ -14,7 +14,7 @@ from studies.jobs import Figures, Job
 from studies.oracle_arms import fit, new_world, run_task, the_oracle
 from studies.oracle_curves import Results
 from studies.oracle_figure import draw
-from studies.oracle_game import Game, as_read, play, prefix_rewards, update_critic, update_generator
+from studies.oracle_game import Game, as_read, discriminator_aucs, play, prefix_rewards, update_critic, update_generator
 from studies.oracle_model import LSTMLanguageModel, make_generator, nll
 from studies.oracle_page import sections
 from studies.oracle_settings import LIKELIHOOD, GameTask, Settings, Task

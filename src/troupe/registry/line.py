@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,29 @@ class Line:
         """Whether these weights were about to become the first champion ever when a kill came."""
         made = [version.tags.get("weights_sha256") for version in self.versions.values()]
         return self.change is None and self.aliases == Aliases() and made == [weights_sha256]
+
+    def taken_from(self, weights_sha256: str) -> Entry | None:
+        """The decision by which a person replaced these weights as champion, unless they became it again since.
+
+        By the entries on the versions of this store; those of the audit file may be about another store's numbers.
+        """
+        found = None
+        for entry in self._entries():
+            if entry.after != entry.before and self._weights(entry.after) == weights_sha256:
+                found = None
+            elif self._weights(entry.before) == weights_sha256 and entry.action in (history.ROLLED_BACK, history.MOVED):
+                found = entry
+        return found
+
+    def _entries(self) -> list[Entry]:
+        """What the tags of the versions say of decisions, oldest first."""
+        tags = [tag for version in self.versions.values() for tag in version.tags.items()]
+        found = [entry for key, text in tags if key.startswith(history.TAG) and (entry := history.parsed(text))]
+        return sorted(found, key=lambda entry: (datetime.fromisoformat(entry.time), entry.id))
+
+    def _weights(self, uri: str | None) -> str | None:
+        version = self.versions.get((uri or "").rpartition("/")[2])
+        return version.tags.get("weights_sha256") if version else None
 
     def remedy(self) -> Version | None:
         """What a rollback makes champion: `previous`, or without it the newest other version of ours."""

@@ -50,7 +50,7 @@ def promote(rule: PromoteParams, fresh: bool = False, by: str = "") -> Decision:
 
     `fresh` asks of it what is asked of a first champion, for when the text itself has changed and the champion's
     figures mean nothing any more, or when there is no champion though there has been one. Otherwise a model that was
-    rolled back is not promoted again while it is `previous`: a schedule would undo overnight what a person decided.
+    rolled back is not promoted again: a schedule would undo overnight what a person decided.
     `by` says who or what decides, for the audit file; "" for the user of this process.
 
     First the release line is put in order: a change that was cut short is completed, what a person did to the aliases
@@ -132,11 +132,21 @@ def _verdict(
         return Verdict("refused", (fault,)) if fault else verdict
     if not fresh and champion and known.previous and known.previous.tags.get("weights_sha256") == weights:
         verdict = Verdict("refused", (f"the champion replaced a model with these weights; {WANTED_AFTER_ALL}",))
+    elif not fresh and champion and (decision := known.taken_from(weights)):
+        verdict = Verdict("refused", (_set_aside(decision),))
     elif not fresh and not champion and known.begun and not known.cut_short(weights):
         verdict = Verdict("refused", (_vacant(known, candidate),))
     else:
         verdict = decide(measured, Figures.from_tags(champion.tags) if champion and not fresh else None, rule)
     return replace(verdict, reasons=(*verdict.reasons, fault)) if fault else verdict
+
+
+def _set_aside(decision: Entry) -> str:
+    """Why weights that a person has put out of service do not come back by themselves."""
+    return (
+        f"a model with these weights, {decision.before}, was put out of service on {decision.time[:10]} "
+        f"({decision.action}, by {decision.by}); if it is wanted after all: `troupe promote --fresh`"
+    )
 
 
 def _vacant(known: Line, candidate: Version) -> str:
