@@ -37,7 +37,7 @@ COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline bench study-moe study-gan study-adversarial study-oracle test test-faults test-security numerics check ui schedule service promote rollback serve up down image clean
+.PHONY: help setup pipeline bench study-moe study-gan study-adversarial study-oracle test test-faults test-security numerics check ui address schedule service promote rollback serve up down image clean
 
 help: ## list the targets
 	@echo "troupe: text in, a judged, registered and promoted small language model out"
@@ -107,6 +107,9 @@ ui: $(STAMP) ## Prefect and MLflow on loopback, with `train` and others to start
 
 schedule: $(STAMP) ## have it run by itself, where `make ui` runs: CRON="0 3 * * *" [TZ=Europe/Berlin] [PROFILE=] [SET=]
 	@$(BIN)/python -m pipelines schedule --cron "$$CRON" --profile "$$PROFILE" --set "$$SET" \
+address: $(STAMP) ## where `make ui` is, with the token that its servers ask for
+	@$(BIN)/python -m pipelines address
+
 	    --when-busy "$$WHEN_BUSY" --catch-up "$$CATCH_UP"
 
 service: $(STAMP) ## write a systemd user unit that keeps `make ui` running (CRON= as there)

@@ -1,4 +1,4 @@
-"""`python -m pipelines COMMAND`: behind `make pipeline`, `make ui`, `make schedule` and `make service`."""
+"""`python -m pipelines COMMAND`: behind `make pipeline`, `make ui`, `make address`, `make schedule`, `make service`."""
 
 import os
 import signal
@@ -19,6 +19,7 @@ from pipelines.repro import changed_stages
 from pipelines.supervisor import Kept, terminable
 from pipelines.workspace import claim
 from troupe import environment, stopping
+from troupe.credentials import token, with_token
 from troupe.errors import TroupeError, WorkspaceBusy
 from troupe.overlay import join_overrides, split_overrides
 from troupe.stages.common import overrides_from_environment, profile_from_environment
@@ -35,6 +36,10 @@ Cron = Annotated[
 Timezone = Annotated[
     str, typer.Option(help="The time zone of --cron, e.g. Europe/Berlin.", show_default="that of this machine")
 ]
+SHOWN = {
+    servers.PREFECT: ("Prefect", "runs, schedules, the deployments `train`, `evaluate`, `promote`, `rollback`"),
+    servers.MLFLOW: ("MLflow", "curves, registered models, the report"),
+}
 RUNNER = [sys.executable, "-m", "pipelines", "serve"]
 
 
@@ -51,9 +56,11 @@ def run(overrides: Set = "", profile: Profile = "") -> None:
         if "PREFECT_API_URL" not in os.environ and _up_to_date(overrides, profile):
             return
         servers.ensure_prefect_api()
-        from pipelines.train import train  # Prefect reads its settings when it is imported
+        from pipelines.flow_run import with_or_without_prefect  # Prefect reads its settings when it is imported
+        from pipelines.train import train
 
-        train(overrides, profile, when_busy="fail")
+        with with_or_without_prefect():
+            train(overrides, profile, when_busy="fail")
 
 
 @app.command()
@@ -115,28 +122,36 @@ def ui(
         prefect = servers.prefect_server(servers.free_port(prefect_port))
         mlflow = servers.mlflow_server(servers.free_port(mlflow_port))
         print("Starting Prefect and MLflow, about ten seconds ...", flush=True)
-        os.environ |= {prefect.variable: prefect.api, mlflow.variable: mlflow.api}
+        os.environ |= prefect.environment() | mlflow.environment()
         commands = {prefect: servers.prefect_command(prefect, ui=True), mlflow: servers.mlflow_command(mlflow)}
-        kept = []
+        kept: list[Kept] = []
         for server, command in commands.items():
             kept.append(Kept(server.name, command, servers.log_of(server)))
             stack.callback(kept[-1].stop)
         for server, child in zip(commands, kept, strict=True):
             servers.wait_for(server, child.child)
         scheduled = ["--cron", schedule.cron, "--timezone", str(schedule.timezone)] if schedule else []
-        # Started again it is not given the schedule again, which may have been deleted meanwhile.
-        kept.append(Kept("The runner", [*RUNNER, *scheduled], servers.LOGS / "runner.log", again=RUNNER))
-        stack.callback(kept[-1].stop)
+        runner = Kept("The runner", [*RUNNER, *scheduled], servers.LOGS / "runner.log")
+        kept.append(runner)
+        stack.callback(runner.stop)
         stack.enter_context(servers.announced(prefect, mlflow))
-        print(f"Prefect  {prefect.url}   runs, schedules, the deployments `train`, `evaluate`, `promote`, `rollback`")
-        print(f"MLflow   {mlflow.url}   curves, registered models, the report")
-        if schedule:
-            print(f"Schedule {schedule.cron}   in the time zone {schedule.timezone}")
+        _print_addresses(secret=sys.stdout.isatty())
         print("`make pipeline` in this workspace now reports to both. Ctrl-C stops them.", flush=True)
         while True:
             for one in kept:
                 one.look(say=lambda line: print(line, file=sys.stderr, flush=True))
+            if schedule and (schedule.cron, schedule.timezone) in servers.schedules(prefect):
+                print(f"Schedule {schedule.cron}   in the time zone {schedule.timezone}", flush=True)
+                runner.again = RUNNER  # without the schedule, which may be deleted by then
+                schedule = None
             time.sleep(0.5)
+
+
+@app.command()
+def address() -> None:
+    """Print the addresses of the servers of `make ui`, with the token that lets a browser in."""
+    with _entry():
+        _print_addresses(secret=True)
 
 
 @app.command()
@@ -147,6 +162,18 @@ def service(cron: Cron = "", timezone: Timezone = "") -> None:
         scheduled = ["--cron", wanted.cron, "--timezone", str(wanted.timezone)] if wanted else []
         path = systemd.write_unit([sys.executable, "-m", "pipelines", "ui", *scheduled])
         print(f"written: {path}", *systemd.next_steps(path), sep="\n")
+
+
+def _print_addresses(secret: bool) -> None:
+    """Of the servers of this workspace; without their secret where what is printed may be kept, as in a log."""
+    running = servers.announcement()
+    if not running:
+        raise TroupeError("no `make ui` is running in this workspace")
+    for variable, (name, what) in SHOWN.items():
+        url = running[variable]["api"].removesuffix("/api")
+        print(f"{name:8} {with_token(url, token()) if secret else url}   {what}", flush=True)
+    if not secret:
+        print("`make address` prints the addresses with the token that the servers ask for.", flush=True)
 
 
 def _use_server() -> None:

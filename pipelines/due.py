@@ -12,21 +12,14 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterNextScheduledStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Scheduled
 
-from pipelines.flow_run import SKIPPED, WAITING
+from pipelines.flow_run import SKIPPED, WAITING, runs_in
 
 MISSED = timedelta(seconds=150)  # who is looked after does not become that late without being seen: a sweep takes 120
-UNDER_WAY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 
 @dataclass(frozen=True)
@@ -93,11 +86,7 @@ def _shown(moment: datetime) -> str:
 
 
 def _due(client: SyncPrefectClient, deployments: Sequence[UUID], now: datetime) -> Iterator[Due]:
-    wanted = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime.model_validate({"before_": now}),
-    )
+    wanted = runs_in([StateType.SCHEDULED], deployments, before=now)
     for run in client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, limit=200):
         if run.next_scheduled_start_time and run.state:
             yield Due(
@@ -111,9 +100,5 @@ def _due(client: SyncPrefectClient, deployments: Sequence[UUID], now: datetime) 
 
 
 def _at_work(client: SyncPrefectClient, deployments: Sequence[UUID]) -> str | None:
-    wanted = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNDER_WAY)),
-    )
-    found: list[FlowRun] = client.read_flow_runs(flow_run_filter=wanted, limit=1)
+    found: list[FlowRun] = client.read_flow_runs(flow_run_filter=runs_in(ACTIVE, deployments), limit=1)
     return found[0].name if found else None

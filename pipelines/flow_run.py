@@ -1,11 +1,24 @@
 """What all flows here share: how a flow run ends, and how it shows that it waits."""
 
-from collections.abc import Callable
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterNextScheduledStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, Running
 
@@ -15,6 +28,8 @@ from troupe.errors import TroupeError
 
 WAITING = "WaitingForWorkspace"  # the name of the state of a run that waits for its turn
 SKIPPED = "Skipped"
+NO_ANSWER = (httpx.HTTPError, PrefectHTTPStatusError)  # what Prefect's client raises, when it has tried for a minute
+_ENDED: list[TroupeError | None] = []  # the runs of this process, each with what it failed of
 
 
 def ended(work: Callable[[], str]) -> State[Any]:
@@ -23,13 +38,37 @@ def ended(work: Callable[[], str]) -> State[Any]:
     `work` returns what there is to say of its success. Where the flow is called as a function, that call raises the
     TroupeError of a failed state.
     """
-    with alive(own_id()):
-        try:
-            return Completed(message=work())
-        except Skipped as reason:
-            return Cancelled(name=SKIPPED, message=str(reason))
-        except TroupeError as error:
-            return Failed(message=str(error), data=error)
+    with alive(own_id()) as say:
+        state = _outcome(work)
+        say({"type": state.type.value, "name": state.name, "message": state.message})
+        _ENDED.append(state.data if isinstance(state.data, TroupeError) else None)
+        return state
+
+
+def _outcome(work: Callable[[], str]) -> State[Any]:
+    try:
+        return Completed(message=work())
+    except Skipped as reason:
+        return Cancelled(name=SKIPPED, message=str(reason))
+    except TroupeError as error:
+        return Failed(message=str(error), data=error)
+
+
+@contextmanager
+def with_or_without_prefect() -> Iterator[None]:
+    """Let a flow that is called as a function in here end as its work does, also where Prefect no longer answers then.
+
+    Raises the TroupeError of a failed run, and one where Prefect is lost before the work is done.
+    """
+    logging.raiseExceptions = False  # Prefect's handler would print each log line that did not get through
+    try:
+        yield
+    except NO_ANSWER as lost:
+        if not _ENDED:
+            raise TroupeError(f"Prefect's server does not answer ({lost}); the same command begins again") from None
+        print("Prefect's server does not answer; it will show how this run has ended when it does", file=sys.stderr)
+        if error := _ENDED[-1]:
+            raise error from None
 
 
 def own_id() -> str:
@@ -40,5 +79,15 @@ def own_id() -> str:
 def show_waiting(reason: str) -> None:
     """Give this flow run, which has a process already, a state that says what it waits for; "": it waits no more."""
     state = State[Any](type=StateType.RUNNING, name=WAITING, message=reason) if reason else Running()
-    with get_client(sync_client=True) as client:
+    with suppress(*NO_ANSWER), get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(own_id()), state, force=True)
+
+
+def runs_in(states: Sequence[StateType], deployments: Sequence[UUID], before: datetime | None = None) -> FlowRunFilter:
+    """The filter for runs of deployments in one of these states; with `before`, due before that moment."""
+    due = FlowRunFilterNextScheduledStartTime.model_validate({"before_": before}) if before else None
+    return FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+        next_scheduled_start_time=due,
+    )

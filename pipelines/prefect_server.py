@@ -1,7 +1,7 @@
-"""`python -m pipelines.prefect_server --port PORT`: Prefect's server on loopback, for this machine's own pages alone.
+"""`python -m pipelines.prefect_server --port PORT`: Prefect's server on loopback, for who has the workspace's token.
 
-Prefect asks for no password here, and it looks at neither Host nor Origin. A web page that the user's browser shows
-could then start runs, by a form, or by a name of its own that comes to mean 127.0.0.1 (DNS rebinding).
+Prefect checks that itself, of every request and websocket to its API, when it is given the token. It looks at neither
+Host nor Origin; and its pages, which are in front of the API, want the token typed into a form.
 """
 
 import argparse
@@ -9,7 +9,9 @@ import os
 
 import uvicorn
 
-from pipelines.loopback import HOST, OwnPagesOnly
+from troupe import environment
+from troupe.credentials import USER, token
+from troupe.loopback import HOST, Admission, OwnPagesOnly
 
 
 def main() -> None:
@@ -18,10 +20,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--no-ui", action="store_true")
     given = parser.parse_args()
+    environment.prepare()
+    secret = token()
     os.environ["PREFECT_SERVER_UI_ENABLED"] = str(not given.no_ui).lower()
+    os.environ["PREFECT_SERVER_API_AUTH_STRING"] = f"{USER}:{secret}"
     from prefect.server.api.server import create_app  # which reads the settings of the environment
 
-    app = OwnPagesOnly(create_app(final=True), given.port)
+    app = OwnPagesOnly(Admission(create_app(final=True), secret))
     uvicorn.run(app, host=HOST, port=given.port, log_level="warning", timeout_keep_alive=5)
 
 

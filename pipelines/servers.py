@@ -12,17 +12,23 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import psutil
 
-from pipelines.loopback import HOST
 from pipelines.supervisor import started
+from troupe.credentials import USER, basic, token
 from troupe.errors import TroupeError
 from troupe.files import write_json
 from troupe.layout import STATE
+from troupe.loopback import HOST
+from troupe.tracking import connection
+from troupe.tracking.app import APP
 from troupe.tracking.store import quoted
 
+PREFECT, MLFLOW = "PREFECT_API_URL", connection.VARIABLE  # the variables that name the servers
+PREFECT_CREDENTIALS = "PREFECT_API_AUTH_STRING"  # "user:password", which Prefect's clients send
 ANNOUNCEMENT = STATE / "servers.json"
 PREFECT_HOME = STATE / "prefect"
 LOGS = STATE / "logs"
@@ -38,15 +44,26 @@ class Server:
     variable: str
     health: str
 
+    def environment(self) -> dict[str, str]:
+        """What a program that is to use it, and whatever that starts, has to find in its environment."""
+        return {self.variable: self.api, **credentials(self.variable)}
+
 
 def prefect_server(port: int) -> Server:
     url = f"http://{HOST}:{port}"
-    return Server("Prefect", url, f"{url}/api", "PREFECT_API_URL", f"{url}/api/health")
+    return Server("Prefect", url, f"{url}/api", PREFECT, f"{url}/api/health")
 
 
 def mlflow_server(port: int) -> Server:
     url = f"http://{HOST}:{port}"
-    return Server("MLflow", url, url, "MLFLOW_TRACKING_URI", f"{url}/health")
+    return Server("MLflow", url, url, MLFLOW, f"{url}/health")
+
+
+def credentials(variable: str) -> dict[str, str]:
+    """What has the token in the environment of clients of the server of this workspace that `variable` names."""
+    if variable == PREFECT:
+        return {PREFECT_CREDENTIALS: f"{USER}:{token()}"}
+    return {connection.USERNAME: USER, connection.PASSWORD: token()}
 
 
 def prefect_command(server: Server, ui: bool) -> list[str]:
@@ -61,10 +78,11 @@ def mlflow_command(server: Server) -> list[str]:
     """
     port = server.url.rpartition(":")[2]
     place = ["--host", HOST, "--port", port, "--workers", "1"]
-    hosts = ["--allowed-hosts", f"{HOST}:{port},localhost:{port}"]  # it refuses foreign Origins by itself
+    hosts = ["--allowed-hosts", f"{HOST}:{port},localhost:{port}"]
+    ours = ["--app-name", APP, "--uvicorn-opts", "--no-access-log"]  # which would have the token of an address
     store = ["--backend-store-uri", "sqlite:///mlflow.db"]
     artifacts = ["--no-serve-artifacts", "--default-artifact-root", Path("mlartifacts").resolve().as_uri()]
-    return [sys.executable, "-m", "troupe.tracking.store", *place, *hosts, *store, *artifacts]
+    return [sys.executable, "-m", "troupe.tracking.store", *place, *hosts, *ours, *store, *artifacts]
 
 
 @contextmanager
@@ -80,8 +98,10 @@ def wait_for(server: Server, child: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not answers(server.health):
         if child.poll() is not None:
-            said = log_of(server).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-            raise TroupeError(f"{server.name} stopped while starting: {said or 'without a word'}; see {log_of(server)}")
+            last_line = log_of(server).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+            raise TroupeError(
+                f"{server.name} stopped while starting: {last_line or 'without a word'}; see {log_of(server)}"
+            )
         if time.monotonic() > deadline:
             raise TroupeError(f"{server.name} did not answer within {START_SECONDS:.0f} s; see {log_of(server)}")
         time.sleep(0.2)
@@ -102,11 +122,11 @@ def announced(*servers: Server) -> Iterator[None]:
 def use_announced() -> None:
     """Point the environment at the servers that `make ui` started here, unless the user has pointed it elsewhere.
 
-    What a killed `make ui` left behind is ignored.
+    Their token is put there too. What a killed `make ui` left behind is ignored.
     """
     for variable, server in announcement().items():
-        if variable not in os.environ and answers(server["health"]):
-            os.environ[variable] = server["api"]
+        if answers(server["health"]) and os.environ.setdefault(variable, server["api"]) == server["api"]:
+            os.environ |= credentials(variable)
 
 
 def ensure_prefect_api() -> None:
@@ -115,15 +135,39 @@ def ensure_prefect_api() -> None:
     Prefect's own ephemeral server would survive a kill -9 of the flow; ours does not. To be called before prefect is
     imported: what is registered first is stopped last, after Prefect has sent its last log lines.
     """
-    if url := os.environ.get("PREFECT_API_URL"):
-        if not answers(f"{url.rstrip('/')}/health"):
-            raise TroupeError(f"PREFECT_API_URL: no Prefect server answers at {url}; start it, or unset the variable")
+    if url := os.environ.get(PREFECT):
+        _require_prefect(url.rstrip("/"))
         return
     server = prefect_server(free_port())
     stack = ExitStack()
     atexit.register(stack.close)
     wait_for(server, stack.enter_context(starting(server, prefect_command(server, ui=False))))
-    os.environ[server.variable] = server.api
+    os.environ |= server.environment()
+
+
+def _require_prefect(url: str) -> None:
+    """Raise TroupeError unless a Prefect server answers there, and answers us."""
+    if not answers(f"{url}/health"):
+        raise TroupeError(f"{PREFECT}: no Prefect server answers at {url}; start it, or unset the variable")
+    user, _, password = os.environ.get(PREFECT_CREDENTIALS, "").partition(":")
+    headers = {"Authorization": basic(user, password)} if user else {}
+    if "PREFECT_API_KEY" not in os.environ and status_of(f"{url}/admin/version", headers) == HTTPStatus.UNAUTHORIZED:
+        raise TroupeError(
+            f"{PREFECT}: the server at {url} wants a password; set {PREFECT_CREDENTIALS} to user:password"
+        )
+
+
+def schedules(prefect: Server) -> list[tuple[str, str]]:
+    """When `train` runs, as cron expressions and time zones; none where the server does not answer or serves it yet."""
+    request = urllib.request.Request(
+        f"{prefect.api}/deployments/name/train/train", headers={"Authorization": basic(USER, token())}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:
+            found = [one["schedule"] for one in json.load(response)["schedules"]]
+            return [(one["cron"], one["timezone"]) for one in found if "cron" in one]
+    except (OSError, ValueError, KeyError):
+        return []
 
 
 def quiet_prefect(console_level: str = "CRITICAL") -> None:
@@ -133,6 +177,7 @@ def quiet_prefect(console_level: str = "CRITICAL") -> None:
         os.environ["PREFECT_HOME"] = str(PREFECT_HOME.resolve())
         os.environ.setdefault("PREFECT_API_DATABASE_CONNECTION_URL", prefect_database())
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", console_level)
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", console_level)  # of threads that send what they have later
 
 
 def prefect_database() -> str:
@@ -140,13 +185,21 @@ def prefect_database() -> str:
     return f"sqlite+aiosqlite:///{quoted(PREFECT_HOME.resolve() / 'prefect.db')}"
 
 
-def answers(health: str) -> bool:
+def answers(address: str) -> bool:
     """Whether a GET of this address is answered with success, soon."""
+    return status_of(address) == HTTPStatus.OK
+
+
+def status_of(address: str, headers: Mapping[str, str] | None = None) -> int:
+    """The status with which a GET of this address is answered, soon; 0 if it is not."""
     try:
-        with urllib.request.urlopen(health, timeout=ANSWER_SECONDS) as response:
-            return bool(response.status == 200)
-    except (OSError, ValueError, urllib.error.URLError):
-        return False
+        request = urllib.request.Request(address, headers=dict(headers or {}))
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, ValueError):
+        return 0
 
 
 def free_port(wanted: int = 0) -> int:

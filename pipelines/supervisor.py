@@ -88,10 +88,10 @@ def started(
 class Kept:
     """A command that is started again whenever it ends, after a pause that doubles each time it ends soon."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, again: Sequence[str] | None = None) -> None:
-        """Start it, with its output in `log`. `again` is the command for every later time, if it is another."""
+    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+        """Start it, with its output in `log`. `again` is the command for every later time."""
         self.name, self.log = name, log
-        self._again = again or command
+        self.again = command
         self._pause = FIRST_PAUSE
         self._due: float | None = None  # when it starts again; None while it runs
         self._stack = ExitStack()
@@ -108,7 +108,7 @@ class Kept:
             self._due = now + self._pause
             say(f"{self.name} has ended (status {status}); it starts again in {self._pause:.0f} s; see {self.log}")
         elif now >= self._due:
-            self._start(self._again, "a")
+            self._start(self.again, "a")
 
     def stop(self) -> None:
         """End it for good."""

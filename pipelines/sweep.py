@@ -10,17 +10,12 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
-from pipelines.alive import dead, known, settled
+from pipelines.alive import dead, known, outcome_of, settled
+from pipelines.flow_run import runs_in
 from pipelines.workspace import end_killed_records, running_record
 from troupe.errors import WorkspaceBusy
 from troupe.lock import workspace_lock
@@ -51,22 +46,33 @@ def end_dead_flow_runs() -> None:
             settled(flow_run_id)
 
 
+def say_how_runs_ended(client: SyncPrefectClient) -> None:
+    """Have Prefect show how the runs ended that came to their end while it did not answer."""
+    for flow_run_id in dead():
+        if outcome_of(flow_run_id):
+            with suppress(ObjectNotFound):
+                _end(client, client.read_flow_run(UUID(flow_run_id)))
+            settled(flow_run_id)
+
+
 def end_stuck_flow_runs(client: SyncPrefectClient, deployments: Sequence[UUID]) -> None:
     """The same for runs that were handed to a process which died before it could say that it lives."""
-    wanted = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
-    )
-    for run in client.read_flow_runs(flow_run_filter=wanted, limit=200):
+    for run in client.read_flow_runs(flow_run_filter=runs_in([StateType.PENDING], deployments), limit=200):
         began = run.state and run.state.timestamp
         if began and datetime.now(UTC) - began > MOST_TO_BEGIN and not known(str(run.id)):
             _end(client, run)
 
 
 def _end(client: SyncPrefectClient, run: FlowRun) -> None:
-    """A run that somebody is cancelling has reached its end; every other one of a deployment is tried again."""
+    """A run that has said how it ended has ended so, and one that somebody is cancelling is cancelled.
+
+    Every other one of a deployment is tried again.
+    """
     state = run.state
     if state is None or (state.is_final() and not state.is_crashed()):
+        return
+    if outcome := outcome_of(str(run.id)):
+        client.set_flow_run_state(run.id, State.model_validate(outcome), force=True)
         return
     if state.is_cancelling():
         client.set_flow_run_state(run.id, Cancelled(message="its process was killed"), force=True)

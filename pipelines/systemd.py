@@ -41,6 +41,7 @@ def next_steps(path: Path) -> list[str]:
         f"start    systemctl --user daemon-reload && systemctl --user enable --now {path.name}",
         "always   loginctl enable-linger   (also while nobody is logged in)",
         f"look     systemctl --user status {path.name}",
+        "open     make address   (with the token that the servers ask for)",
     ]
 
 

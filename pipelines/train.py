@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging import Logger, LoggerAdapter
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 
-from pipelines.flow_run import ended, own_id, show_waiting
+from pipelines.flow_run import NO_ANSWER, ended, own_id, show_waiting
 from pipelines.overlap import WhenBusy, entered_once_free
 from pipelines.parameters import as_overrides
 from pipelines.publish import Publication, mirrored, publish
@@ -74,8 +74,9 @@ def show(publication: Publication) -> str:
     Raises the problem of the publication, if it has one, afterwards.
     """
     run = publication.run
-    create_markdown_artifact(key="figures", markdown=markdown(publication), description=f"Run {run.id}")
     print(summary(publication), flush=True)
+    with suppress(*NO_ANSWER):
+        create_markdown_artifact(key="figures", markdown=markdown(publication), description=f"Run {run.id}")
     publication.require()
     return headline(publication)
 
@@ -109,11 +110,11 @@ def _run_stage(stage: str, run: Run) -> None:
     logger = get_run_logger()
     log = _at_most_one_a_second(logger)
 
-    def heard(line: str) -> None:
+    def pass_on(line: str) -> None:
         print(line, flush=True)
         log(line)
 
-    logger.info(f"{stage}: {run_stage(stage, run, heard)}")
+    logger.info(f"{stage}: {run_stage(stage, run, pass_on)}")
 
 
 def _at_most_one_a_second(logger: Logger | LoggerAdapter[Logger]) -> Callable[[str], None]:
@@ -132,6 +133,6 @@ def _name_flow_run(run: Run, name: str) -> None:
     """Show our run's id in Prefect, and Prefect's in our record."""
     run.record["prefect_flow_run"] = own_id()
     run.save()
-    with get_client(sync_client=True) as client:
+    with suppress(*NO_ANSWER), get_client(sync_client=True) as client:
         tags = ["troupe", *([run.profile] if run.profile else [])]
         client.update_flow_run(UUID(own_id()), name=f"{name} {run.id}", tags=tags)

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import get_client
-from prefect.exceptions import PrefectHTTPStatusError
 
-from pipelines.alive import dead
+from pipelines.alive import LAST_LOOK, killed
 from pipelines.due import settle
+from pipelines.flow_run import NO_ANSWER
 from pipelines.supervisor import started
-from pipelines.sweep import end_stuck_flow_runs
+from pipelines.sweep import end_stuck_flow_runs, say_how_runs_ended
 from pipelines.workspace import end_killed_records, running_record
 from troupe.errors import WorkspaceBusy
 from troupe.layout import STATE
@@ -43,7 +42,9 @@ def _look(deployments: Sequence[UUID]) -> None:
             with get_client(sync_client=True) as client:
                 settle(client, deployments)
                 end_stuck_flow_runs(client, deployments)
-            if dead():
+                say_how_runs_ended(client)
+            LAST_LOOK.touch()
+            if killed():
                 _sweep()
             elif time.monotonic() >= asked:
                 asked = time.monotonic() + SECONDS_BETWEEN_QUESTIONS
@@ -51,7 +52,7 @@ def _look(deployments: Sequence[UUID]) -> None:
                     _sweep()
                     if _unfinished():
                         asked = time.monotonic() + SECONDS_AFTER_FAILURE
-        except (httpx.HTTPError, PrefectHTTPStatusError):
+        except NO_ANSWER:
             pass  # a server that is starting again
         except Exception:
             traceback.print_exc()  # into the log; the next look may go better

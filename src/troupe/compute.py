@@ -101,7 +101,7 @@ def compile_passes(module: Callable[..., Tensor], device: torch.device = CPU) ->
 
 
 @contextmanager
-def compiler_faults_told() -> Iterator[None]:
+def compiler_faults_named() -> Iterator[None]:
     """Raises ParamsError for what torch.compile raises when it cannot compile a model."""
     try:
         yield

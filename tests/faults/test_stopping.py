@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.supervisor import _without_tracebacks
 from tests.forked import forked
-from tests.pipelines.small import environment, eventually
+from tests.pipelines.small import environment, eventually, listening_to_ctrl_c
 from troupe.params import Params
 from troupe.stages.common import stage_main
 
@@ -36,7 +36,7 @@ def test_at_its_start(tmp_path: Path, entry: str, number: signal.Signals) -> Non
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job is started without Ctrl-C
+        preexec_fn=listening_to_ctrl_c,
     ) as process:
         while not has_a_handler(process.pid) and process.poll() is None:
             time.sleep(0.005)

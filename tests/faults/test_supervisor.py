@@ -106,7 +106,8 @@ def test_what_should_run_runs_again_after_a_pause_that_grows(folder: Path, monke
     monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.1)
     lines: list[str] = []
     first, later = (["sh", "-c", f"echo {name}; exec sleep 60"] for name in ("first", "later"))
-    kept = Kept("It", first, folder / "it.log", again=later)
+    kept = Kept("It", first, folder / "it.log")
+    kept.again = later
     try:
         for number in (1, 2):
             before = kept.child.pid

@@ -1,6 +1,7 @@
 """A real DVC workspace whose stages take no time, and the pipeline as a user starts it there."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -52,6 +53,11 @@ def environment(**more: str) -> dict[str, str]:
     """The tests' threads, no server of the outer world, and this repository's code wherever the workspace is."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "TROUPE_"))}
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(THREADS), **more}
+
+
+def listening_to_ctrl_c() -> None:
+    """As `preexec_fn`: a background job is started without Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def pipeline(folder: Path, overrides: str = "", **more: str) -> subprocess.CompletedProcess[str]:

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from pipelines import alive as module
-from pipelines.alive import FOLDER, alive, dead, settled
+from pipelines.alive import alive, dead, folder, killed, outcome_of, settled
 from tests.pipelines.small import environment, eventually
 
 HOLD = "import time; from pipelines.alive import alive\nwith alive('one'): print('in', flush=True); time.sleep(60)"
+
+SAY = HOLD.replace("print", "say({'type': 'COMPLETED'})\nprint").replace("'):", "') as say:")
 
 
 @pytest.fixture(autouse=True)
@@ -25,22 +27,46 @@ def test_a_killed_process_is_dead_until_somebody_has_dealt_with_it() -> None:
         assert dead() == []
         child.kill()
     eventually(dead, 5)
-    assert dead() == ["one"], "looking changes nothing"
+    assert (dead(), killed()) == (["one"], ["one"]), "looking changes nothing"
     settled("one")
     assert dead() == []
+
+
+def test_who_has_said_how_it_ended_is_alive_until_its_process_ends() -> None:
+    """It has to say so to Prefect, too."""
+    with subprocess.Popen([sys.executable, "-c", SAY], env=environment(), stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()
+        assert (dead(), outcome_of("one")) == ([], {"type": "COMPLETED"})
+        child.kill()
+    eventually(dead, 5)
+    assert (dead(), killed(), outcome_of("one")) == (["one"], [], {"type": "COMPLETED"})
+    settled("one")
+    assert not list(folder().iterdir())
 
 
 def test_who_ends_with_an_exception_is_done() -> None:
     with pytest.raises(RuntimeError), alive("two"):
         raise RuntimeError
-    assert not list(FOLDER.iterdir())
+    assert not list(folder().iterdir())
 
 
 def test_a_process_that_has_just_made_its_file_is_given_time_to_lock_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS_TO_LOCK", 5.0)
-    FOLDER.mkdir(parents=True)
-    (FOLDER / "three").touch()
+    folder().mkdir(parents=True)
+    (folder() / "three").touch()
     assert dead() == []
     later = time.time() + 6
     monkeypatch.setattr(time, "time", lambda: later)
     assert dead() == ["three"]
+
+
+def test_a_killed_run_of_another_server_is_left_to_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker in a container and one outside: neither server knows the other's runs."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://prefect:4200/api")
+    folder().mkdir(parents=True)
+    (folder() / "four").touch()
+    assert dead() == ["four"]
+    for local in ("http://127.0.0.1:4200/api", "http://127.0.0.1:4201/api"):
+        monkeypatch.setenv("PREFECT_API_URL", local)
+        assert dead() == []

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.pipelines.small import PYTHON, WORK, environment, eventually, make, pipeline, processes_in
+from pipelines.servers import answers, free_port
+from tests.pipelines.small import GRAPH, PYTHON, WORK, environment, eventually, make, pipeline, processes_in
+from troupe.credentials import TOKEN, USER
 from troupe.layout import RUNS
 
 WORST = "a%41 b#c?d=e&f'[g]*h:i$j;k"
@@ -21,6 +23,12 @@ def record(folder: Path) -> dict[str, Any]:
     """The record of the last run."""
     last = max((folder / RUNS).glob("*/run.json"), key=os.path.getmtime)
     return dict(json.loads(last.read_text()))
+
+
+def states(folder: Path) -> list[str]:
+    """Of all flow runs, the first one first, as Prefect's database has them."""
+    with closing(sqlite3.connect(folder / ".troupe" / "prefect" / "prefect.db")) as database:
+        return [state for (state,) in database.execute("SELECT state_type FROM flow_run ORDER BY start_time")]
 
 
 @pytest.mark.fault("kill -9 of a stage: the same command completes the run")
@@ -47,11 +55,46 @@ def test_killed_then_completed(tmp_path: Path) -> None:
         "second": "ran",
     }
     eventually(lambda: not processes_in(folder))
-    with closing(sqlite3.connect(folder / ".troupe" / "prefect" / "prefect.db")) as database:
-        states = database.execute("SELECT state_type FROM flow_run ORDER BY start_time").fetchall()
     assert [path.name for path in tmp_path.iterdir()] == [WORST], "nothing appears beside it"
     assert (folder / "mlflow.db").exists()
-    assert states == [("CRASHED",), ("COMPLETED",)], "Prefect does not show the killed run as running for ever"
+    assert states(folder) == ["CRASHED", "COMPLETED"], "Prefect does not show the killed run as running for ever"
+
+
+@pytest.mark.fault("Prefect gone in the middle of a run: every stage is done, and its end is shown by the next server")
+def test_prefect_gone_for_good_in_the_middle_of_a_run(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    waits = GRAPH.replace(
+        "cmd: cat artifacts", "cmd: touch began; while ! test -e go; do sleep 0.1; done; cat artifacts"
+    )
+    (folder / "dvc.yaml").write_text(waits)
+    port = free_port()
+    serve = [PYTHON, "-m", "pipelines.prefect_server", "--port", str(port), "--no-ui"]
+    home = {"PREFECT_HOME": f"{folder}/.troupe/prefect"}
+    with subprocess.Popen(serve, cwd=folder, env=environment(**home)) as server:
+        eventually(lambda: answers(f"http://127.0.0.1:{port}/api/health"), 90)
+        token = (folder / TOKEN).read_text().strip()
+        there = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_CLIENT_MAX_RETRIES": "1"}
+        refused = pipeline(folder, **there)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "wants a password; set PREFECT_API_AUTH_STRING" in refused.stderr
+        command, own = (
+            [PYTHON, "-m", "pipelines", "run"],
+            environment(**there, PREFECT_API_AUTH_STRING=f"{USER}:{token}"),
+        )
+        with subprocess.Popen(command, cwd=folder, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+            eventually((folder / "began").exists, 90)
+            server.kill()
+            server.wait()
+            (folder / "go").touch()
+            said, complained = (stream.decode() for stream in run.communicate(timeout=120))
+    assert run.returncode == 0, complained
+    assert "nothing to promote" in said
+    assert complained == "Prefect's server does not answer; it will show how this run has ended when it does\n"
+    assert record(folder)["outcome"] == "completed"
+    assert states(folder) == ["RUNNING"]
+    (folder / "work.sh").write_text(f"# another\n{WORK}")
+    assert pipeline(folder).returncode == 0
+    assert states(folder) == ["COMPLETED", "COMPLETED"]
 
 
 @pytest.mark.fault("a broken MLflow store: every stage is done, then one line")

@@ -179,6 +179,24 @@ def test_rollback_undoes_a_hand_without_a_run_between(client: MlflowClient) -> N
     assert actions()[-2:] == ["moved by hand", "rolled back"]
 
 
+@pytest.mark.fault("a model that was rolled back: not promoted again by itself, however long ago")
+def test_a_rolled_back_model_stays_refused_when_it_is_previous_no_more(client: MlflowClient) -> None:
+    rollback()
+    assert promote(RULE).verdict.outcome == "promoted"
+    assert aliases() == ("3", "1")
+    own(2)
+    measured(bpb=1.0, accuracy=0.5)  # better than any
+    decision = promote(RULE)
+    assert decision.verdict.outcome == "refused"
+    assert "models:/troupe/2, was put out of service on " in decision.verdict.reasons[0]
+    assert promote(RULE, fresh=True).verdict.outcome == "promoted"
+    own(3)
+    measured(bpb=0.9, accuracy=0.5)
+    assert promote(RULE).verdict.outcome == "refused", "previous, as before"
+    client.delete_registered_model_alias("troupe", "previous")
+    assert promote(RULE).verdict.outcome == "promoted", "replaced by a better one, which nobody decided for good"
+
+
 def test_both_aliases_set_by_hand_stay_and_are_undone(client: MlflowClient) -> None:
     client.set_registered_model_alias("troupe", "champion", "1")
     client.set_registered_model_alias("troupe", "previous", "2")

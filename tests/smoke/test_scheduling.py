@@ -3,14 +3,16 @@
 The servers, their runner, DVC and the kills are real; the stages take no time, or as long as a test wants.
 """
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import chdir
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,16 +22,22 @@ from uuid import UUID
 import httpx
 import psutil
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from pipelines import sweep
 from pipelines.deployments import add_schedule
 from pipelines.due import settle
 from pipelines.schedule import cron_schedule
 from tests.pipelines.small import PYTHON, ROOT, environment, eventually, make
-from tests.smoke.ui import patiently, ui
+from tests.smoke.ui import command, patiently, plain, ui
+from troupe.credentials import TOKEN, USER, base64, with_token
 from troupe.errors import TroupeError
+from troupe.files import write_json
+from troupe.layout import METRICS
 from troupe.registry import history
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
@@ -47,6 +55,17 @@ class Site:
     folder: Path
     api: str
     mlflow: str
+
+    @contextmanager
+    def client(self) -> Iterator[SyncPrefectClient]:
+        """Prefect's own."""
+        ours = {PREFECT_API_URL: plain(self.api), PREFECT_API_AUTH_STRING: f"{USER}:{self.secret}"}
+        with temporary_settings(ours), get_client(sync_client=True) as client:
+            yield client
+
+    @property
+    def secret(self) -> str:
+        return (self.folder / TOKEN).read_text().strip()
 
     def ask(self, method: str, path: str, **body: Any) -> Any:
         return patiently(method, f"{self.api}/{path}", **body).json()
@@ -107,19 +126,6 @@ def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def command(folder: Path, *words: str) -> psutil.Process:
-    """The process in a folder whose command line has these words, and not the guard before it."""
-    for process in psutil.process_iter():
-        try:
-            line = process.cmdline()
-            guard = any("guard.py" in word for word in line)
-            if set(words) <= set(line) and not guard and process.cwd() == str(folder):
-                return process
-        except psutil.Error:
-            continue
-    raise AssertionError(f"no process {words}")
-
-
 @pytest.mark.parametrize(
     ("parameters", "names"),
     [
@@ -164,6 +170,94 @@ def test_neither_server_answers_a_foreign_page(site: Site, headers: dict[str, st
     assert [httpx.get(page).status_code for page in pages] == [200, 200], "their own pages are there"
 
 
+@pytest.mark.security("Prefect and MLflow: nothing without the token of the workspace")
+@pytest.mark.parametrize("user", [None, (USER, "wrong")], ids=["nobody", "wrong"])
+def test_neither_server_answers_without_the_token(site: Site, user: tuple[str, str] | None) -> None:
+    api, mlflow = plain(site.api), plain(site.mlflow)
+    asked = [
+        httpx.post(f"{api}/flow_runs/count", json={}, auth=user),
+        httpx.get(f"{api}/admin/settings", auth=user),
+        httpx.post(f"{mlflow}/api/2.0/mlflow/experiments/create", json={"name": "strange"}, auth=user),
+        httpx.get(f"{mlflow}/", auth=user),
+    ]
+    assert [answer.status_code for answer in asked] == [401] * 4
+    assert [httpx.get(f"{url}/health").status_code for url in (api, mlflow)] == [200, 200], "that they live"
+    events = api.replace("http://", "ws://") + "/events/out"
+    with connect(events, subprotocols=[Subprotocol("prefect")]) as socket:
+        socket.send(json.dumps({"type": "auth", "token": ":".join(user) if user else None}))
+        with pytest.raises(ConnectionClosed, match=r"Auth required|Invalid token"):
+            socket.recv(timeout=10)
+    with pytest.raises(InvalidStatus), connect(events):
+        pass
+
+
+@pytest.mark.security("the token stands in no log, record, page or database, and in nobody's arguments")
+def test_the_token_stays_where_it_is(site: Site) -> None:
+    (site.folder / "go").touch()
+    run = site.start()
+    eventually(lambda: site.state(run)["type"] == "COMPLETED", 60)
+    for url in (site.api.removesuffix("/api"), site.mlflow):  # as a browser does, right and wrong
+        assert httpx.get(with_token(plain(url), site.secret)).is_success
+        assert httpx.get(with_token(plain(url), f"{site.secret}x")).status_code == 401
+    eventually(lambda: not site.unfinished(), 60)
+    forms = [form.encode() for form in (site.secret, base64(f"{USER}:{site.secret}"))]
+    files = [path for path in site.folder.rglob("*") if path.is_file() and path != site.folder / TOKEN]
+    assert {path.suffix for path in files} >= {".log", ".json", ".db"}
+    assert not [path for path in files for form in forms if form in path.read_bytes()]
+    lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    assert not [line for line in lines for form in forms if form.decode() in line]
+
+
+@pytest.mark.browser
+def test_the_addresses_that_are_printed_let_a_browser_in(site: Site) -> None:
+    """In Chromium: one address opens both, and without it neither shows anything."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not (chromium := shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")):
+        pytest.skip("no chromium here")
+    show = [PYTHON, "-m", "pipelines", "address"]
+    printed = subprocess.run(show, cwd=site.folder, env=environment(), capture_output=True, text=True, check=True)
+    prefect, mlflow = (line.split()[1] for line in printed.stdout.splitlines())
+    assert site.secret in prefect
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page, refused = browser.new_page(), list[str]()
+        page.on("response", lambda answer: answer.status in (401, 403) and refused.append(answer.url))
+        page.goto(prefect)
+        page.wait_for_url("**/dashboard*")
+        assert site.secret not in page.url
+        page.goto(f"{plain(site.api).removesuffix('/api')}/deployments")
+        page.get_by_text("rollback").first.wait_for()
+        page.goto(plain(site.mlflow))
+        page.get_by_text("Experiments").first.wait_for()
+        assert not refused
+        stranger = browser.new_context().new_page()
+        stranger.goto(f"{plain(site.api).removesuffix('/api')}/deployments")
+        stranger.wait_for_url(re.compile("/login"))
+        with pytest.raises(
+            playwright.Error, match="ERR_INVALID_AUTH_CREDENTIALS"
+        ):  # nobody is there to type a password
+            stranger.goto(plain(site.mlflow))
+        stranger = browser.new_context().new_page()
+        stranger.goto(mlflow)
+        stranger.get_by_text("Experiments").first.wait_for()
+        browser.close()
+
+
+def test_a_promotion_afresh_that_had_to_wait_does_not_take_another_candidate(site: Site) -> None:
+    site.start()
+    eventually(site.attempts, 60)
+    promote = site.start("promote", fresh=True)
+    with chdir(site.folder):
+        models = {"pretrain": {"weights_sha256": "another"}}
+        write_json(METRICS, {"candidate": {"stage": "pretrain"}, "models": models})
+    try:
+        (site.folder / "go").touch()
+        eventually(lambda: site.state(promote)["type"] in FINAL, 60)
+    finally:
+        (site.folder / METRICS).unlink()
+    assert "since this was asked for another candidate has been evaluated" in site.state(promote)["message"]
+
+
 def test_a_run_whose_process_died_before_it_began_is_tried_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would count as at work for ever, and others wait for it or are skipped."""
     monkeypatch.setattr(sweep, "MOST_TO_BEGIN", timedelta(0))
@@ -172,7 +266,7 @@ def test_a_run_whose_process_died_before_it_began_is_tried_again(site: Site, mon
     state = {"type": "SCHEDULED", "state_details": {"scheduled_time": tomorrow}}
     run = str(site.ask("POST", place, json={"state": state})["id"])
     site.ask("POST", f"flow_runs/{run}/set_state", json={"state": {"type": "PENDING"}, "force": True})
-    with temporary_settings({PREFECT_API_URL: site.api}), get_client(sync_client=True) as client:
+    with site.client() as client:
         sweep.end_stuck_flow_runs(client, [UUID(site.deployment()["id"])])
     assert "Crashed" in site.states(run)
     (site.folder / "go").touch()
@@ -279,7 +373,7 @@ def test_missed_times_are_made_up_for_as_the_schedule_says(site: Site) -> None:
         found = site.ask("POST", "flow_runs/filter", json={"flow_runs": due})
         return Counter(run["parameters"]["catch_up"] for run in found)
 
-    with temporary_settings({PREFECT_API_URL: site.api}), get_client(sync_client=True) as client:
+    with site.client() as client:
         with pytest.raises(TroupeError, match="'catch_up'"):
             add_schedule(cron_schedule("0 * * * *"), {"catch_up": "sometimes"})
         for number, catch_up in enumerate(("never", "once", "all"), start=20):

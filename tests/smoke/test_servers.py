@@ -5,13 +5,15 @@ and nothing is ever run.
 """
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.pipelines.small import eventually, make, pipeline
-from tests.smoke.ui import deployed, runs, schedule, ui, unschedule
+from tests.smoke.ui import command, cron_expressions, deployed, plain, runs, schedule, ui, unschedule
 from troupe.layout import RUNS
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
@@ -19,17 +21,21 @@ pytestmark = [pytest.mark.slow, pytest.mark.servers]
 # The first attempt is killed when it has noted how far it came; the second goes on from there.
 KILLED_ONCE = "test -e halfway || { touch halfway; kill -9 $$; }; cp halfway second.txt\n"
 REFUSING = "echo 'second: data/a.txt: not UTF-8 at byte 3' >&2; exit 2\n"
+YEARLY = "0 3 1 1 *"
 OFTEN = "* * * * * */15"  # every fifteen seconds: cron's sixth field, which few know
 
 
 def test_servers_schedules_and_runs_beside_them(tmp_path: Path) -> None:
     folder = make(tmp_path, KILLED_ONCE)
-    with ui(folder) as servers:
+    with ui(folder, "--cron", YEARLY, "--timezone", "UTC") as servers:
         api = servers["PREFECT_API_URL"]
+        os.kill(command(folder, "serve").pid, signal.SIGKILL)  # before it could give the schedule to the server
+        assert not deployed(api)
         assert httpx.get(f"{api}/health").json() is True
         assert httpx.get(f"{servers['MLFLOW_TRACKING_URI']}/health").text == "OK"
 
         eventually(lambda: deployed(api), 60)
+        assert cron_expressions(api) == [YEARLY], "the runner that was started again has made the schedule"
         schedule(api, OFTEN)
         eventually(lambda: runs(api), 60)
         unschedule(api)
@@ -45,7 +51,7 @@ def test_servers_schedules_and_runs_beside_them(tmp_path: Path) -> None:
         pages = httpx.post(f"{api}/artifacts/filter", json={}).json()
         [page] = [page for page in pages if page["flow_run_id"] == scheduled["id"]]
         assert "**nothing to promote: the graph has no evaluation**" in page["data"]
-        assert f"({servers['MLFLOW_TRACKING_URI']}/#/experiments/1/runs/" in page["data"]
+        assert f"({plain(servers['MLFLOW_TRACKING_URI'])}/#/experiments/1/runs/" in page["data"]
 
         (folder / "work.sh").write_text(REFUSING)
         refused = pipeline(folder)

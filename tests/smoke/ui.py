@@ -1,6 +1,7 @@
 """`make ui` for tests, and what they ask its servers."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -10,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from pipelines.servers import ANNOUNCEMENT, free_port
-from tests.pipelines.small import PYTHON, environment, processes_in
+from tests.pipelines.small import PYTHON, environment, eventually, listening_to_ctrl_c, processes_in
+from troupe.credentials import TOKEN, USER
 
 
 @contextmanager
 def ui(folder: Path, *arguments: str) -> Iterator[dict[str, str]]:
-    """`make ui` on free ports: {"PREFECT_API_URL": url, "MLFLOW_TRACKING_URI": url}."""
+    """`make ui` on free ports: {"PREFECT_API_URL": url, "MLFLOW_TRACKING_URI": url}, with the token in the URLs."""
     ports = ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port())]
     command = [PYTHON, "-m", "pipelines", "ui", *ports, *arguments]
     with subprocess.Popen(
@@ -26,21 +29,50 @@ def ui(folder: Path, *arguments: str) -> Iterator[dict[str, str]]:
         env=environment(),
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job is started without Ctrl-C
+        preexec_fn=listening_to_ctrl_c,
     ) as child:
         assert child.stdout
         try:
-            printed = [child.stdout.readline() for _ in range(4)]  # the last line comes when all is up
+            printed = [child.stdout.readline()]
+            while printed[-1] and "Ctrl-C" not in printed[-1]:  # that line comes when all is up
+                printed.append(child.stdout.readline())
             servers = json.loads((folder / ANNOUNCEMENT).read_text())["servers"]
             for variable in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
                 address = servers[variable]["api"].removesuffix("/api")
                 assert any(address in line for line in printed)
-            yield {variable: server["api"] for variable, server in servers.items()}
+            secret = (folder / TOKEN).read_text().strip()
+            assert secret not in "".join(printed), "no terminal, so it may be a log"
+            user = f"http://{USER}:{secret}@"
+            assert "Schedule" not in "".join(printed), "said when the server has it"
+            yield {variable: server["api"].replace("http://", user) for variable, server in servers.items()}
         finally:
             child.send_signal(signal.SIGINT)
             assert child.wait(60) == 130
     assert not (folder / ANNOUNCEMENT).exists()
     assert not processes_in(folder)
+
+
+def command(folder: Path, *words: str) -> psutil.Process:
+    """The process in a folder whose command line has these words, and not the guard before it, once it is there."""
+    found = list[psutil.Process]()
+    eventually(lambda: found.extend(_commands(folder, set(words))) or found, 10)
+    return found[0]
+
+
+def _commands(folder: Path, words: set[str]) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        try:
+            line = process.cmdline()
+            guard = any("guard.py" in word for word in line)
+            if words <= set(line) and not guard and process.cwd() == str(folder):
+                yield process
+        except psutil.Error:
+            continue
+
+
+def plain(url: str) -> str:
+    """An address without the token."""
+    return re.sub("//.*@", "//", url)
 
 
 def patiently(method: str, url: str, **body: Any) -> httpx.Response:
@@ -68,6 +100,11 @@ def schedule(api: str, cron: str) -> None:
 
 def deployed(api: str) -> bool:
     return httpx.get(f"{api}/deployments/name/train/train").is_success
+
+
+def cron_expressions(api: str) -> list[str]:
+    deployment = patiently("GET", f"{api}/deployments/name/train/train").json()
+    return [one["schedule"]["cron"] for one in deployment["schedules"]]
 
 
 def unschedule(api: str) -> None:

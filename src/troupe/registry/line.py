@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,30 @@ class Line:
         made = [version.tags.get("weights_sha256") for version in self.versions.values()]
         return self.change is None and self.aliases == Aliases() and made == [weights_sha256]
 
-    def way_back(self) -> Version | None:
+    def taken_from(self, weights_sha256: str) -> Entry | None:
+        """The decision by which a person replaced these weights as champion, unless they became it again since.
+
+        By the entries on the versions of this store; those of the audit file may be about another store's numbers.
+        """
+        found = None
+        for entry in self._entries():
+            if entry.after != entry.before and self._weights(entry.after) == weights_sha256:
+                found = None
+            elif self._weights(entry.before) == weights_sha256 and entry.action in (history.ROLLED_BACK, history.MOVED):
+                found = entry
+        return found
+
+    def _entries(self) -> list[Entry]:
+        """What the tags of the versions say of decisions, oldest first."""
+        tags = [tag for version in self.versions.values() for tag in version.tags.items()]
+        found = [entry for key, text in tags if key.startswith(history.TAG) and (entry := history.parsed(text))]
+        return sorted(found, key=lambda entry: (datetime.fromisoformat(entry.time), entry.id))
+
+    def _weights(self, uri: str | None) -> str | None:
+        version = self.versions.get((uri or "").rpartition("/")[2])
+        return version.tags.get("weights_sha256") if version else None
+
+    def remedy(self) -> Version | None:
         """What a rollback makes champion: `previous`, or without it the newest other version of ours."""
         if self.aliases.previous != self.aliases.champion and self.previous:
             return self.previous
@@ -133,7 +157,7 @@ def reconciled(client: MlflowClient) -> tuple[Line, list[Entry]]:
     """
     line = read(client)
     change = line.change
-    if change and not change.settled and _on_the_way(line, change):
+    if change and not change.settled and _unfinished_moves(line, change):
         _carry_out(client, line, change)
         return read(client), [change.entry] if change.entry else []
     if not line.begun and (last := _last_champion()):
@@ -203,7 +227,7 @@ def _carry_out(client: MlflowClient, line: Line, change: Change) -> None:
     client.set_registered_model_tag(RELEASE, TAG, replace(change, settled=True).text())
 
 
-def _on_the_way(line: Line, change: Change) -> bool:
+def _unfinished_moves(line: Line, change: Change) -> bool:
     """Whether the aliases are as a kill in the middle of this change leaves them, and it can be completed."""
     steps = (change.before, replace(change.before, previous=change.after.previous), change.after)
     wanted = {number for number in (change.after.champion, change.after.previous) if number}

@@ -50,7 +50,7 @@ def promote(rule: PromoteParams, fresh: bool = False, by: str = "") -> Decision:
 
     `fresh` asks of it what is asked of a first champion, for when the text itself has changed and the champion's
     figures mean nothing any more, or when there is no champion though there has been one. Otherwise a model that was
-    rolled back is not promoted again while it is `previous`: a schedule would undo overnight what a person decided.
+    rolled back is not promoted again: a schedule would undo overnight what a person decided.
     `by` says who or what decides, for the audit file; "" for the user of this process.
 
     First the release line is put in order: a change that was cut short is completed, what a person did to the aliases
@@ -110,7 +110,7 @@ def rollback(by: str = "") -> tuple[Version, Version | None]:
                     f"not rolled back: the champion has changed meanwhile, it is {now}; look at `troupe versions`, and "
                     "say it again if that one is to be replaced"
                 )
-            target, before = known.way_back(), known.champion or _last(known)
+            target, before = known.remedy(), known.champion or _last(known)
             if not target:
                 raise RegistryError(_nothing_before(known))
             fetch.verify(target.uri)
@@ -132,6 +132,8 @@ def _verdict(
         return Verdict("refused", (fault,)) if fault else verdict
     if not fresh and champion and known.previous and known.previous.tags.get("weights_sha256") == weights:
         verdict = Verdict("refused", (f"the champion replaced a model with these weights; {WANTED_AFTER_ALL}",))
+    elif not fresh and champion and (decision := known.taken_from(weights)):
+        verdict = Verdict("refused", (_set_aside(decision),))
     elif not fresh and not champion and known.begun and not known.cut_short(weights):
         verdict = Verdict("refused", (_vacant(known, candidate),))
     else:
@@ -139,9 +141,17 @@ def _verdict(
     return replace(verdict, reasons=(*verdict.reasons, fault)) if fault else verdict
 
 
+def _set_aside(decision: Entry) -> str:
+    """Why weights that a person has put out of service do not come back by themselves."""
+    return (
+        f"a model with these weights, {decision.before}, was put out of service on {decision.time[:10]} "
+        f"({decision.action}, by {decision.by}); if it is wanted after all: `troupe promote --fresh`"
+    )
+
+
 def _vacant(known: Line, candidate: Version) -> str:
     """Why a release line that has begun and has no champion takes no first one."""
-    target = known.way_back()
+    target = known.remedy()
     back = f"`troupe rollback` makes {target.uri} champion again" if target else "there is no version to roll back to"
     return (
         f"the release line has no champion, though it has had one: {back}; `troupe promote --fresh` makes this "

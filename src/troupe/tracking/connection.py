@@ -10,6 +10,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 from troupe import layout
+from troupe.credentials import basic
 from troupe.errors import RegistryError, RegistryUnreachable
 from troupe.tracking import store
 from troupe.tracking.store import ARTIFACT_ROOT, EXPERIMENT
@@ -18,11 +19,18 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 VARIABLE = "MLFLOW_TRACKING_URI"
+USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"  # which MLflow's clients send
 
 
 def tracking_uri() -> str:
     """Where MLflow is: $MLFLOW_TRACKING_URI, or the embedded database of this workspace."""
     return os.environ.get(VARIABLE) or store.address(store.DATABASE)
+
+
+def authorization() -> dict[str, str]:
+    """The header with the environment's name and password, if there are any: what MLflow's client sends."""
+    user, password = os.environ.get(USERNAME), os.environ.get(PASSWORD)
+    return {"Authorization": basic(user, password)} if user and password else {}
 
 
 def shown(uri: str) -> str:

@@ -7,7 +7,7 @@ from http.client import HTTPException
 from typing import Any
 
 from troupe import layout
-from troupe.tracking.connection import tracking_uri
+from troupe.tracking.connection import authorization, tracking_uri
 from troupe.tracking.store import EXPERIMENT
 
 TIMEOUT = 5.0  # seconds
@@ -33,6 +33,6 @@ def unfinished_runs() -> set[str]:
 
 def _ask(url: str, body: object = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **authorization()})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         return json.load(answer)

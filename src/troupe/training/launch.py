@@ -36,7 +36,7 @@ ENDPOINT = "PET_RDZV_ENDPOINT"  # torchrun's own variable: host:port of the mach
 # dead processes in it, and then fails or waits for ever (pytorch/pytorch#135712).
 FRESH_STORE = ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
-UNTOLD = 1  # exit status of a process that ended with an error which nobody has told yet
+UNREPORTED = 1  # exit status of a process that ended with an error which is not reported yet
 
 
 def side_by_side(body: Callable[[Params], None]) -> Callable[[Params], None]:
@@ -105,7 +105,7 @@ def _join(body: Callable[[Params], None], params: Params) -> None:
         if isinstance(error, TroupeError):
             raise
         traceback.print_exc()
-        raise SystemExit(UNTOLD) from None
+        raise SystemExit(UNREPORTED) from None
     dist.destroy_process_group()
 
 
@@ -168,7 +168,7 @@ def _by_torchrun(stage: str, run: RunParams, logs: str) -> Any:
 def _end(failures: Mapping[int, Any]) -> BaseException:
     """How this process ends when some of the others have failed, torch's `ProcessFailure` by rank."""
     first = next((failure for failure in failures.values() if failure.local_rank == 0), None)
-    if first and first.exitcode > UNTOLD:
+    if first and first.exitcode > UNREPORTED:
         return SystemExit(first.exitcode)
     # A RuntimeError is how torch says that another process is gone: a consequence, where there is any other failure.
     rank = min(failures, key=lambda rank: "RuntimeError" in _words(failures[rank]))
