@@ -21,7 +21,7 @@ from troupe.layout import STATE
 
 FOLDER = STATE / "alive"
 LAST_LOOK = STATE / "upkeep"  # written whenever the runner has looked at its server: how old it is says how that is
-SAID = ".json"
+OUTCOME_SUFFIX = ".json"
 _HELD: list[BaseFileLock] = []
 SECONDS_TO_LOCK = 5.0  # a younger file may be one whose process is about to lock it
 
@@ -36,10 +36,10 @@ def alive(flow_run_id: str) -> Iterator[Callable[[Any], None]]:
     folder().mkdir(parents=True, exist_ok=True)
     path, lock = folder() / flow_run_id, FileLock(folder() / flow_run_id)
     lock.acquire()
-    _said(path).unlink(missing_ok=True)  # of an earlier attempt
+    _outcome_file(path).unlink(missing_ok=True)  # of an earlier attempt
 
     def say(outcome: Any) -> None:
-        write_json(_said(path), outcome)
+        write_json(_outcome_file(path), outcome)
         _HELD.append(lock)  # the system lets go of it
 
     try:
@@ -52,7 +52,7 @@ def alive(flow_run_id: str) -> Iterator[Callable[[Any], None]]:
 
 def outcome_of(flow_run_id: str) -> Any:
     """What a flow run said that it has come to, before its process ended; None if it did not come to say so."""
-    path = _said(folder() / flow_run_id)
+    path = _outcome_file(folder() / flow_run_id)
     return read_json(path) if path.exists() else None
 
 
@@ -63,7 +63,7 @@ def known(flow_run_id: str) -> bool:
 
 def dead() -> list[str]:
     """The flow runs whose processes have ended, or were killed, and that nobody has dealt with yet (`settled`)."""
-    return [path.name for path in sorted(folder().glob("*")) if path.suffix != SAID and _abandoned(path)]
+    return [path.name for path in sorted(folder().glob("*")) if path.suffix != OUTCOME_SUFFIX and _abandoned(path)]
 
 
 def killed() -> list[str]:
@@ -74,7 +74,7 @@ def killed() -> list[str]:
 def settled(flow_run_id: str) -> None:
     """Say that a dead flow run has been dealt with."""
     (folder() / flow_run_id).unlink(missing_ok=True)
-    _said(folder() / flow_run_id).unlink(missing_ok=True)
+    _outcome_file(folder() / flow_run_id).unlink(missing_ok=True)
 
 
 def folder() -> Path:
@@ -84,8 +84,8 @@ def folder() -> Path:
     return FOLDER / ("local" if local else re.sub("[^A-Za-z0-9.]+", "-", server.netloc.rpartition("@")[2]))
 
 
-def _said(path: Path) -> Path:
-    return path.with_name(path.name + SAID)
+def _outcome_file(path: Path) -> Path:
+    return path.with_name(path.name + OUTCOME_SUFFIX)
 
 
 def _abandoned(path: Path) -> bool:
