@@ -27,10 +27,10 @@ from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.params import TrainParams, load_params
 from troupe.training.optim import build_optimizers
 
-Way = Literal["auto", "dense", "loop", "grouped"]
+Variant = Literal["auto", "dense", "loop", "grouped"]
 Precision = Literal["float32", "bfloat16"]
 DENSE, SWITCHHEAD = "dense layer", "SwitchHead"
-CONTESTANTS: dict[str, Way | None] = {DENSE: None, SWITCHHEAD: "auto"}
+CONTESTANTS: dict[str, Variant | None] = {DENSE: None, SWITCHHEAD: "auto"}
 PROCESS = Path("/proc/self")  # of Linux
 FORGET_THE_PEAK = "5"  # to clear_refs: VmHWM is the resident size of now again (man proc_pid_clear_refs)
 
@@ -59,21 +59,21 @@ class Size:
     def config(self, context: int, n_layer: int = 1) -> GPTConfig:
         return GPTConfig(512, context, n_layer, self.dense_heads, self.n_embd, dropout=0.0)
 
-    def experts(self, way: Way) -> SwitchHeadConfig:
+    def experts(self, variant: Variant) -> SwitchHeadConfig:
         head_width = self.n_embd // self.dense_heads
-        return SwitchHeadConfig(self.n_head, head_width, self.n_expert, self.top_k, "sigmoid", compute=way)
+        return SwitchHeadConfig(self.n_head, head_width, self.n_expert, self.top_k, "sigmoid", compute=variant)
 
-    def attention(self, way: Way | None) -> Callable[[GPTConfig], Attention]:
+    def attention(self, variant: Variant | None) -> Callable[[GPTConfig], Attention]:
         """What builds the layer from a config; dense where no way of computing experts is given."""
-        return partial(SwitchHead, experts=self.experts(way)) if way else CausalSelfAttention
+        return partial(SwitchHead, experts=self.experts(variant)) if variant else CausalSelfAttention
 
-    def layer(self, way: Way | None, context: int) -> Attention:
-        return self.attention(way)(self.config(context))
+    def layer(self, variant: Variant | None, context: int) -> Attention:
+        return self.attention(variant)(self.config(context))
 
-    def blocks(self, way: Way | None, context: int, n_layer: int = 2) -> nn.Module:
+    def blocks(self, variant: Variant | None, context: int, n_layer: int = 2) -> nn.Module:
         """A stack of transformer blocks, MLPs too."""
         config = self.config(context, n_layer)
-        return nn.Sequential(*(Block(config, self.attention(way)(config)) for _ in range(n_layer)))
+        return nn.Sequential(*(Block(config, self.attention(variant)(config)) for _ in range(n_layer)))
 
 
 QUICK = Size(n_embd=48, dense_heads=3, n_head=1, tokens=64, contexts=(16,))

@@ -30,7 +30,7 @@ from troupe.data.source import TINY_SHAKESPEARE, read_text
 from troupe.layout import PARAMS
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.overlay import Layers, split_overrides
+from troupe.overlay import ParameterLayers, split_overrides
 from troupe.params import ModelParams, Params, PretrainParams, RunParams
 from troupe.seeding import derive_seed, generator
 from troupe.training.context import RunContext
@@ -106,7 +106,7 @@ class Log:
 
 
 def _parameters(config: Path, overrides: list[str]) -> tuple[RunParams, ModelParams, PretrainParams]:
-    layers = Layers(PARAMS, Params)
+    layers = ParameterLayers(PARAMS, Params)
     layers.add_profile(config)
     for override in overrides:
         layers.add_override(override)

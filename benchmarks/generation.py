@@ -35,7 +35,7 @@ CONFIG = GPTConfig(len(CHARACTERS), block_size=256, n_layer=6, n_head=6, n_embd=
 QUICK = GPTConfig(len(CHARACTERS), block_size=32, n_layer=1, n_head=2, n_embd=32, dropout=0.0)
 TEMPERATURE, TOP_K = 0.8, 50
 PARTS = [NANOGPT := "nanogpt", TRANSFORMERS := "transformers"]
-WAY = Decoding(temperature=TEMPERATURE, top_k=TOP_K)
+DECODING = Decoding(temperature=TEMPERATURE, top_k=TOP_K)
 
 
 def main() -> None:
@@ -143,7 +143,7 @@ def against_transformers(args: argparse.Namespace, model: GPT, batch: int, folde
 
 
 def ours(model: GPT, batch: int, n_new: int) -> None:
-    generate(model, torch.zeros(batch, 1, dtype=torch.long), n_new, WAY, range(batch))
+    generate(model, torch.zeros(batch, 1, dtype=torch.long), n_new, DECODING, range(batch))
 
 
 def run(command: list[str], cwd: Path | None = None) -> None:

@@ -276,7 +276,7 @@ def register_stand_in(params: Params, root: Path) -> str:
     dense = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **params.model.model_dump()))
     init_gpt2(dense, rng)
     experts = convert(dense, experts_wanted(params.moe, dense.config), "exact", rng)
-    ngrams = NGrams.counted(tokenizer.encode_array(text), params.adversarial.tilt_order, tokenizer.vocab_size)
+    ngrams = NGrams.counted(tokenizer.encode_array(text), params.adversarial.tilt.order, tokenizer.vocab_size)
     model = tilted(experts, ngrams)
     torch.nn.init.normal_(model.tilt, std=0.1, generator=rng)
     digest = save_bundle(layout.model_dir(STAGE), model, tokenizer, {})

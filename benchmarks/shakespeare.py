@@ -104,9 +104,9 @@ def verdict(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> l
 
 
 def _bar(what: str, found: float | None, at_most: float, form: str) -> str:
-    said = "never" if found is None else form.format(found)
+    shown = "never" if found is None else form.format(found)
     kept = found is not None and found <= at_most
-    return f"{what}: {said}; the bar is {form.format(at_most)}: {'kept' if kept else 'missed'}"
+    return f"{what}: {shown}; the bar is {form.format(at_most)}: {'kept' if kept else 'missed'}"
 
 
 def _row(seed: int, result: Mapping[str, Any], reaches: float | None) -> str:

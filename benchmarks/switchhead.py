@@ -23,7 +23,7 @@ from benchmarks.attention_step import (
     Arithmetic,
     Size,
     Step,
-    Way,
+    Variant,
     peak_bytes,
     seconds,
 )
@@ -36,7 +36,7 @@ from troupe.params import Params, load_params
 
 BARS = {1024: 1.3, 256: 1.0}  # tokens/s over the dense layer's, at least, by context
 GENERATION, CACHE = 1.0, 0.40  # likewise; the share of the dense cache, at most
-WAYS: tuple[Way, ...] = ("dense", "loop", "grouped")
+COMPUTATIONS: tuple[Variant, ...] = ("dense", "loop", "grouped")
 SWEEP = ((5, 2), (8, 2), (8, 1))  # experts of a head and how many are chosen: 2.5, 4 and 8 to one
 EAGER = [Arithmetic("float32", compiled=False), Arithmetic("bfloat16", compiled=False)]
 COMPILED = [replace(one, compiled=True) for one in EAGER]
@@ -85,7 +85,7 @@ def sections(args: argparse.Namespace, size: Size, params: Params) -> Iterator[s
         name = f"generation of {n_new} tokens, {batch} at a time"
         yield table(name.capitalize(), figures, "tokens/s", bases=[DENSE])
         held.append(verdict(name, ratios(figures), at_least=GENERATION))
-    cache = [layer_costs(size.layer(way, 256), 256).cache_bytes for way in ("auto", None)]
+    cache = [layer_costs(size.layer(computation, 256), 256).cache_bytes for computation in ("auto", None)]
     held.append(verdict("key-value cache", [cache[0] / cache[1]], at_most=CACHE))
     yield "\n".join(["### What holds", "", *held])
     swept = SWEEP[:1] if args.quick else SWEEP
@@ -97,9 +97,9 @@ def costs(size: Size) -> str:
     head = ["parameters", "useful", "computed", "cache, bytes per token"]
     head += [f"{what} at {context}" for context in size.contexts for what in ("full", "causal", "floats")]
     lines = ["### One layer, counted", "", f"| | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}"]
-    ways: dict[str, Way | None] = {DENSE: None, SWITCHHEAD: "dense"}
-    for name, way in ways.items():
-        counts = [layer_costs(size.layer(way, context), context) for context in size.contexts]
+    computations: dict[str, Variant | None] = {DENSE: None, SWITCHHEAD: "dense"}
+    for name, computation in computations.items():
+        counts = [layer_costs(size.layer(computation, context), context) for context in size.contexts]
         cells = [counts[0].parameters, counts[0].useful, counts[0].executed, counts[0].cache_bytes]
         cells += [number for one in counts for number in (one.full, one.causal, one.memory_floats)]
         lines.append(f"| {name} | {' | '.join(f'{cell:,}' for cell in cells)} |")
@@ -110,11 +110,14 @@ def layers(size: Size, context: int, quick: bool, step: Callable[..., Step]) -> 
     """Dense and, by each way, SwitchHead, in every arithmetic they can be computed in."""
     torch.compiler.reset()  # it keeps eight shapes of a module, and leaves those after them eager
     compilable = EAGER if quick else EAGER + COMPILED
-    wanted: dict[str, tuple[Way | None, list[Arithmetic]]] = {DENSE: (None, compilable)}
-    wanted |= {f"{SWITCHHEAD} {way}": (way, compilable if way == "dense" else EAGER) for way in WAYS}
+    wanted: dict[str, tuple[Variant | None, list[Arithmetic]]] = {DENSE: (None, compilable)}
+    wanted |= {
+        f"{SWITCHHEAD} {computation}": (computation, compilable if computation == "dense" else EAGER)
+        for computation in COMPUTATIONS
+    }
     return {
-        f"{name}, {arithmetic}": step(size.layer(way, context), size, context, arithmetic)
-        for name, (way, arithmetics) in wanted.items()
+        f"{name}, {arithmetic}": step(size.layer(computation, context), size, context, arithmetic)
+        for name, (computation, arithmetics) in wanted.items()
         for arithmetic in arithmetics
     }
 
@@ -122,8 +125,8 @@ def layers(size: Size, context: int, quick: bool, step: Callable[..., Step]) -> 
 def stacks(size: Size, context: int, quick: bool, step: Callable[..., Step]) -> dict[str, Step]:
     torch.compiler.reset()
     return {
-        f"{name}, {arithmetic}": step(size.blocks(way, context), size, context, arithmetic)
-        for name, way in CONTESTANTS.items()
+        f"{name}, {arithmetic}": step(size.blocks(computation, context), size, context, arithmetic)
+        for name, computation in CONTESTANTS.items()
         for arithmetic in (EAGER if quick else COMPILED)
     }
 
@@ -148,18 +151,21 @@ def memory_cells(dense: int | None, experts: int | None) -> str:
 
 
 def generation(size: Size, batch: int, n_new: int) -> dict[str, Callable[[], float]]:
-    return {name: partial(_speed, _model(size, way, n_new), batch, n_new) for name, way in CONTESTANTS.items()}
+    return {
+        name: partial(_speed, _model(size, computation, n_new), batch, n_new)
+        for name, computation in CONTESTANTS.items()
+    }
 
 
-def _model(size: Size, way: Way | None, n_new: int) -> GPT:
-    model = GPT(size.config(n_new + 1, LAYERS_OF_GENERATION), size.attention(way)).eval()
+def _model(size: Size, computation: Variant | None, n_new: int) -> GPT:
+    model = GPT(size.config(n_new + 1, LAYERS_OF_GENERATION), size.attention(computation)).eval()
     init_gpt2(model, torch.Generator().manual_seed(0))
     return model
 
 
 def _speed(model: GPT, batch: int, n_new: int) -> float:
-    way = Decoding(temperature=0.8, top_k=50)
-    write = partial(generate, model, torch.zeros(batch, 1, dtype=torch.long), n_new, way, range(batch))
+    computation = Decoding(temperature=0.8, top_k=50)
+    write = partial(generate, model, torch.zeros(batch, 1, dtype=torch.long), n_new, computation, range(batch))
     return batch * n_new / seconds(write)
 
 
@@ -168,23 +174,25 @@ def sweep(args: argparse.Namespace, sizes: Sequence[Size]) -> str:
 
     In training, of one layer without its optimiser; and where there is no gradient, of one token each of some texts.
     """
-    others = [way for way in WAYS if way != "dense"]
-    columns = [f"{what}: {way}" for what in conditions(sizes[0]) for way in others]
+    others = [computation for computation in COMPUTATIONS if computation != "dense"]
+    columns = [f"{what}: {computation}" for what in conditions(sizes[0]) for computation in others]
     lines = ["### Ways to compute experts, times dense", "", f"| experts, chosen | {' | '.join(columns)} |"]
     lines.append(f"|---|{'---:|' * len(columns)}")
     for size in sizes:
         cells = []
         for what, contestant in conditions(size).items():
-            figures = interleaved({f"{what}: {way}": contestant(way) for way in WAYS}, args)
-            speeds = [figures[f"{what}: {way}"] for way in (*others, "dense")]
+            figures = interleaved(
+                {f"{what}: {computation}": contestant(computation) for computation in COMPUTATIONS}, args
+            )
+            speeds = [figures[f"{what}: {computation}"] for computation in (*others, "dense")]
             cells += [median(map(truediv, one, speeds[-1])) for one in speeds[:-1]]
         lines.append(f"| {size.n_expert}, {size.top_k} | {' | '.join(map(short, cells))} |")
     return "\n".join(lines)
 
 
-def conditions(size: Size) -> dict[str, Callable[[Way], Callable[[], float]]]:
+def conditions(size: Size) -> dict[str, Callable[[Variant], Callable[[], float]]]:
     context = size.contexts[-1]
-    found: dict[str, Callable[[Way], Callable[[], float]]] = {}
+    found: dict[str, Callable[[Variant], Callable[[], float]]] = {}
     for arithmetic in EAGER:
         found[f"training, {arithmetic.precision}"] = partial(_training, size, context, arithmetic)
     for batch in (1, 16):
@@ -192,12 +200,12 @@ def conditions(size: Size) -> dict[str, Callable[[Way], Callable[[], float]]]:
     return found
 
 
-def _training(size: Size, context: int, arithmetic: Arithmetic, way: Way) -> Step:
-    return Step(size.layer(way, context), size, context, arithmetic, params=None)
+def _training(size: Size, context: int, arithmetic: Arithmetic, computation: Variant) -> Step:
+    return Step(size.layer(computation, context), size, context, arithmetic, params=None)
 
 
-def _one_token(size: Size, context: int, batch: int, way: Way) -> Callable[[], float]:
-    return partial(_tokens_per_second, size.layer(way, context), size, batch)
+def _one_token(size: Size, context: int, batch: int, computation: Variant) -> Callable[[], float]:
+    return partial(_tokens_per_second, size.layer(computation, context), size, batch)
 
 
 @torch.no_grad()

@@ -183,12 +183,12 @@ def whole_runs(folder: Path | None, threads: int) -> dict[str, Callable[[], floa
 
 def utilisation(shape: BenchShape, figures: Figures) -> str:
     """A table of useful FLOP/s against the peak of the matrix products in the same precision, round by round."""
-    said = ", ".join(
+    line = ", ".join(
         f"{name.removeprefix(f'{PEAK}, ')} {short(median(values) / 1e9)} GFLOP/s"
         for name, values in figures.items()
         if name.startswith(PEAK)
     )
-    lines = [f"{PEAK} of these shapes: {said}.", "", "| | useful GFLOP/s | of the peak |", "|---|---:|---:|"]
+    lines = [f"{PEAK} of these shapes: {line}.", "", "| | useful GFLOP/s | of the peak |", "|---|---:|---:|"]
     for name, values in figures.items():
         if "recipe" not in name and not name.startswith(PEAK):
             useful = [speed * shape.flops_per_token() for speed in values]

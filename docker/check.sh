@@ -10,10 +10,9 @@ cd "$(dirname "$0")/.."
 ENGINE=${ENGINE:-docker}
 PROJECT=troupe-check
 OVERRIDES="run.threads=1 model.block_size=64 model.n_layer=2 model.n_embd=64 pretrain.steps=20 moe.steps=4
-    adversarial.sequence_length=16 adversarial.prompt_length=8 adversarial.critic_texts=64 adversarial.critic_updates=4
-    adversarial.span=8 adversarial.candidates=2 adversarial.reference_layers=1 adversarial.reference_steps=4
-    adversarial.critic_looks=2 adversarial.critic_rounds=1 adversarial.judge_texts=30 adversarial.tilt_texts=24
-    evaluate.stride=32 evaluate.ngram_max_order=3 evaluate.sample_tokens=8 evaluate.judge_seeds=1 evaluate.judge_texts=20"
+    judging.seeds=1 judging.texts=20 adversarial.gan.steps=2 adversarial.gan.sequence_length=16 adversarial.gan.prompt_length=8
+    adversarial.gan.discriminator.texts=64 adversarial.gan.discriminator.updates=4 adversarial.gan.discriminator.reference.steps=20
+    evaluate.stride=32 evaluate.ngram_max_order=3 evaluate.sample_tokens=8"
 SCRATCH=$(mktemp -d)
 export TROUPE_WORKSPACE=$SCRATCH/workspace MLFLOW_PORT=${MLFLOW_PORT:-15000} PREFECT_PORT=${PREFECT_PORT:-14200}
 export POSTGRES_PASSWORD=check-1 MLFLOW_PASSWORD=check-2-of-many MLFLOW_SECRET_KEY=check-3 PREFECT_AUTH=troupe:check-4

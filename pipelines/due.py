@@ -19,7 +19,7 @@ from prefect.states import Cancelled, Scheduled
 from pipelines.flow_run import SKIPPED, WAITING, runs_in
 
 MISSED = timedelta(seconds=150)  # who is looked after does not become that late without being seen: a sweep takes 120
-UNDER_WAY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 
 @dataclass(frozen=True)
@@ -100,5 +100,5 @@ def _due(client: SyncPrefectClient, deployments: Sequence[UUID], now: datetime) 
 
 
 def _at_work(client: SyncPrefectClient, deployments: Sequence[UUID]) -> str | None:
-    found: list[FlowRun] = client.read_flow_runs(flow_run_filter=runs_in(UNDER_WAY, deployments), limit=1)
+    found: list[FlowRun] = client.read_flow_runs(flow_run_filter=runs_in(ACTIVE, deployments), limit=1)
     return found[0].name if found else None

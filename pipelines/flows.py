@@ -22,13 +22,13 @@ from troupe.errors import TroupeError, WorkspaceBusy
 from troupe.files import read_json
 from troupe.layout import EFFECTIVE_PARAMS, METRICS, PARAMS, RUNS, STATE
 from troupe.lock import workspace_lock
-from troupe.overlay import join_overrides, split_overrides
+from troupe.overlay import join_overrides, leaves, split_overrides
 from troupe.params import load_params
 from troupe.registry.history import entries
 from troupe.tracking.records import read_record
 
 EVALUATE = "evaluate"  # the stage, too
-JUDGING = (EVALUATE, "promote")  # sections that the models do not depend on
+OF_EVALUATION = (EVALUATE, "promote")  # sections that the models do not depend on
 ROLLBACK = ["rollback"]
 FRESH = ["promote", "--fresh"]
 COMMAND = [sys.executable, "-m", "troupe.cli"]
@@ -74,7 +74,7 @@ def evaluate(
 
     Args:
         params: parameters of the section `evaluate`, for this run only
-        overrides: the same as text, e.g. evaluate.judge_seeds=5
+        overrides: the same as text, e.g. evaluate.top_k=20
         when_busy: what to do while somebody else is at work in the workspace: wait or skip
         catch_up: for pipelines/due.py, which reads it before the run begins
     """
@@ -97,13 +97,10 @@ def _of_the_models() -> list[str]:
     """As overrides: where the parameters that the models were made with differ from params.yaml, as it is now."""
     if not EFFECTIVE_PARAMS.exists() or not PARAMS.exists():
         return []
-    now, made = load_params(PARAMS).model_dump(), load_params(EFFECTIVE_PARAMS).model_dump()
-    return [
-        f"{section}.{key}={literal(value)}"
-        for section, values in made.items()
-        for key, value in values.items()
-        if section not in JUDGING and value != now[section][key]
-    ]
+    now, made = (
+        dict(leaves(load_params(path).model_dump(exclude=set(OF_EVALUATION)))) for path in (PARAMS, EFFECTIVE_PARAMS)
+    )
+    return [f"{name}={literal(value)}" for name, value in made.items() if value != now[name]]
 
 
 def _asked() -> datetime | None:
@@ -166,12 +163,12 @@ def _command(arguments: list[str], when_busy: WhenBusy) -> str:
             _same_candidate()
         lines: list[str] = []
         status = supervise([*COMMAND, *arguments], lines.append, LOGS / f"{arguments[0]}-{own_id()}.log")
-        said = "\n".join(lines).strip()
-        print(said, flush=True)
+        output = "\n".join(lines).strip()
+        print(output, flush=True)
         if status == WorkspaceBusy.exit_code:
-            raise WorkspaceBusy(said)
+            raise WorkspaceBusy(output)
         if status:
-            raise Refused(said)
-        return said
+            raise Refused(output)
+        return output
 
     return once_free(attempt, when_busy, show_waiting)

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from prefect.utilities.callables import ParameterSchema
+from pydantic import BaseModel
 
 from troupe.errors import ParamsError
 from troupe.layout import PARAMS
-from troupe.overlay import ABOUT, join_overrides, read_yaml, split_overrides
+from troupe.overlay import ABOUT, join_overrides, leaves, read_yaml, split_overrides
 from troupe.params import Params
 
 Schema = dict[str, Any]
+Comments = dict[str, Any]  # of a section: the help of each field, and of sections in it their own
 WHEN_BUSY: Schema = {
     "title": "When busy",
     "description": "If somebody is at work in the workspace when this run is due: wait for it, or skip this run.",
@@ -60,7 +62,9 @@ def params_form(*sections: str) -> Form:
     names = sections or tuple(whole["properties"])
     comments = _comments(PARAMS)
     used = {name: whole["properties"][name]["$ref"].rpartition("/")[2] for name in names}
-    definitions = {used[name]: _optional(whole["$defs"][used[name]], comments.get(name, {})) for name in names}
+    definitions: dict[str, Schema] = {}
+    for name in names:
+        _define(definitions, whole["$defs"], used[name], comments.get(name, {}))
     properties: dict[str, Schema] = {}
     if not sections and (profiles := _profiles()):
         about = "; ".join(f"{name}: {what}" for name, what in profiles.items())
@@ -91,22 +95,24 @@ def params_form(*sections: str) -> Form:
 
 def overrides_pattern(sections: Iterable[str]) -> str:
     """A regular expression for lines of overrides of fields that there are, quoted as a shell would have it."""
-    fields = (
-        f"{section}\\.(?:{'|'.join(map(re.escape, Params.model_fields[section].annotation.model_fields))})"  # type: ignore[union-attr]
-        for section in sections
-    )
+    fields = (f"{section}\\.{_fields_pattern(Params.model_fields[section].annotation)}" for section in sections)
     name = f"(?:{'|'.join(fields)})="
     word = rf"(?:{name}(?:[^\s'\"\\]|\\.|'[^']*'|\"[^\"]*\")*|'{name}[^']*'|\"{name}[^\"]*\")"
     return rf"^\s*(?:{word}(?:\s+|$))*$"
 
 
-def as_overrides(params: Mapping[str, Mapping[str, Any]] | None, overrides: str) -> str:
+def _fields_pattern(section: Any) -> str:
+    """A regular expression for the names of a section's fields, those of sections in it after a dot."""
+    names = []
+    for name, field in section.model_fields.items():
+        nested = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        names.append(re.escape(name) + (f"\\.{_fields_pattern(field.annotation)}" if nested else ""))
+    return f"(?:{'|'.join(names)})"
+
+
+def as_overrides(params: Mapping[str, Any] | None, overrides: str) -> str:
     """One line of overrides from the fields of a form and its free text, which wins. Raises ParamsError for no line."""
-    typed = [
-        f"{section}.{key}={literal(value)}"
-        for section, values in (params or {}).items()
-        for key, value in values.items()
-    ]
+    typed = [f"{name}={literal(value)}" for name, value in leaves(params or {})]
     return join_overrides([*typed, *split_overrides(overrides)])
 
 
@@ -115,13 +121,22 @@ def literal(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value).replace("Infinity", ".inf")
 
 
-def _optional(section: Schema, comments: Mapping[str, str]) -> Schema:
-    """A section of which nothing need be given; what params.yaml says of a field is its help."""
-    fields = {
-        name: {**_choice(field), "title": name, **({"description": comments[name]} if name in comments else {})}
-        for name, field in section["properties"].items()
+def _define(definitions: dict[str, Schema], whole: Mapping[str, Schema], name: str, comments: Comments) -> None:
+    """Add a section of which nothing need be given, and the sections in it; what params.yaml says of a field is its
+    help. Sections of one kind in several places share the help of the first."""
+    if name in definitions:
+        return
+    fields = {}
+    for key, field in whole[name]["properties"].items():
+        about = comments.get(key)
+        if "$ref" in field:
+            _define(definitions, whole, field["$ref"].rpartition("/")[2], about if isinstance(about, dict) else {})
+        help_ = {"description": about} if isinstance(about, str) else {}
+        fields[key] = {**_choice(field), "title": key, **help_}
+    definitions[name] = {
+        **{key: value for key, value in whole[name].items() if key != "required"},
+        "properties": fields,
     }
-    return {**{key: value for key, value in section.items() if key != "required"}, "properties": fields}
 
 
 def _choice(field: Schema) -> Schema:
@@ -131,15 +146,16 @@ def _choice(field: Schema) -> Schema:
     return {"enum": [True, False], **{key: value for key, value in field.items() if key != "type"}}
 
 
-def _comments(path: Path) -> dict[str, dict[str, str]]:
+def _comments(path: Path) -> dict[str, Comments]:
     """{section: {field: its value and the comment behind it}} of a parameter file; {} if there is none."""
     if not path.exists():
         return {}
-    tree = read_yaml(path)
+    return {name: _comments_of(values) for name, values in read_yaml(path).items() if isinstance(values, Mapping)}
+
+
+def _comments_of(values: Any) -> Comments:
     return {
-        section: {key: _help(values, key) for key in values}
-        for section, values in tree.items()
-        if isinstance(values, Mapping)
+        key: _comments_of(value) if isinstance(value, Mapping) else _help(values, key) for key, value in values.items()
     }
 
 

@@ -122,8 +122,8 @@ def _report(run: Run, decision: "Decision | None") -> None:
     """
     figures, shown = sha256_file(METRICS), read_json(SHOWN) if SHOWN.exists() and REPORT.exists() else {}
     outcome = decision.verdict.outcome if decision else None
-    told = shown.get("outcome") == outcome or (outcome == "unchanged" and shown.get("outcome"))
-    if told and shown.get("figures") == figures and shown.get("page") == sha256_file(REPORT):
+    shown_already = shown.get("outcome") == outcome or (outcome == "unchanged" and shown.get("outcome"))
+    if shown_already and shown.get("figures") == figures and shown.get("page") == sha256_file(REPORT):
         return
     provenance = gather_provenance(split_overrides(run.overrides), run.profile)
     render_report(REPORTS, decision.plain() if decision else None, provenance)

@@ -59,14 +59,14 @@ def run_stage(stage: str, run: Run, on_line: Callable[[str], None]) -> Outcome:
     """Bring one stage up to date: run it, restore it from DVC's cache, or find that it is. Raises StageFailed."""
     log, lines = run.folder / f"{stage}.log", [""]
 
-    def heard(line: str) -> None:
+    def pass_on(line: str) -> None:
         lines.append(line)
         if not CHATTER.match(line):
             on_line(line)
 
     with run.attempt(stage) as ended:
         command = [*DVC, "repro", "--single-item", stage]
-        if supervise(command, heard, log, run.folder / f"{stage}.system.jsonl", run.environment()):
+        if supervise(command, pass_on, log, run.folder / f"{stage}.system.jsonl", run.environment()):
             raise _failure(stage, lines, log)
         if fault := cache.disk_fault_in(lines):  # DVC exits with 0 where files of a folder do not fit into its cache
             raise StageFailed(f"{stage} failed: {fault}", again=False)
@@ -98,13 +98,13 @@ def _failure(stage: str, lines: Sequence[str], log: Path) -> StageFailed:
     """What went wrong, in the stage's own words, or in DVC's if the stage did not start."""
     status = next((int(match[1]) for line in lines if (match := EXIT_STATUS.search(line))), 0)
     started = f"Running stage '{stage}':" in lines
-    said = [line for line in lines if not CHATTER.match(line) and not line.startswith("Running stage")]
+    remarks = [line for line in lines if not CHATTER.match(line) and not line.startswith("Running stage")]
     if status in USER_ERRORS:
-        first = max((n for n, line in enumerate(said) if line.startswith(f"{stage}: ")), default=-1)
-        return StageFailed("\n".join(said[first:]), again=False)
+        first = max((n for n, line in enumerate(remarks) if line.startswith(f"{stage}: ")), default=-1)
+        return StageFailed("\n".join(remarks[first:]), again=False)
     if fault := cache.disk_fault_in(lines):
         return StageFailed(f"{stage} failed: {fault}", again=False)
-    last_words = said[-1:] if started else said or [last_line("\n".join(lines))]
+    last_words = remarks[-1:] if started else remarks or [last_line("\n".join(lines))]
     reason = f"killed by signal {-status}" if status < 0 else " ".join(map(str.strip, last_words))
     if not started and "dvc.lock'" in reason:
         reason += "; remove that file: DVC finds again what its cache holds"

@@ -98,8 +98,10 @@ def wait_for(server: Server, child: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not answers(server.health):
         if child.poll() is not None:
-            said = log_of(server).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-            raise TroupeError(f"{server.name} stopped while starting: {said or 'without a word'}; see {log_of(server)}")
+            last_line = log_of(server).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+            raise TroupeError(
+                f"{server.name} stopped while starting: {last_line or 'without a word'}; see {log_of(server)}"
+            )
         if time.monotonic() > deadline:
             raise TroupeError(f"{server.name} did not answer within {START_SECONDS:.0f} s; see {log_of(server)}")
         time.sleep(0.2)

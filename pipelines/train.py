@@ -110,11 +110,11 @@ def _run_stage(stage: str, run: Run) -> None:
     logger = get_run_logger()
     log = _at_most_one_a_second(logger)
 
-    def heard(line: str) -> None:
+    def pass_on(line: str) -> None:
         print(line, flush=True)
         log(line)
 
-    logger.info(f"{stage}: {run_stage(stage, run, heard)}")
+    logger.info(f"{stage}: {run_stage(stage, run, pass_on)}")
 
 
 def _at_most_one_a_second(logger: Logger | LoggerAdapter[Logger]) -> Callable[[str], None]:

@@ -20,19 +20,22 @@ from studies.adversarial_settings import TILTS, Arm, Beginning, Common
 from studies.adversarial_tilt import tilt_by_ddo, tilt_by_likelihood, untilted
 from studies.adversarial_world import VERDICT, World, begin, first_weights, fit
 from studies.jobs import Figures, Job
+from troupe.adversarial.bounds import Bounds
 from troupe.adversarial.ddo import ddo_step
-from troupe.adversarial.game import Game, GameText
-from troupe.adversarial.loop import Judge, Learn, Outcome, refine
+from troupe.adversarial.distil import distil_step
+from troupe.adversarial.game import Game, GameText, Opponent
+from troupe.adversarial.loop import Learn, Outcome, refine
+from troupe.adversarial.objectives import objective_of
 from troupe.adversarial.policy import update_generator
-from troupe.adversarial.resampling import distil_step
-from troupe.adversarial.selection import Bounds
 from troupe.errors import TroupeError
 from troupe.files import read_json, write_atomic, write_json
+from troupe.models.discriminator import init_discriminator
+from troupe.models.features import no_features
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
 from troupe.models.tilted import Tilted
 from troupe.params import TrainParams
-from troupe.seeding import derive_seed
+from troupe.seeding import derive_seed, generator
 from troupe.training.context import RunContext
 
 UNBOUNDED = Bounds(max_bpb_rise=math.inf, min_distinct=0.0)
@@ -61,7 +64,7 @@ def run_arm(job: Job, folder: Path, needed: Path | None) -> Figures:
         return bench.controls()
     arm, verdict, began = Arm.model_validate(job.settings["arm"]), read_json(first / VERDICT), process_time()
     if needs_signal(arm, settings) and not verdict["signal"]:
-        arm, learned = Arm(), replace(begun(world), facts={"stopped": verdict["told"]})
+        arm, learned = Arm(), replace(begun(world), facts={"stopped": verdict["found"]})
     else:
         start = load(needed, world, settings.tilt.order) if arm.of else begun(world)
         learned = learn(arm, start, bench, job.settings["continued_steps"])
@@ -73,7 +76,7 @@ def run_arm(job: Job, folder: Path, needed: Path | None) -> Figures:
 
 def needs_signal(arm: Arm, settings: Common) -> bool:
     """Whether the arm follows the first discriminator: nothing does so where that has no signal."""
-    return arm.candidates > 1 or starts_taught(arm, settings)
+    return arm.candidates > 1 or starts_trained(arm, settings)
 
 
 def first_folder(needed: Path) -> Path:
@@ -116,7 +119,8 @@ def learn(arm: Arm, start: Learned, bench: Bench, continued_steps: int) -> Learn
         tilt = tilt_by_ddo if arm.learn == "tilt by ddo" else tilt_by_likelihood
         return replace(start, model=model, facts=tilt(model, bench))
     game = new_game(arm, bench)
-    discriminator = start.discriminator if arm.literal else replace(start.discriminator, critic=game.critic)
+    played_against = replace(start.discriminator, critic=game.opponent.critic) if game.opponent else start.discriminator
+    discriminator = start.discriminator if arm.literal else played_against
     return Learned(game.generator, discriminator, played(game, arm, bench))
 
 
@@ -128,18 +132,17 @@ def played(game: Game, arm: Arm, bench: Bench) -> Figures:
             partial(bits, text=bench.world.text, role="validation"),
             RunContext(),
             learn=learning(arm, bench.world),
-            judge=None if arm.literal else judge(bench),
         )
     except TroupeError as error:
         return {"stopped": str(error)}
-    return told(outcome)
+    return facts_of(outcome)
 
 
 def new_game(arm: Arm, bench: Bench) -> Game:
     """A game on the real class; where the objective is the first discriminator's, that one goes on."""
     world, settings, params = bench.world, bench.settings, bench.settings.game_of(arm)
-    deaf = arm.literal or arm.learn == "ddo"  # it does not follow a discriminator, or does not care whether it hears
-    bounds = Bounds(params.max_bpb_rise, params.min_distinct, min_auc=0.0 if deaf else settings.min_auc)
+    no_signal_needed = arm.literal or arm.learn == "ddo"  # an arm without a discriminator, or that ignores its signal
+    bounds = Bounds(params.max_bpb_rise, params.min_distinct, min_auc=0.0 if no_signal_needed else settings.min_auc)
     text = world.text
     game = Game(
         world.likelihood,
@@ -147,30 +150,40 @@ def new_game(arm: Arm, bench: Bench) -> Game:
         params,
         derive_seed(world.seed, "study", "game"),
         settings.rules_of(arm),
-        references=() if arm.literal else world.discriminator.features.references,
+        opponent=None if arm.learn == "ddo" else opponent(arm, bench),
         bounds=UNBOUNDED if arm.literal else bounds,
     )
-    if starts_taught(arm, settings):
-        game.critic.load_state_dict(world.discriminator.critic.state_dict())
+    if game.opponent and not arm.literal and not starts_trained(arm, settings):
+        game.opponent.critic.standardise(game.read(game.real(0)).features_NTF)
     return game
 
 
-def starts_taught(arm: Arm, settings: Common) -> bool:
+def opponent(arm: Arm, bench: Bench) -> Opponent:
+    """The first discriminator where the arm starts with it, else a new one."""
+    world, params = bench.world, bench.settings.game_of(arm)
+    features = world.discriminator.features
+    critic = world.new_critic(None if arm.literal else features)
+    if starts_trained(arm, bench.settings):
+        critic.load_state_dict(world.discriminator.critic.state_dict())
+    else:
+        init_discriminator(critic, generator(derive_seed(world.seed, "study", "game"), "adversarial", "critic"))
+    objective = objective_of(params.objective, params.clip, params.gradient_penalty)
+    reads = no_features if arm.literal else features
+    return Opponent(critic, reads, objective, params.critic_learning_rate, params.n_critic, params.warmup_critic)
+
+
+def starts_trained(arm: Arm, settings: Common) -> bool:
     """Whether an arm that plays begins with the first discriminator, and so needs that to have a signal."""
     return arm.learn in ("reinforce", "distil") and not arm.literal and settings.game_of(arm).objective == "gan"
 
 
 def learning(arm: Arm, world: World) -> Learn:
     if arm.learn == "distil":
-        return partial(distil_step, candidates=arm.among)
+        return partial(distil_step, candidates=arm.distil_candidates)
     return partial(ddo_step, start=world.likelihood) if arm.learn == "ddo" else update_generator
 
 
-def judge(bench: Bench) -> Judge:
-    return lambda model: bench.selection(Writer(model, bench.world.discriminator, 1, 1.0, 1))
-
-
-def told(outcome: Outcome) -> Figures:
+def facts_of(outcome: Outcome) -> Figures:
     """What there is to say of a game; JSON has no NaN."""
     looks = {name: _finite(asdict(look)) for name, look in (("start", outcome.start), ("kept", outcome.kept))}
     return {"game": looks} | ({"stopped": outcome.fault} if outcome.fault else {})
@@ -208,14 +221,14 @@ def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
     writer = Writer(learned.model, learned.discriminator, arm.candidates, 1.0, arm.span)
     chosen = best_temperature(writer, bench) if arm.temperature == "best" else {"temperature": arm.temperature}
     writer = writer.at(chosen["temperature"])
-    told_of, texts = bench.heard(writer.write, settings.judging.seeds)
+    detected, texts = bench.judged(writer.write, settings.judging.seeds)
     n = settings.judging.kl_texts
     bpb = {role: bits(learned.model, world.text, role) for role in ("validation", "test")}
     has_curve = arm.temperature == 1.0 and arm.candidates == 1
     others = [one for one in settings.curve if one != writer.temperature] if has_curve else []
     return {
         **chosen,
-        "referee": told_of,
+        "referee": detected,
         "quality": bench.quality(texts),
         "bpb": bpb,
         "selection": bench.selection(writer),
@@ -227,10 +240,10 @@ def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
 
 
 def best_temperature(writer: Writer, bench: Bench) -> Figures:
-    """The temperature at which validation text's judges tell least, and what they tell at every one."""
+    """The temperature at which judges of validation text detect least, and their accuracy at every one."""
     found = {temperature: bench.selection(writer.at(temperature)) for temperature in bench.settings.temperatures}
-    tried = [{"temperature": temperature, "accuracy": accuracy} for temperature, accuracy in found.items()]
-    return {"temperature": min(found, key=lambda temperature: found[temperature]), "tried": tried}
+    measured_at = [{"temperature": temperature, "accuracy": accuracy} for temperature, accuracy in found.items()]
+    return {"temperature": min(found, key=lambda temperature: found[temperature]), "tried": measured_at}
 
 
 def _finite(look: Mapping[str, Any]) -> Figures:

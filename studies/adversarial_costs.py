@@ -44,25 +44,25 @@ class Costs:
         """What its game and its resampling take; more training by likelihood, and a tilt, are not among it."""
         learner = self.settings.arms[arm.of] if arm.of else arm
         game = learner.learn in GAMES
-        asks = arm.candidates > 1 or (game and self.begins_taught(learner))
-        reads = asks or (game and not learner.literal)
+        asks = arm.candidates > 1 or (game and self.starts_trained(learner))
+        reads = asks or (game and not learner.literal and learner.learn != "ddo")
         return reads * self._reference() + asks * self._discriminator() + (self.game(learner) if game else 0)
 
     def game(self, arm: Arm) -> int:
         params, rules = self.settings.game_of(arm), self.settings.rules_of(arm)
         g, c, r = self.generator, self.critic, 0 if arm.literal else self.reading
         step = 2 * g  # to see whether the cap is kept
-        learns = {
+        training = {
             "reinforce": TRAINING * g + g + r + c + g + step,
-            "distil": arm.among * (g + r + c) + TRAINING * g + step,
+            "distil": arm.distil_candidates * (g + r + c) + TRAINING * g + step,
             "ddo": g + 2 * g + 2 * TRAINING * g + step,
         }[arm.learn]
         if rules.likelihood_every:
-            learns += (TRAINING * g + step) // rules.likelihood_every
+            training += (TRAINING * g + step) // rules.likelihood_every
         passes = 4 if params.objective == "wgan-gp" else 2  # the penalty's own pass is differentiated twice
-        critic = g + 2 * r + passes * TRAINING * c
+        critic = 0 if arm.learn == "ddo" else g + 2 * r + passes * TRAINING * c
         tokens = params.batch_size * (params.prompt_length + params.sequence_length)
-        return tokens * (params.steps * (learns + params.n_critic * critic) + params.warmup_critic * critic)
+        return tokens * (params.steps * (training + params.n_critic * critic) + params.warmup_critic * critic)
 
     def likelihood(self, arm: Arm) -> int:
         steps = {"likelihood": continued_steps(self.settings), "longer": self.settings.longer.steps}.get(arm.learn, 0)
@@ -74,7 +74,7 @@ class Costs:
         passes = {"tilt by likelihood": 1, "tilt by ddo": 3 * params.rounds}.get(arm.learn, 0)
         return passes * params.texts * (self.settings.game.prompt_length + params.n_new) * self.generator
 
-    def begins_taught(self, arm: Arm) -> bool:
+    def starts_trained(self, arm: Arm) -> bool:
         return arm.learn != "ddo" and not arm.literal and self.settings.game_of(arm).objective == "gan"
 
     def _reference(self) -> int:

@@ -1,7 +1,7 @@
-"""How a writer of the study is judged: by the referee, beside real text, over temperatures.
+"""How a writer of the study is judged: beside real text, over temperatures.
 
-Judges learn from validation text and are heard on test text; what chooses among arms, looks and temperatures hears the
-other half of validation text. B sequences, T tokens, N places.
+Classifiers are trained on validation text and tested on test text; arms and temperatures are chosen on the other half
+of validation text. B sequences, T tokens, N places.
 """
 
 from collections.abc import Sequence
@@ -12,22 +12,21 @@ import numpy as np
 import torch
 
 from studies.adversarial_frechet import frechet_distance, text_features
+from studies.adversarial_resampling import Resampling, effective_candidates, write
 from studies.adversarial_settings import Common, Judging
 from studies.adversarial_text import Role, Text
+from studies.adversarial_trials import Trial, Write, detections, floor_trials, writer_trials
 from studies.adversarial_world import World
 from studies.jobs import Figures
 from troupe.adversarial.discrimination import auc_interval
 from troupe.adversarial.reinforce import continuation_log_probs, kl_per_token
 from troupe.decoding import Decoding, generate
-from troupe.evaluation.families import Judge, families
 from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.evaluation.quality import Yardstick, make_yardstick, measure
-from troupe.evaluation.referee import Trial, Write, floor_trials, referee, writer_trials
-from troupe.evaluation.windows import Places, Sample, continuations, find_places, markov
-from troupe.models.bundle import Bundle, Resampling
+from troupe.judging.classifiers import Judge, families
+from troupe.judging.windows import Places, Sample, continuations, find_places, markov, sampler
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
-from troupe.resampling import effective_candidates, write
 from troupe.seeding import derive_seed
 
 
@@ -46,13 +45,12 @@ class Writer:
         return replace(self, temperature=temperature)
 
     def sample(self) -> Sample:
-        """As a registered model does it."""
-        context = self.discriminator.features.context
-        several = self.candidates > 1
-        how = Resampling(self.discriminator, self.candidates, self.span, context) if several else None
-        bundle = Bundle(self.model, self.discriminator.tokenizer, {}, "", how)
+        """Token by token or, with several candidates, span by span."""
         decoding = Decoding(temperature=self.temperature)
-        return lambda _, ids_BT, n_new, seeds: write(bundle, ids_BT, n_new, decoding, seeds)
+        if self.candidates == 1:
+            return sampler(decoding)
+        how = Resampling(self.discriminator, self.candidates, self.span, self.discriminator.features.context)
+        return lambda model, ids_BT, n_new, seeds: write(model, how, ids_BT, n_new, decoding, seeds)
 
     def write(self, places: Places, seed: int) -> list[str]:
         return continuations(self.model, places, seed, self.sample())
@@ -65,22 +63,22 @@ class Bench:
         self.world, self.settings, self.judging = world, settings, settings.judging
         self.judges = families(world.text.part["generator"])
         validation, test = (self._places(role) for role in ("validation", "test"))
-        self.learn, self.hear = _some(validation, self.judging), _some(_every_other(test, 0), self.judging)
-        self.select_learn, self.select_hear = (_some(_every_other(validation, at), self.judging) for at in (0, 1))
-        self.references = _every_other(test, 1).real()[: len(self.hear.starts)]
+        self.train, self.test = _some(validation, self.judging), _some(_every_other(test, 0), self.judging)
+        self.select_train, self.select_test = (_some(_every_other(validation, at), self.judging) for at in (0, 1))
+        self.references = _every_other(test, 1).real()[: len(self.test.starts)]
         self.yardstick: Yardstick = make_yardstick(
             world.text.part["generator"], self.references, world.text.part["validation"]
         )
 
     def selection(self, writer: Writer) -> float:
-        """By which looks, temperatures and arms are chosen: accuracy about validation text, with one seed."""
+        """By which temperatures and arms are chosen: accuracy on validation text, with one seed."""
         seed = derive_seed(self.world.seed, "study", "selection")
-        return self._few_heard(writer_trials(writer.write, self.select_learn, self.select_hear, [seed]))
+        return self._few_detect(writer_trials(writer.write, self.select_train, self.select_test, [seed]))
 
-    def heard(self, write: Write, n_seeds: int) -> tuple[Figures, list[str]]:
-        """What all judges say of test text, and the texts of the first seed."""
-        trials = writer_trials(write, self.learn, self.hear, self._seeds(n_seeds))
-        return referee(self.judges, trials), written(trials[0])
+    def judged(self, write: Write, n_seeds: int) -> tuple[Figures, list[str]]:
+        """What all judges find in test text, and the texts of the first seed."""
+        trials = writer_trials(write, self.train, self.test, self._seeds(n_seeds))
+        return detections(self.judges, trials), written(trials[0])
 
     def quality(self, texts: Sequence[str]) -> Figures:
         features = partial(text_features, self.world.independent, self.world.text.tokenizer)
@@ -91,23 +89,23 @@ class Bench:
         return [self.point(writer.at(temperature)) for temperature in temperatures]
 
     def point(self, writer: Writer) -> Figures:
-        trials = writer_trials(writer.write, self.learn, self.hear, self._seeds(self.judging.curve_seeds))
-        told = {"temperature": writer.temperature, "accuracy": self._few_heard(trials)}
-        return told | self.quality(written(trials[0]))
+        trials = writer_trials(writer.write, self.train, self.test, self._seeds(self.judging.curve_seeds))
+        found = {"temperature": writer.temperature, "accuracy": self._few_detect(trials)}
+        return found | self.quality(written(trials[0]))
 
     def controls(self) -> Figures:
         """Real text against real text, a writer that must be caught, and the figures of real text."""
         seeds = self._seeds(self.judging.seeds)
         train = self.world.text.part["generator"].encode()
-        bad, texts = self.heard(partial(markov, train), self.judging.seeds)
-        floor = referee(self.judges, floor_trials(self.learn, self.hear, seeds))
-        return {"floor": floor, "bad": bad, "bad_quality": self.quality(texts), "real": self.quality(self.hear.real())}
+        bad, texts = self.judged(partial(markov, train), self.judging.seeds)
+        floor = detections(self.judges, floor_trials(self.train, self.test, seeds))
+        return {"floor": floor, "bad": bad, "bad_quality": self.quality(texts), "real": self.quality(self.test.real())}
 
-    def _few_heard(self, trials: Sequence[Trial]) -> float:
+    def _few_detect(self, trials: Sequence[Trial]) -> float:
         """Accuracy of the worst of the few judges: the quick ones, so that they can be asked often."""
         few: dict[str, Judge] = {name: self.judges[name] for name in self.judging.few}
-        told = referee(few, trials)
-        accuracy: float = told["judges"][told["worst"]]["accuracy"]
+        found = detections(few, trials)
+        accuracy: float = found["judges"][found["worst"]]["accuracy"]
         return accuracy
 
     def _places(self, role: Role) -> Places:
@@ -119,8 +117,8 @@ class Bench:
 
 
 def written(trial: Trial) -> list[str]:
-    """The generated texts that the judges of a trial are heard on."""
-    return trial.hear.where(trial.hear.generated).texts
+    """The generated texts on which the classifiers of a trial are tested."""
+    return trial.test.where(trial.test.generated).texts
 
 
 def bits(model: GPT, text: Text, role: Role) -> float:

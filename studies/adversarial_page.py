@@ -93,13 +93,17 @@ def arms(settings: Settings, results: Results) -> str:
         runs = results[name]
         other = name != base
         return [
-            *_told([run["referee"] for run in runs], f"{less(results, name, base, accuracy):+.3f}" if other else ""),
+            *_detection(
+                [run["referee"] for run in runs], f"{less(results, name, base, accuracy):+.3f}" if other else ""
+            ),
             f"{over(runs, 'bpb', 'test'):.4f}",
             f"{less(results, name, base, test_bpb):+.4f}" if other else "",
         ]
 
     controls = {"real against real": "floor", "Markov chain of bytes": "bad"}
-    others = {name: [*_told([run[key] for run in results[CONTROLS]], ""), "", ""] for name, key in controls.items()}
+    others = {
+        name: [*_detection([run[key] for run in results[CONTROLS]], ""), "", ""] for name, key in controls.items()
+    }
     return table("arm", columns, {name: row(name) for name in settings.arms} | others)
 
 
@@ -121,9 +125,9 @@ def tilts(settings: Settings, results: Results) -> str:
 
 def judges(settings: Settings, results: Results) -> str:
     """A row per arm: the accuracy of every family, and the worst judge with its own interval, seed by seed."""
-    told = {name: [run["referee"] for run in results[name]] for name in settings.arms}
-    told |= {"real against real": [run["floor"] for run in results[CONTROLS]]}
-    told |= {"Markov chain of bytes": [run["bad"] for run in results[CONTROLS]]}
+    detected = {name: [run["referee"] for run in results[name]] for name in settings.arms}
+    detected |= {"real against real": [run["floor"] for run in results[CONTROLS]]}
+    detected |= {"Markov chain of bytes": [run["bad"] for run in results[CONTROLS]]}
 
     def seed(one: Figures) -> str:
         found = worst(one)
@@ -131,7 +135,7 @@ def judges(settings: Settings, results: Results) -> str:
 
     rows = {
         name: [*(f"{over(of, 'judges', family, 'accuracy'):.3f}" for family in FAMILIES), *map(seed, of)]
-        for name, of in told.items()
+        for name, of in detected.items()
     }
     n_seeds = len(results[CONTROLS])
     return table("arm", [*FAMILIES, *(f"worst, seed {number}" for number in range(1, n_seeds + 1))], rows)
@@ -158,8 +162,8 @@ def curves(settings: Settings, results: Results) -> str:
         runs = results[name]
         found = [gap(points(ours), points(theirs)) for ours, theirs in zip(runs, base, strict=True)]
         at = [dict(accuracies(settings, run)) for run in runs]
-        told = [f"{fmean(one[temperature] for one in at):.3f}" for temperature in settings.curve]
-        return [*told, "" if name == settings.likelihood_arm else _gap(found)]
+        detected = [f"{fmean(one[temperature] for one in at):.3f}" for temperature in settings.curve]
+        return [*detected, "" if name == settings.likelihood_arm else _gap(found)]
 
     few = " or ".join(settings.judging.few)
     return table(f"{few} at", columns, {name: row(name) for name in settings.arms if has_curve(results[name])})
@@ -179,8 +183,8 @@ def points(run: Figures) -> list[Point]:
 
 def accuracies(settings: Settings, run: Figures) -> list[tuple[float, float]]:
     """(temperature, accuracy of the worst of the few judges), by rising temperature."""
-    told = max(run["referee"]["judges"][family]["accuracy"] for family in settings.judging.few)
-    return sorted([*((one["temperature"], one["accuracy"]) for one in run["curve"]), (run["temperature"], told)])
+    detected = max(run["referee"]["judges"][family]["accuracy"] for family in settings.judging.few)
+    return sorted([*((one["temperature"], one["accuracy"]) for one in run["curve"]), (run["temperature"], detected)])
 
 
 def games(settings: Settings, results: Results) -> str:
@@ -203,7 +207,7 @@ def games(settings: Settings, results: Results) -> str:
     def row(name: str) -> list[str]:
         runs, arm = results[name], settings.arms[name]
         looks = [run["game"] for run in runs if "game" in run] + [_rounds(run) for run in runs if "rounds" in run]
-        said = [f"seed {seed}: {run['stopped']}" for seed, run in enumerate(runs, 1) if "stopped" in run]
+        lines = [f"seed {seed}: {run['stopped']}" for seed, run in enumerate(runs, 1) if "stopped" in run]
         return [
             ", ".join(str(look["kept"]["step"]) for look in looks),
             *(_mean([look[which]["auc"] for look in looks]) for which in ("start", "kept")),
@@ -213,7 +217,7 @@ def games(settings: Settings, results: Results) -> str:
             ", ".join(f"{run['temperature']:g}" for run in runs),
             f"{costs.whole(arm) / 1e12:.2f}",
             *(f"{over(runs, 'seconds', part).mean:.0f}" for part in ("learning", "measuring")),
-            "; ".join(said),
+            "; ".join(lines),
         ]
 
     return table("arm", columns, {name: row(name) for name in settings.arms})
@@ -223,13 +227,15 @@ def text(results: Results) -> str:
     """A row per part; and what the first discriminator found, seed by seed."""
     first: Mapping[str, dict[str, int]] = results[START][0]
     rows = {part: [f"{first['bytes'][part]:,}", f"{first['tokens'][part]:,}", use] for part, use in USES.items()}
-    told = [f"- The first discriminator, seed {seed}: {run['told']}." for seed, run in enumerate(results[START], 1)]
-    return table("part", ["bytes", "tokens", "used for"], rows) + "\n\n" + "\n".join(told)
+    detected = [
+        f"- The first discriminator, seed {seed}: {run['found']}." for seed, run in enumerate(results[START], 1)
+    ]
+    return table("part", ["bytes", "tokens", "used for"], rows) + "\n\n" + "\n".join(detected)
 
 
-def _told(told: Sequence[Figures], difference: str) -> list[str]:
+def _detection(detected: Sequence[Figures], difference: str) -> list[str]:
     """What the worst judge said: accuracy, a difference to be shown beside it, AUC, JSD."""
-    found = [worst(one) for one in told]
+    found = [worst(one) for one in detected]
     accuracy, auc, jsd = (estimate([one[figure] for one in found]) for figure in ("accuracy", "auc", "jsd"))
     return [f"{accuracy:.3f}", difference, f"{auc:.3f}", f"{jsd:.3f}"]
 

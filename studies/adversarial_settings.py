@@ -32,13 +32,13 @@ class Arm(Section):
     literal: bool = False
     game: dict[str, Any] = Field(default_factory=dict)
     rules: dict[str, Any] = Field(default_factory=dict)
-    among: Count = 8  # candidates of which distillation draws what the generator learns
+    distil_candidates: Count = 8  # candidates of which distillation draws what the generator learns
     span: Count = 64  # tokens that are drawn together among candidates
     candidates: Count = 1  # of which one is drawn by the discriminator's score when it writes; 1: it writes as it is
     temperature: Temperature | Literal["best"] = 1.0  # best: of `temperatures`, by the judges of validation text
 
     @model_validator(mode="after")
-    def learns_in_one_arm(self) -> Self:
+    def trained_in_one_arm(self) -> Self:
         if self.of and self.learn not in ("nothing", *TILTS):
             raise ValueError("learn: an arm with `of` writes otherwise or tilts, it learns nothing else")
         return self
@@ -80,7 +80,20 @@ class Bars(Section):
     bpb: Weight  # rise over the likelihood model's, as a share
     diversity: Share  # distance from real text, as a share, of each of `diversities`
     diversities: list[str]
-    moonshot: Share  # as `cut`, for a generator that writes as it is
+    stretch: Share  # as `cut`, for a generator that writes as it is
+
+
+class StudyGame(GameParams):
+    """A game of the study: both players of any arm."""
+
+    objective: Literal["gan", "wgan", "wgan-gp"]
+    n_critic: Count
+    warmup_critic: Annotated[int, Field(ge=0)]
+    critic_learning_rate: Rate
+    critic_embd: Count
+    critic_hidden: Count
+    clip: Annotated[float, Field(gt=0)]
+    gradient_penalty: Weight
 
 
 class Beginning(Section):
@@ -91,7 +104,7 @@ class Beginning(Section):
     small: Small
     likelihood: TrainParams
     others: TrainParams  # the reference and the independent model
-    game: GameParams
+    game: StudyGame
     discriminator: DiscriminatorParams
 
 
@@ -130,8 +143,8 @@ class Common(Beginning):
     temperatures: Annotated[list[Temperature], Field(min_length=2)]  # best of them, for the control
     curve: Annotated[list[Temperature], Field(min_length=2)]  # at which arms are judged that write token by token
 
-    def game_of(self, arm: Arm) -> GameParams:
-        return GameParams.model_validate(self.game.model_dump() | arm.game)
+    def game_of(self, arm: Arm) -> StudyGame:
+        return StudyGame.model_validate(self.game.model_dump() | arm.game)
 
     def rules_of(self, arm: Arm) -> Reinforce:
         return LITERAL if arm.literal else Reinforce(**{**self.rules, **arm.rules})

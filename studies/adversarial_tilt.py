@@ -12,7 +12,7 @@ from studies.adversarial_measures import Bench, Writer
 from studies.adversarial_text import Role
 from studies.adversarial_world import World
 from studies.jobs import Figures
-from troupe.adversarial.tilting import Texts, by_likelihood, ddo_round
+from troupe.adversarial.tilt_fit import Texts, by_likelihood, ddo_round
 from troupe.models.gpt2 import GPT
 from troupe.models.ngrams import NGrams
 from troupe.models.tilted import Tilted, tilted
@@ -42,9 +42,9 @@ def tilt_by_ddo(model: Tilted, bench: Bench) -> Figures:
         rounds.append({**asdict(found.interval), "cross_entropy": found.cross_entropy})
         if not found.signal:
             break
-        rounds[-1]["selection"] = told = _selection(model, bench)
-        if told < least:
-            kept, least, best = number, told, model.tilt.detach().clone()
+        rounds[-1]["selection"] = accuracy = _selection(model, bench)
+        if accuracy < least:
+            kept, least, best = number, accuracy, model.tilt.detach().clone()
     with torch.no_grad():
         model.tilt.copy_(best)
     return {"tilt": best.tolist(), "rounds": rounds, "kept": kept}

@@ -40,9 +40,9 @@ def verdict(settings: Settings, results: Results) -> list[str]:
         )
     return [
         f"Promoted: {name}{_kept(settings, name)}. {_why(settings, results, name)}",
-        *(f"{line}: {_said(kept)}" for line, kept in lines),
+        *(f"{line}: {_line(kept)}" for line, kept in lines),
         _target(settings, name, all(kept for _, kept in lines)),
-        moonshot(settings, results),
+        stretch(settings, results),
         *best_adversarial(settings, results),
     ]
 
@@ -50,26 +50,26 @@ def verdict(settings: Settings, results: Results) -> list[str]:
 def promoted(settings: Settings, results: Results) -> str:
     """Of the arms whose validation text costs at most `bars.bpb` more than the likelihood model's, the one that the
     judges of validation text tell least, mean over seeds; of equals the first."""
-    return _least_told(settings, results, contest(settings))
+    return _least_detected(settings, results, contest(settings))
 
 
 def contest(settings: Settings) -> list[str]:
     """The arms that begin with the likelihood model, not with one that was trained for longer."""
-    learns = {name: settings.arms[arm.of or name].learn for name, arm in settings.arms.items()}
-    return [name for name, learn in learns.items() if learn != "longer"]
+    trained = {name: settings.arms[arm.of or name].learn for name, arm in settings.arms.items()}
+    return [name for name, learn in trained.items() if learn != "longer"]
 
 
-def moonshot(settings: Settings, results: Results) -> str:
+def stretch(settings: Settings, results: Results) -> str:
     """Of the generators that learned otherwise and write as they are, the one that validation text's judges choose."""
     plain = [name for name in contest(settings) if _writes_plainly(settings, name) and is_adversarial(settings, name)]
     if not plain:
         return "**Moonshot: missed** (no arm changes the generator itself)"
-    name = _least_told(settings, results, plain)
+    name = _least_detected(settings, results, plain)
     cuts = cut(settings, results, name)
-    kept = cuts.mean >= settings.bars.moonshot
+    kept = cuts.mean >= settings.bars.stretch
     return (
-        f"**Moonshot: {_said(kept)}**: {name}, without resampling, cuts the accuracy above one half by {cuts:.1%}; "
-        f"at least {settings.bars.moonshot:.0%}"
+        f"**Moonshot: {_line(kept)}**: {name}, without resampling, cuts the accuracy above one half by {cuts:.1%}; "
+        f"at least {settings.bars.stretch:.0%}"
     )
 
 
@@ -80,7 +80,7 @@ def best_adversarial(settings: Settings, results: Results) -> list[str]:
     beside = [name for name in settings.arms if name not in contest(settings)]
     for title, of in (("Best arm with an adversary", contest(settings)), ("With a start trained for longer", beside)):
         if names := [name for name in of if is_adversarial(settings, name)]:
-            name = _least_told(settings, results, names)
+            name = _least_detected(settings, results, names)
             others = [start_of(settings, name), *by_likelihood(settings, name)]
             found.append(f"{title}: {name}, {'; '.join(_against(results, name, other) for other in others)}")
     return found
@@ -125,9 +125,9 @@ def accuracy(run: Figures) -> float:
     return worst(run["referee"])["accuracy"]
 
 
-def worst(told: Figures) -> dict[str, float]:
+def worst(detected: Figures) -> dict[str, float]:
     """What the judge that tells best said."""
-    found: dict[str, float] = told["judges"][told["worst"]]
+    found: dict[str, float] = detected["judges"][detected["worst"]]
     return found
 
 
@@ -159,7 +159,7 @@ def over(runs: Sequence[Figures], *path: str) -> Estimate:
     return estimate(values)
 
 
-def _least_told(settings: Settings, results: Results, names: Iterable[str]) -> str:
+def _least_detected(settings: Settings, results: Results, names: Iterable[str]) -> str:
     limit = over(results[settings.likelihood_arm], "bpb", "validation").mean * (1 + settings.bars.bpb)
     able = [name for name in names if over(results[name], "bpb", "validation").mean <= limit] or [*names]
     return min(able, key=lambda name: over(results[name], "selection").mean)
@@ -172,7 +172,7 @@ def _writes_plainly(settings: Settings, name: str) -> bool:
 
 def _target(settings: Settings, name: str, kept: bool) -> str:
     if is_adversarial(settings, name):
-        return f"**Target: {_said(kept)}**"
+        return f"**Target: {_line(kept)}**"
     return f"**Target: missed**: what is promoted is a control, which {'keeps' if kept else 'misses'} the bars above"
 
 
@@ -188,5 +188,5 @@ def _why(settings: Settings, results: Results, name: str) -> str:
     )
 
 
-def _said(kept: bool) -> str:
+def _line(kept: bool) -> str:
     return "kept" if kept else "missed"

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from studies.adversarial_settings import Beginning
 from studies.adversarial_text import Role, Text, load_text
 from studies.jobs import Figures
-from troupe.adversarial.discrimination import Examples, Verdict
-from troupe.adversarial.game import HELD_OUT, critic_of
-from troupe.adversarial.teaching import Course, continued, teach
+from troupe.adversarial.discrimination import Examples, Schedule, SignalTest, train_discriminator
+from troupe.adversarial.game import HELD_OUT
+from troupe.adversarial.texts import continued
 from troupe.data.batches import Batches
 from troupe.data.ids import Ids
 from troupe.files import write_atomic, write_json
 from troupe.models.config import GPTConfig
+from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.reader import Discriminator
@@ -46,8 +47,13 @@ class World:
         small = replace(config, **settings.small.model_dump())
         self.likelihood, self.reference, self.independent = GPT(config), GPT(small), GPT(small)
         features = ReferenceFeatures(self.likelihood, self.reference)
-        critic = critic_of(config.vocab_size, settings.game, len(features.references))
-        self.discriminator = Discriminator(critic, features, self.text.tokenizer)
+        self.discriminator = Discriminator(self.new_critic(features), features, self.text.tokenizer)
+
+    def new_critic(self, features: ReferenceFeatures | None) -> LSTMDiscriminator:
+        """Untrained; without `features` it reads tokens alone."""
+        game, width = self.settings.game, features.width if features else 0
+        vocab_size = self.text.tokenizer.vocab_size
+        return LSTMDiscriminator(vocab_size, game.critic_embd, game.critic_hidden, width, game.prompt_length)
 
     def networks(self) -> dict[str, nn.Module]:
         models = {name: getattr(self, name) for name in ("likelihood", "reference", "independent")}
@@ -89,10 +95,10 @@ def begin(settings: Beginning, seed: int, folder: Path) -> Figures:
         first_weights(model, seed, name)
         fit(model, text.ids[role], text, held_out, params, derive_seed(seed, "study", name))
         seconds[name], began = process_time() - began, process_time()
-    verdict = taught(world)
+    found = trained_discriminator(world)
     seconds["discriminator"] = process_time() - began
     world.save(folder)
-    facts = {"signal": verdict.signal, "told": str(verdict), "auc": verdict.interval.auc}
+    facts = {"signal": found.signal, "found": str(found), "auc": found.interval.auc}
     write_json(folder / VERDICT, facts)
     bytes_of = {role: text.n_bytes(role) for role in text.part}
     return {"bytes": bytes_of, "tokens": {role: len(ids) for role, ids in text.ids.items()}, "seconds": seconds} | facts
@@ -111,13 +117,13 @@ def fit(model: GPT, ids: Ids, text: Text, held_out: Role, params: TrainParams, s
     model.eval()
 
 
-def taught(world: World) -> Verdict:
+def trained_discriminator(world: World) -> SignalTest:
     """Train the discriminator against the likelihood model: until it has a signal, then to its best round."""
     params, rate = world.settings.discriminator, world.settings.game.critic_learning_rate
-    course = Course(params.bar, params.updates, params.looks, params.more, params.batch_size, rate)
+    schedule = Schedule(params.bar, params.updates, params.looks, params.batch_size, params.more)
     train_both, held_out = _examples(world, "real", params.texts), _examples(world, "validation", HELD_OUT)
     rng = generator(world.seed, "study", "discriminator")
-    return teach(world.discriminator.critic, train_both, held_out, course, rng)
+    return train_discriminator(world.discriminator.critic, train_both, held_out, schedule, rate, rng)
 
 
 def _examples(world: World, role: Role, n: int) -> Examples:

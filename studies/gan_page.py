@@ -97,8 +97,10 @@ def _loss(settings: Settings, runs: Runs) -> str:
         arm: [f"{estimate([meaning(run) for run in runs.of('main', arm, name)]):+.2f}" for name in settings.games]
         for arm in settings.arms
     }
-    said = "Spearman's correlation, over a run, of minus the critic's loss with the distance to real points; 1 is best."
-    return f"## Does the loss tell quality?\n\n{said}\n\n{table('arm', list(settings.games), rows)}"
+    lines = (
+        "Spearman's correlation, over a run, of minus the critic's loss with the distance to real points; 1 is best."
+    )
+    return f"## Does the loss tell quality?\n\n{lines}\n\n{table('arm', list(settings.games), rows)}"
 
 
 def _gradient(settings: Settings, runs: Runs) -> str:
@@ -109,12 +111,12 @@ def _gradient(settings: Settings, runs: Runs) -> str:
         peak, last = estimate([max(one) for one in norms]), estimate([one[-1] for one in norms])
         rows[arm] = [f"{peak:.2g}", f"{last:.2g}", f"{estimate([left_of_gradient(run) for run in mine]):+.2f}"]
     strong = settings.strong_critic
-    said = (
+    lines = (
         f"L2 norm of the untrained generator's gradient on the {strong.mixture}, while the critic alone makes "
         f"{strong.steps:,} updates."
     )
     columns = ["peak", "at the end", "log10 of what is left"]
-    return f"## A critic that gets strong\n\n{said}\n\n{table('arm', columns, rows)}"
+    return f"## A critic that gets strong\n\n{lines}\n\n{table('arm', columns, rows)}"
 
 
 def _rates(settings: Settings, runs: Runs) -> str:
@@ -126,21 +128,21 @@ def _rates(settings: Settings, runs: Runs) -> str:
         cells = [f"{sum(succeeded(run, sweep.success) for run in some)}/{len(some)}" for some in by_rate]
         rows[arm] = [*cells, f"{estimate(success_by_seed(mine, sweep.success)):.2f}"]
     columns = [*(f"{rate:g}" for rate in sweep.learning_rates), "share"]
-    said = (
+    lines = (
         f"Runs on the {sweep.mixture} that came, within {sweep.steps:,} updates, to {sweep.success:g} of the distance "
         "from which they began; both players have the same rate."
     )
-    return f"## Learning rates\n\n{said}\n\n{table('arm', columns, rows)}"
+    return f"## Learning rates\n\n{lines}\n\n{table('arm', columns, rows)}"
 
 
 def _cost(settings: Settings, runs: Runs) -> str:
     rows = {arm: [cell for name in settings.games for cell in _seconds(runs, arm, name)] for arm in settings.arms}
     columns = [f"{name}, {what}" for name in settings.games for what in ("seconds", "times gan")]
-    said = (
+    lines = (
         "CPU seconds of one thread per epoch, which is 1,000 updates of the generator and the critic's that belong to "
         "them; and the ratio, seed by seed."
     )
-    return f"## Cost of an epoch\n\n{said}\n\n{table('arm', columns, rows)}"
+    return f"## Cost of an epoch\n\n{lines}\n\n{table('arm', columns, rows)}"
 
 
 def _seconds(runs: Runs, arm: str, name: MixtureName) -> list[str]:

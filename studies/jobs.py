@@ -28,8 +28,8 @@ from troupe.dependencies import code_digest
 from troupe.errors import ProcessFailed, TroupeError
 from troupe.files import read_json, write_json
 from troupe.layout import STATE
+from troupe.progress import track
 from troupe.stages.common import die_with_parent
-from troupe.stages.progress import track
 
 WORK = STATE / "studies"
 FIGURES = "figures.json"  # in a job's folder: there when it is done

@@ -27,8 +27,8 @@ def rest(continued: TrainParams, paid: float) -> TrainParams:
     """
     steps = continued.steps - round(paid)
     if steps < 1:
-        said = f"distil: costs as much as {paid:.1f} steps of `continued`, which has {continued.steps}"
-        raise ParamsError(f"{said}; lower distil.steps or raise continued.steps")
+        line = f"distil: costs as much as {paid:.1f} steps of `continued`, which has {continued.steps}"
+        raise ParamsError(f"{line}; lower distil.steps or raise continued.steps")
     return continued.model_copy(update={"steps": steps})
 
 

@@ -93,10 +93,10 @@ def _estimated(what: str, found: Estimate, at_most: float) -> str:
     """Decided where the whole interval is on one side of the bar; a single seed, which has none, decides nothing."""
     half = inf if found.half is None else found.half
     if found.mean - half <= at_most < found.mean + half:
-        said = f"not decided, the mean {'keeps' if found.mean <= at_most else 'misses'} it"
+        line = f"not decided, the mean {'keeps' if found.mean <= at_most else 'misses'} it"
     else:
-        said = "kept" if found.mean <= at_most else "missed"
-    return f"{what}: {found:+.4f}; the bar is {at_most:.4f}: {said}"
+        line = "kept" if found.mean <= at_most else "missed"
+    return f"{what}: {found:+.4f}; the bar is {at_most:.4f}: {line}"
 
 
 def _counted(what: str, share: float | None, at_most: float) -> str:

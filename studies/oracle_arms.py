@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from studies.jobs import Figures, Job
-from studies.oracle_game import Game, play, told
+from studies.oracle_game import Game, discriminator_aucs, play
 from studies.oracle_model import PROMPT, LSTMLanguageModel, make_generator, make_oracle, nll, sample
 from studies.oracle_settings import GameTask, Likelihood, Task
 from troupe.adversarial.reinforce import likelihood_loss
@@ -60,7 +60,7 @@ def against_critic(task: GameTask, seed: int, needed: Path) -> Figures:
     for step in play(game):
         fake_NT = sample(model, len(world.validation_NT), task.oracle.length, generator(seed, "oracle study", "look"))
         nlls = {"nll_oracle": nll(world.oracle, fake_NT), "nll_test": nll(model, world.test_NT)}
-        looks.append({"step": step, **nlls, **told(game, world.validation_NT, fake_NT)})
+        looks.append({"step": step, **nlls, **discriminator_aucs(game, world.validation_NT, fake_NT)})
     return {"looks": looks, "curve": curve(model, world, task, seed)}
 
 

@@ -22,7 +22,7 @@ def draw(settings: Settings, results: Results) -> Figure:
     measured = {name: mean_curve(curves_of(results, name)) for name in results}
     _curves(ours, measured, estimate([one["floor"] for one in results[LIKELIHOOD]]).mean)
     for name, colour in zip(results, COLOURS, strict=False):
-        _way(ours, results, name, colour)
+        _path(ours, results, name, colour)
     ours.set(title="this oracle", xlabel="NLL_oracle, nats per token", ylabel="NLL_test, nats per token")
     theirs = {name: [Point(*point) for point in curve.points] for name, curve in settings.published.curves.items()}
     _curves(published, theirs, settings.published.floor)
@@ -47,7 +47,7 @@ def _curves(panel: Axes, curves: Mapping[str, Curve], floor: float) -> None:
         panel.plot([plain.nll_oracle], [plain.nll_test], "o", color=colour, markersize=9, fillstyle="none")
 
 
-def _way(panel: Axes, results: Results, name: str, colour: str) -> None:
+def _path(panel: Axes, results: Results, name: str, colour: str) -> None:
     """Where an arm went while it learned, at temperature 1: the mean over seeds of its looks."""
     looks = [one["looks"] for one in results[name] if "looks" in one]
     if looks:

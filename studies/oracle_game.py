@@ -85,7 +85,7 @@ def prefix_rewards(game: Game, ids_BT: Tensor) -> Tensor:
     return score_BT.sigmoid() if game.rules.reward == "probability" else game.objective.reward(score_BT)
 
 
-def told(game: Game, held_out_NT: Tensor, fake_NT: Tensor) -> Figures:
+def discriminator_aucs(game: Game, held_out_NT: Tensor, fake_NT: Tensor) -> Figures:
     """How well the discriminator tells `fake_NT` from real sequences that it did not train on, and from as many of
     those that it did: areas under the ROC curve."""
     fake_N, trained_on = scores(game.critic, as_read(fake_NT)), as_read(game.real.ids_NT[: len(held_out_NT)])

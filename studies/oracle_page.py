@@ -25,7 +25,7 @@ temperature 1, and by how much its lowest NLL_test lies above that of likelihood
 REACHED = """The temperature at which the likelihood model here writes sequences of that NLL_oracle, and its NLL_test
 there. The oracles are two draws of the same distribution; the floor of SeqGAN's is {theirs:.2f}, that of this one
 {ours:.2f}, so that a number is somewhat {harder} to reach here."""
-KNOWS = """The area under its ROC curve, real against generated sequences: 0.5 cannot tell, 1 always can. Held out:
+ABOUT = """The area under its ROC curve, real against generated sequences: 0.5 cannot tell, 1 always can. Held out:
 real sequences that it was not trained on; for {held_out} of {arms} arms the interval at the end does not lie above 0.5.
 What it tells of those that it was trained on, and not of others, is memory."""
 SETTING = """Published figures are of SeqGAN's oracle: other weights, drawn alike. The published likelihood model has
@@ -110,9 +110,11 @@ def _reached(settings: Settings, results: Results) -> Iterator[str]:
     numbers = [(one.method, one.nll_oracle, one.source) for one in published.numbers]
     rows = {f"{method} ({source})": [f"{number:.3f}", *_where(curves, number)] for method, number, source in numbers}
     ours = _floor(results).mean
-    said = REACHED.format(theirs=published.floor, ours=ours, harder="harder" if ours > published.floor else "easier")
+    sentences = REACHED.format(
+        theirs=published.floor, ours=ours, harder="harder" if ours > published.floor else "easier"
+    )
     columns = ["NLL_oracle, published", "temperature here", "NLL_test here"]
-    yield f"## What one number hides\n\n{said}\n\n{table('published', columns, rows)}"
+    yield f"## What one number hides\n\n{sentences}\n\n{table('published', columns, rows)}"
 
 
 def _where(curves: Sequence[Curve], nll_oracle: float) -> list[str]:
@@ -130,8 +132,9 @@ def _discriminator(settings: Settings, results: Results) -> Iterator[str]:
             held_out, train = (estimate([look[auc] for look in looks]) for auc in ("auc_held_out", "auc_train"))
             rows[f"{name}, {when}"] = [f"{held_out:.3f}", f"{train:.3f}"]
         blind += held_out.mean - (held_out.half or 0) <= 0.5
-    said = KNOWS.format(held_out=blind, arms=len(settings.arms))
-    yield f"## What the discriminator knows\n\n{said}\n\n{table('arm', ['AUC, held out', 'AUC, trained on'], rows)}"
+    sentences = ABOUT.format(held_out=blind, arms=len(settings.arms))
+    aucs = table("arm", ["AUC, held out", "AUC, trained on"], rows)
+    yield f"## What the discriminator knows\n\n{sentences}\n\n{aucs}"
 
 
 def _floor(results: Results) -> Estimate:

@@ -97,15 +97,26 @@ def _threads() -> Iterator[None]:
     torch.set_deterministic_debug_mode("default")  # use_deterministic_algorithms would import the compiler
 
 
+GAME = ["prompt_length=4", "sequence_length=8"]
+DISCRIMINATOR = [
+    f"discriminator.{change}"
+    for change in (
+        *("texts=64", "updates=4", "rounds=2", "more_rounds=1", "n_hidden=16"),
+        *("reference.n_layer=1", "reference.n_embd=8", "reference.steps=4"),
+    )
+]
 TINY = (
     f"run.threads={THREADS} run.precision={PRECISION} data.source=text.txt data.block_bytes=256 tokens.vocab_size=300 "
     "model.block_size=16 model.n_layer=2 model.n_head=2 model.n_embd=16 "
     "pretrain.steps=40 pretrain.batch_size=4 pretrain.eval_interval=8 pretrain.checkpoint_interval=4 "
     "moe.steps=12 moe.batch_size=4 moe.eval_interval=4 moe.checkpoint_interval=4 "
-    "adversarial.prompt_length=4 adversarial.sequence_length=8 adversarial.candidates=2 adversarial.critic_texts=64 "
-    "adversarial.span=4 adversarial.reference_layers=1 adversarial.reference_embd=8 adversarial.reference_steps=4 "
-    "adversarial.critic_updates=4 adversarial.critic_looks=2 adversarial.critic_rounds=1 adversarial.critic_hidden=16 "
-    "adversarial.judge_texts=30 adversarial.tilt_texts=24 evaluate.stride=16"
+    "adversarial.tilt.prompt_length=4 adversarial.tilt.texts=24 judging.texts=30 judging.seeds=1 judging.window=16 "
+    "evaluate.stride=16 "
+    + " ".join(
+        f"adversarial.{method}.{change}"
+        for method, changes in {"gan": GAME + DISCRIMINATOR, "ddo": GAME, "distil": GAME + DISCRIMINATOR}.items()
+        for change in changes
+    )
 )
 
 GPT2 = " ".join(

@@ -10,7 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import GPT2, ROOT
-from tests.models.samplers import sampler
 from troupe import cli
 from troupe.data.tokenizer import ByteTokenizer, make_tokenizer
 from troupe.models.bundle import save_bundle
@@ -62,16 +61,6 @@ def test_an_exported_model_is_transformers_own(troupe: Run, model: GPT) -> None:
     assert "theirs: exists already" in troupe("export", "--model", "pretrain", "theirs")
 
 
-def test_an_export_says_that_it_has_no_sampler(troupe: Run, model: GPT) -> None:
-    """And writes the model all the same; a model without one is exported without a word of it."""
-    assert "sampler" not in troupe("export", "--model", "pretrain", "plain")
-    save_bundle(Path("artifacts/adversarial"), model, ByteTokenizer(), {}, sampler())
-    said = troupe("export", "--model", "adversarial", "theirs")
-    assert "open it with" in said
-    assert "its sampler is not exported" in said
-    assert Path("theirs/model.safetensors").read_bytes() == Path("plain/model.safetensors").read_bytes()
-
-
 def test_it_describes_a_model_and_its_export_alike(troupe: Run, model: GPT) -> None:
     """3 x 12^2 + 36 = 468 parameters, 432 MACs; 2 x 1 layer x 5 x 8 tokens x 12 x 4 bytes = 3840 of cache."""
     troupe("export", "theirs")
@@ -118,7 +107,7 @@ def test_a_model_is_described_with_the_batch_of_its_own_stage(troupe: Run) -> No
     experts = GPT(config, partial(SwitchHead, experts=SwitchHeadConfig(1, 8, 2, 1, "sigmoid")))
     for stage in ("moe", "adversarial"):
         save_bundle(Path("artifacts", stage), experts, ByteTokenizer(), {"stage": stage})
-    batches = ("--set", "moe.batch_size=5 adversarial.batch_size=7")
+    batches = ("--set", "moe.batch_size=5 adversarial.gan.batch_size=7")
     moe, adversarial = (troupe("describe", "--model", stage, *batches) for stage in ("moe", "adversarial"))
     assert "a training step of 5 x 16 tokens" in moe
     assert "a training step" not in adversarial

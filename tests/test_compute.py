@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from troupe.compute import Arithmetic, compile_passes, compiler_faults_told, threads_of
+from troupe.compute import Arithmetic, compile_passes, compiler_faults_named, threads_of
 from troupe.models.attention import SCORES
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, CausalSelfAttention, init_gpt2
@@ -42,11 +42,12 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert threads_of(run(threads="auto", processes=2)) == 5  # a stage that no other process takes part in
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert [threads_of(run(threads="auto", processes=n)) for n in (1, 2, 4, 8)] == [5, 2, 1, 1]
+    assert threads_of(run(threads="auto", processes=4, nodes=2, launcher="torchrun")) == 2
     assert threads_of(run(threads=7, processes=2)) == 7
 
 
 def test_faults_that_are_not_the_compilers_stay_as_they_are() -> None:
-    with pytest.raises(RuntimeError, match="something else"), compiler_faults_told():
+    with pytest.raises(RuntimeError, match="something else"), compiler_faults_named():
         raise RuntimeError("something else")
 
 
@@ -97,11 +98,11 @@ def test_compiled_passes_have_the_gradients_and_the_dropout_of_eager_ones(
 
 BROKEN = """
 import torch
-from troupe.compute import CPU, can_compile, compiler_faults_told
+from troupe.compute import CPU, can_compile, compiler_faults_named
 from troupe.errors import ParamsError
 assert not can_compile(CPU)
 try:
-    with compiler_faults_told():
+    with compiler_faults_named():
         torch.compile(torch.nn.GELU())(torch.ones(8))
 except ParamsError as error:
     print(error)

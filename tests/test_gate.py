@@ -8,9 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from troupe.evaluation.realism import Windows
-from troupe.evaluation.referee import Opinion, worst_of
 from troupe.gate import Figures, Verdict, decide, judge_gain
+from troupe.judging.two_sample import Judged, Predictions, Windows
 from troupe.params import PromoteParams
 
 RULE = PromoteParams(bpb_margin=0.01, confidence=0.95)
@@ -26,8 +25,6 @@ CHAMPION = Figures(
     known_bad_accuracy=0.99,
     real_accuracy=0.51,
     real_standard_error=0.02,
-    candidates=8,
-    distinct_ratio=0.98,
 )
 BETTER = replace(CHAMPION, weights_sha256="new", test_bpb=1.4, judge_accuracy=0.70, judge_correct=1400)
 NUMBERS = [f.name for f in fields(Figures) if f.type is float]
@@ -139,12 +136,11 @@ def floor(rng: np.random.Generator, leak: float) -> Figures:
     windows = Windows([""] * len(labels), labels, np.arange(len(labels)))
     shares = {"linear": 0.5, "boosted": 0.5, "neural": 0.5 + leak}
 
-    def opinion(share: float) -> Opinion:
-        return Opinion(windows, np.where((rng.random(len(labels)) < share) == labels, 1.0, -1.0))
+    def predictions(share: float) -> Predictions:
+        return Predictions(windows, np.where((rng.random(len(labels)) < share) == labels, 1.0, -1.0))
 
-    found = worst_of({name: [opinion(share) for _ in range(3)] for name, share in shares.items()})
-    worst = found["judges"][found["worst"]]
-    return replace(BETTER, real_accuracy=worst["accuracy"], real_standard_error=worst["standard_error"])
+    worst = Judged({name: [predictions(share) for _ in range(3)] for name, share in shares.items()}).detection
+    return replace(BETTER, real_accuracy=worst.accuracy, real_standard_error=worst.standard_error)
 
 
 def test_the_pick_of_the_highest_refuses_no_honest_judges_and_hides_no_broken_one() -> None:
@@ -155,29 +151,12 @@ def test_the_pick_of_the_highest_refuses_no_honest_judges_and_hides_no_broken_on
     assert {outcome(figures) for figures in broken} == {"refused"}
 
 
-def test_a_sampler_must_write_as_varied_text_as_real_text_is() -> None:
-    """At most 5 % from it, on either side; whether there is a champion or none."""
-    for ratio, said in ((0.94, "refused"), (0.96, "promoted"), (1.04, "promoted"), (1.06, "refused")):
-        assert outcome(replace(BETTER, distinct_ratio=ratio)) == said
-        assert outcome(replace(BETTER, distinct_ratio=ratio), None) == said
-    (reason,) = decide(replace(BETTER, distinct_ratio=0.8), CHAMPION, RULE).reasons
-    assert "choice among 8, hold 0.800 times as many different word pairs as real text" in reason
-    assert "0.980 of real text's" in decide(BETTER, CHAMPION, RULE).reasons[0]
-
-
-def test_without_a_sampler_bits_per_byte_guard_variety() -> None:
-    plain = replace(BETTER, candidates=1)
-    assert outcome(replace(plain, distinct_ratio=0.5)) == "promoted"
-    assert outcome(replace(plain, distinct_ratio=math.nan)) == "promoted"
-    assert "word pairs" not in decide(plain, CHAMPION, RULE).reasons[0]
-
-
-def test_a_champion_of_before_there_were_samplers_can_be_beaten() -> None:
-    """Its tags say nothing of candidates and variety."""
-    old = {name: value for name, value in CHAMPION.tags().items() if name not in ("candidates", "distinct_ratio")}
-    champion = Figures.from_tags(old)
-    assert champion.candidates == 1
-    assert outcome(BETTER, champion) == "promoted"
+def test_tags_of_another_version_that_speak_of_more_are_passed_over() -> None:
+    """Models could once draw among candidates, and the gate asked for the variety of their texts."""
+    for more in ({"candidates": "8", "distinct_ratio": "0.98"}, {"candidates": "1.0", "distinct_ratio": "nan"}):
+        champion = Figures.from_tags(CHAMPION.tags() | more)
+        assert champion == CHAMPION
+        assert outcome(BETTER, champion) == "promoted"
 
 
 def test_figures_from_the_report() -> None:
@@ -186,17 +165,11 @@ def test_figures_from_the_report() -> None:
         "test_sha256": "text",
         "judge": {"digest": "judge"},
         "models": {
-            "moe": {
-                "weights_sha256": "new",
-                "candidates": 8,
-                "quality": {"distinct_2": 0.441},
-                "test": {"bpb": 1.4, "judge": judge},
-            }
+            "moe": {"weights_sha256": "new", "test": {"bpb": 1.4, "judge": judge}},
         },
         "controls": {
             "known_bad": {"accuracy": 0.99},
             "real_against_real": {"accuracy": 0.51, "standard_error": 0.02},
-            "real_text": {"quality": {"distinct_2": 0.45}},
         },
     }
     assert Figures.from_report(report, "moe") == BETTER

@@ -1,8 +1,10 @@
 """Profiles: what wins over what, a broken one is named by file and line, and none of the shipped ones rots."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from ruamel.yaml import YAML
 from troupe.cli import models
 from troupe.errors import ParamsError
 from troupe.models.layers import GPTConfig
-from troupe.overlay import ABOUT, fields_of
+from troupe.overlay import ABOUT, fields_of, leaves, read_yaml
 from troupe.params import load_params
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +52,7 @@ def test_overrides_win_over_the_profile_and_the_profile_over_the_file(profile: C
         ("# small\npretrain:\n  steps: some\n", "mine.yaml:3: pretrain.steps: Input should be a valid integer"),
         ("run:\n  seed: 1\nmodel:\n  n_embd: 190\n", "mine.yaml:3: model: n_embd (190) must be divisible by n_head"),
         ("evaluate: {stride: 100000}\n", "mine.yaml: evaluate.stride (100000) must not exceed model.block_size"),
-        ("pretrain: 5\n", "mine.yaml:1: pretrain: Input should be a valid dictionary"),
+        ("pretrain: 5\n", "mine.yaml:1: pretrain: a section of parameters, got 5"),
         ("run: [1\n", "mine.yaml:2: not YAML"),
         ("- 1\n", "mine.yaml: expected sections"),
         ("run: {seed: 1}\nrun: {seed: 2}\n", "mine.yaml:2: not YAML: found duplicate key"),
@@ -81,15 +83,15 @@ def test_every_profile_is_valid_and_says_what_it_is(path: Path) -> None:
     content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     assert list(content[ABOUT]) == FACTS  # `troupe profiles` prints them
     assert all(isinstance(fact, str) and fact for fact in content[ABOUT].values())
-    params = load_params(SHIPPED, profile=path.stem).model_dump()
-    assert all(params[section][key] == content[section][key] for section, key in _fields(path))
+    params, given = load_params(SHIPPED, profile=path.stem), _fields(path)
+    assert {name: attrgetter(name)(params) for name in given} == given
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_a_profile_holds_only_what_differs(path: Path) -> None:
     """A value that repeats params.yaml would have two homes."""
-    content, shipped = YAML(typ="safe").load(path.read_text(encoding="utf-8")), load_params(SHIPPED).model_dump()
-    assert not [name for name in _fields(path) if content[name[0]][name[1]] == shipped[name[0]][name[1]]]
+    shipped = load_params(SHIPPED)
+    assert not [name for name, value in _fields(path).items() if attrgetter(name)(shipped) == value]
 
 
 def test_the_profile_gpu2_124m_is_gpt2_exactly() -> None:
@@ -134,5 +136,32 @@ def test_make_hands_on_what_is_typed(tmp_path: Path, name: str) -> None:
     assert subprocess.run(command, **options, capture_output=True, env=given).stdout == typed
 
 
-def _fields(path: Path) -> list[list[str]]:
-    return [name.split(".") for name in fields_of(SHIPPED, path.stem, [])]
+def _fields(path: Path) -> dict[str, object]:
+    """The values that a profile sets, by field."""
+    return dict(leaves({name: values for name, values in read_yaml(path).items() if name != ABOUT}))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("adversarial.tilts.rounds=2", "no section 'adversarial.tilts'; there are tilt, gan, ddo, distil"),
+        ("adversarial.tilt.rounds.=2", "write section.key=value"),
+        ("run.seed.x=2", "no section 'run.seed'"),
+        ("adversarial.tilt.round=2", "adversarial.tilt.round: unknown parameter"),
+    ],
+)
+def test_a_fault_in_a_section_within_a_section_is_named(override: str, says: str) -> None:
+    with pytest.raises(ParamsError, match=re.escape(says)):
+        load_params(SHIPPED, [override])
+
+
+def test_a_profile_changes_one_field_of_a_section_within_a_section(profile: Callable[[str], Path]) -> None:
+    path = profile("adversarial:\n  gan:\n    discriminator:\n      reference: {steps: 7}\n")
+    shipped, changed = load_params(path).adversarial, load_params(path, profile="mine").adversarial
+    assert changed.gan.discriminator.reference.steps == 7
+    reference = shipped.gan.discriminator.reference.model_copy(update={"steps": 7})
+    discriminator = shipped.gan.discriminator.model_copy(update={"reference": reference})
+    assert changed == shipped.model_copy(
+        update={"gan": shipped.gan.model_copy(update={"discriminator": discriminator})}
+    )
+    assert fields_of(path, "mine", ["run.seed=1"]) == ["adversarial.gan.discriminator.reference.steps", "run.seed"]

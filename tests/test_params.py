@@ -1,8 +1,9 @@
 """params.yaml: what the schema accepts, and that every refusal names file, line and field."""
 
-import math
+import re
 import shlex
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import get_args
 
@@ -10,11 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from troupe.adversarial.reinforce import Reinforce
 from troupe.adversarial.rewards import BASELINES
 from troupe.errors import ParamsError
 from troupe.overlay import as_typed, join_overrides, split_overrides
-from troupe.params import Params, RulesParams, dump_params, load_params
+from troupe.params import GanParams, Params, dump_params, load_params
 
 SHIPPED = Path(__file__).parents[1] / "params.yaml"
 
@@ -25,9 +25,9 @@ def edited(tmp_path: Path) -> Callable[[str, str], Path]:
 
     def edit(old: str, new: str) -> Path:
         text = SHIPPED.read_text()
-        assert text.count(old) == 1, old
+        assert text.count(f"\n{old}") == 1, old
         path = tmp_path / "params.yaml"
-        path.write_text(text.replace(old, new))
+        path.write_text(text.replace(f"\n{old}", f"\n{new}"))
         return path
 
     return edit
@@ -94,13 +94,12 @@ def test_a_line_of_overrides_survives_the_record_and_the_shell(values: list[str]
         ("evaluate.temperatures=[]", []),
         ("model.bias=true", True),
         ("run.device=cpu", "cpu"),
-        ("adversarial.baseline=batch mean", "batch mean"),
+        ("adversarial.gan.baseline=batch mean", "batch mean"),
         ("data.source=data/mine/*.txt", "data/mine/*.txt"),
     ],
 )
 def test_what_is_no_string_is_yaml(override: str, value: object) -> None:
-    section, key = override.partition("=")[0].split(".")
-    assert getattr(getattr(load_params(SHIPPED, [override]), section), key) == value
+    assert attrgetter(override.partition("=")[0])(load_params(SHIPPED, [override])) == value
 
 
 @settings(max_examples=15)
@@ -136,19 +135,20 @@ def test_overrides_leave_the_file_alone() -> None:
         ("  n_layer: ", "  n_layer: 0 #", "greater than or equal to 1, got 0"),
         ("  n_layer: ", "  n_layer: true #", "valid integer, got True"),
         ("  dropout: ", "  dropout: 1.0 #", "model.dropout: Input should be less than 1"),
-        ("  objective: ", "  objective: lsgan #", "adversarial.objective: Input should be 'gan', 'wgan' or 'wgan-gp'"),
-        ("  n_embd: ", "  n_embd: 190 #", "n_embd (190) must be divisible by n_head"),
-        ("  processes: ", "  processes: 7 #", "must be divisible by run.processes (7)"),
-        ("  prompt_length: ", "  prompt_length: 1000 #", "sequence_length (64) must be more than an eighth of it and"),
-        ("  sequence_length: ", "  sequence_length: 100000 #", "must not exceed model.block_size"),
-        ("  span: ", "  span: 65 #", "adversarial: span (65) must not exceed sequence_length (64)"),
+        ("  nodes: ", "  nodes: 2 #", "run: processes (1) must be divisible by nodes (2)"),
+        ("  launcher: ", "  launcher: docker #", "run: launcher: docker cannot look what device there is; set device"),
+        ("  launcher: ", "  launcher: slurm #", "run.launcher: Input should be 'local', 'torchrun', 'docker' or"),
         (
-            "  candidates: ",
-            "  candidates: 1025 #",
-            "adversarial.candidates: Input should be less than or equal to 1024",
+            "    objective: ",
+            "    objective: lsgan #",
+            "adversarial.gan.objective: Input should be 'gan', 'wgan'",
         ),
-        ("  tilt_order: ", "  tilt_order: 1 #", "adversarial.tilt_order: Input should be greater than or equal to 2"),
-        ("  reference_embd: ", "  reference_embd: 95 #", "adversarial.reference_embd: Input should be a multiple of 2"),
+        ("  methods: [", "  methods: [tilts, ", "adversarial.methods.0: Input should be 'tilt', 'gan', 'ddo' or 'dist"),
+        ("  methods: [", "  methods: [gan, ", "adversarial.methods: each method once, got ['gan', 'tilt', 'gan']"),
+        ("  n_embd: 192", "  n_embd: 190 #", "n_embd (190) must be divisible by n_head"),
+        ("  processes: ", "  processes: 7 #", "must be divisible by run.processes (7)"),
+        ("    order: ", "    order: 1 #", "adversarial.tilt.order: Input should be greater than or equal to 2"),
+        ("  kind: bpe", "  kind:", "tokens.kind: Input should be 'bytes', 'chars', 'bpe' or 'gpt2', got None"),
         (
             "  prompt: ",
             "  prompt: 1984 #",
@@ -205,20 +205,28 @@ def test_grouped_experts_that_torch_can_compute_are_not(overrides: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ("objective=wgan candidates=8", "candidates (8) need scores that are odds, and those of wgan are none; SET="),
-        ("objective=wgan-gp candidates=2", '"adversarial.objective=gan" or "adversarial.candidates=1"'),
-        ("objective=wgan candidates=1 learn=distil", "distil needs scores that are odds"),
-        ("objective=wgan-gp learn=distil", '"adversarial.objective=gan" or "adversarial.learn=reinforce"'),
+        ("gan.prompt_length=1000", "adversarial.gan: sequence_length (64) must be more than an eighth of it and"),
+        ("gan.sequence_length=100000", "adversarial.gan: prompt_length + sequence_length (100024) must not exceed 128"),
+        ("tilt.prompt_length=128", "adversarial.tilt: prompt_length (128) must not exceed 127 where model.block_size"),
+        ("distil.candidates=1025", "adversarial.distil.candidates: Input should be less than or equal to 1024"),
+        (
+            "gan.discriminator.reference.n_embd=95",
+            "gan.discriminator.reference.n_embd: Input should be a",
+        ),
+        ("gan.discriminator=3", "adversarial.gan.discriminator: a section of parameters, got 3"),
     ],
 )
-def test_what_needs_odds_is_refused_where_scores_are_none(overrides: str, says: str) -> None:
-    with pytest.raises(ParamsError, match=r"params\.yaml.*: adversarial: ") as error:
+def test_faults_of_a_methods_section_name_it(overrides: str, says: str) -> None:
+    with pytest.raises(ParamsError, match=re.escape(says)) as error:
         load_params(SHIPPED, [f"adversarial.{override}" for override in overrides.split()])
-    assert says in str(error.value)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("gone", ["replay=1", "entropy_weight=0.1", "freeze_routers=true"])
+def test_lengths_of_methods_that_are_not_run_may_be_any() -> None:
+    load_params(SHIPPED, ["adversarial.methods=[tilt]", "adversarial.gan.sequence_length=100000"])
+
+
+@pytest.mark.parametrize("gone", ["replay=1", "learn=none", "tilt_rounds=3"])
 def test_what_there_was_once_is_refused_by_name(gone: str) -> None:
     with pytest.raises(ParamsError) as error:
         load_params(SHIPPED, [f"adversarial.{gone}"])
@@ -226,20 +234,8 @@ def test_what_there_was_once_is_refused_by_name(gone: str) -> None:
     assert str(error.value) == f"override: {name}: unknown parameter; remove it or correct its name"
 
 
-@pytest.mark.parametrize("learn", ["none", "reinforce", "ddo"])
-def test_what_needs_no_odds_goes_with_every_objective(learn: str) -> None:
-    for objective in ("wgan", "wgan-gp"):
-        overrides = [f"adversarial.learn={learn}", f"adversarial.objective={objective}", "adversarial.candidates=1"]
-        assert load_params(SHIPPED, overrides).adversarial.objective == objective
-
-
-def test_every_rule_is_a_field_of_the_rules_that_the_game_plays_by() -> None:
-    changes = 'kl_cap=.inf likelihood_every=3 per_token=false "baseline=batch mean"'
-    params = load_params(SHIPPED, [f"adversarial.{change}" for change in shlex.split(changes)])
-    rules = Reinforce(**params.adversarial.model_dump(include={*RulesParams.model_fields}))
-    assert (rules.kl_cap, rules.likelihood_every, rules.per_token) == (math.inf, 3, False)
-    assert rules.baseline == "batch mean"
-    assert {*get_args(RulesParams.model_fields["baseline"].annotation)} == {*BASELINES}
+def test_every_baseline_can_be_asked_for() -> None:
+    assert {*get_args(GanParams.model_fields["baseline"].annotation)} == {*BASELINES}
 
 
 def test_a_fault_names_its_line(edited: Callable[[str, str], Path]) -> None:

@@ -18,13 +18,15 @@ TINY = (
     "model.block_size=32 model.n_layer=2 model.n_head=2 model.n_embd=32 "
     "pretrain.steps=30 pretrain.batch_size=8 pretrain.warmup_steps=2 pretrain.eval_interval=15 "
     "pretrain.checkpoint_interval=10 moe.steps=6 moe.batch_size=8 moe.warmup_steps=1 moe.eval_interval=3 "
-    "adversarial.sequence_length=12 adversarial.prompt_length=8 adversarial.candidates=2 "
-    "adversarial.span=6 adversarial.reference_layers=1 adversarial.reference_embd=16 adversarial.reference_steps=4 "
-    "adversarial.critic_embd=16 adversarial.critic_hidden=16 adversarial.critic_texts=64 adversarial.critic_updates=4 "
-    "adversarial.critic_looks=2 adversarial.critic_rounds=1 adversarial.judge_texts=50 adversarial.tilt_texts=24 "
-    "evaluate.stride=16 "
-    "evaluate.ngram_max_order=5 evaluate.sample_tokens=20 "
-    "evaluate.judge_seeds=1 evaluate.judge_texts=50 evaluate.temperatures=[]"
+    "adversarial.tilt.texts=24 adversarial.tilt.prompt_length=8 "
+    "adversarial.gan.steps=2 adversarial.gan.eval_interval=2 adversarial.gan.checkpoint_interval=1 "
+    "adversarial.gan.sequence_length=12 adversarial.gan.prompt_length=8 adversarial.gan.discriminator.n_hidden=16 "
+    "adversarial.gan.discriminator.texts=64 adversarial.gan.discriminator.updates=4 "
+    "adversarial.gan.discriminator.rounds=2 adversarial.gan.discriminator.more_rounds=1 "
+    "adversarial.gan.discriminator.reference.n_layer=1 adversarial.gan.discriminator.reference.n_embd=16 "
+    "adversarial.gan.discriminator.reference.steps=4 "
+    "judging.seeds=1 judging.texts=50 "
+    "evaluate.stride=16 evaluate.ngram_max_order=5 evaluate.sample_tokens=20 evaluate.temperatures=[]"
 )
 
 

@@ -41,7 +41,7 @@ class Arithmetic:
 
 def threads_of(run: RunParams) -> int:
     """CPU threads of this process: `run.threads`, or for `auto` the cores, shared where several train together."""
-    sharing = run.processes if dist.is_torchelastic_launched() else 1
+    sharing = run.processes_per_node if dist.is_torchelastic_launched() else 1
     return run.threads if run.threads != "auto" else max(1, usable_cores() // sharing)
 
 
@@ -59,8 +59,8 @@ def set_up(run: RunParams) -> torch.device:
         raise ParamsError("run.device: cuda asked for, but torch sees no GPU; set run.device to auto or cpu")
     if run.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    if run.processes > torch.cuda.device_count():
-        raise ParamsError(f"run.processes: {run.processes} asked for, but torch sees {torch.cuda.device_count()} GPUs")
+    if (wanted := run.processes_per_node) > (seen := torch.cuda.device_count()):
+        raise ParamsError(f"run.processes: {wanted} asked for on this machine, but torch sees {seen} GPUs")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     torch.cuda.set_device(device)
     return device
@@ -101,7 +101,7 @@ def compile_passes(module: Callable[..., Tensor], device: torch.device = CPU) ->
 
 
 @contextmanager
-def compiler_faults_told() -> Iterator[None]:
+def compiler_faults_named() -> Iterator[None]:
     """Raises ParamsError for what torch.compile raises when it cannot compile a model."""
     try:
         yield

@@ -4,6 +4,7 @@ TroupeError
 ├── ParamsError      a parameter is unknown, missing, mistyped or out of range
 ├── CorpusError      text that cannot be used: missing, empty, not UTF-8, wrong digest
 ├── ArtifactError    a file that a stage wrote is missing, corrupted or from another run
+│   └── UnsupportedError    it is whole, and of a kind that this version does not know any more
 ├── Diverged         training has gone astray: a figure is not finite, or the gradient has exploded
 ├── Interrupted      a signal has asked a run to stop, and it has: the message says where the same command begins
 ├── ProcessFailed    one of the processes that train a model together has ended
@@ -30,6 +31,10 @@ class CorpusError(TroupeError):
 
 
 class ArtifactError(TroupeError):
+    pass
+
+
+class UnsupportedError(ArtifactError):
     pass
 
 

@@ -16,7 +16,6 @@ from troupe.params import PromoteParams
 KNOWN_BAD_ACCURACY = 0.75  # half-way between guessing and certainty: judges below it are blind
 REAL_TOLERANCE = 0.05  # how far from guessing real against real may lie, or
 REAL_ERRORS = 3.3  # so many standard errors if that is more
-DISTINCT_TOLERANCE = 0.05  # how far, as a share, the variety of a sampler's texts may lie from that of real text
 START_AFRESH = "if this change is meant to last: `troupe promote --fresh`"
 MISSING = math.nan  # a figure that is absent or unreadable is not a number
 
@@ -39,15 +38,11 @@ class Figures:
     known_bad_accuracy: float = MISSING  # on text that is known to be bad
     real_accuracy: float = MISSING  # on real text against real text
     real_standard_error: float = MISSING
-    candidates: float = 1.0  # texts of which a sampler draws one; 1: the model writes token by token
-    distinct_ratio: float = MISSING  # different word pairs of its texts, over those of as much real text
 
     @classmethod
     def from_report(cls, report: Mapping[str, Any], stage: str) -> Self:
         """The figures of one stage's model in reports/metrics.json."""
         model = f"models/{stage}"
-        distinct = _number(_at(report, f"{model}/quality/distinct_2"))
-        real_distinct = _number(_at(report, "controls/real_text/quality/distinct_2"))
         return cls(
             weights_sha256=str(_at(report, f"{model}/weights_sha256") or ""),
             test_sha256=str(_at(report, "test_sha256") or ""),
@@ -60,16 +55,11 @@ class Figures:
             known_bad_accuracy=_number(_at(report, "controls/known_bad/accuracy")),
             real_accuracy=_number(_at(report, "controls/real_against_real/accuracy")),
             real_standard_error=_number(_at(report, "controls/real_against_real/standard_error")),
-            candidates=_number(_at(report, f"{model}/candidates")),
-            distinct_ratio=distinct / real_distinct if real_distinct else MISSING,
         )
 
     @classmethod
     def from_tags(cls, tags: Mapping[str, str]) -> Self:
-        """The figures that `tags()` wrote; whatever else stands there is passed over.
-
-        Versions that were registered before models had samplers have no tag that speaks of them: `candidates` is 1.
-        """
+        """The figures that `tags()` wrote; whatever else stands there is passed over."""
         known: dict[str, Any] = {
             f.name: tags.get(f.name, "") if f.type is str else _number(tags.get(f.name, f.default)) for f in fields(cls)
         }
@@ -82,8 +72,6 @@ class Figures:
     def faults(self) -> Iterator[str]:
         """One line for each figure that is missing or impossible."""
         for name, value in asdict(self).items():
-            if name == "distinct_ratio" and self.candidates == 1:
-                continue  # bits per byte say whether a model without a sampler has lost variety
             if value == "" or value != value:
                 yield f"{name} is missing or not a number"
             elif isinstance(value, str):
@@ -108,13 +96,11 @@ def decide(candidate: Figures, champion: Figures | None, rule: PromoteParams) ->
     1. its figures and the champion's are present and finite;
     2. the judges can be trusted: one catches the known-bad generator at least KNOWN_BAD_ACCURACY of the time, and none
        tells real text from real text (within REAL_TOLERANCE or REAL_ERRORS standard errors of one half);
-    3. if it writes with a sampler, which bits per byte know nothing of: its texts are as varied as real ones, within
-       DISTINCT_TOLERANCE of their share of different word pairs;
-    4. both were measured on the same test text in the same way;
-    5. test bits per byte are at most the champion's plus `rule.bpb_margin`;
-    6. the judge is fooled more often than by the champion, with confidence `rule.confidence` (see `judge_gain`).
+    3. both were measured on the same test text in the same way;
+    4. test bits per byte are at most the champion's plus `rule.bpb_margin`;
+    5. the judge is fooled more often than by the champion, with confidence `rule.confidence` (see `judge_gain`).
 
-    Without a champion, 1 to 3 decide: there is nothing to be compared with, so the first model that was measured
+    Without a champion, 1 and 2 decide: there is nothing to be compared with, so the first model that was measured
     soundly is the first champion. A candidate with the champion's own weights leaves it unchanged.
     """
     if champion and candidate.weights_sha256 and candidate.weights_sha256 == champion.weights_sha256:
@@ -123,11 +109,7 @@ def decide(candidate: Figures, champion: Figures | None, rule: PromoteParams) ->
     if champion:
         faults += [f"champion: {fault}" for fault in champion.faults()]
     if not faults:
-        faults = [
-            *_distrust(candidate),
-            *_monotony(candidate),
-            *(_comparison(candidate, champion, rule) if champion else ()),
-        ]
+        faults = [*_distrust(candidate), *(_comparison(candidate, champion, rule) if champion else ())]
     if faults:
         return Verdict("refused", tuple(faults))
     return Verdict("promoted", (_praise(candidate, champion, rule),))
@@ -179,19 +161,8 @@ def _distrust(figures: Figures) -> Iterator[str]:
         )
 
 
-def _monotony(figures: Figures) -> Iterator[str]:
-    """Of a model without a sampler bits per byte say enough: who gives a text no probability pays for it."""
-    if figures.candidates > 1 and abs(figures.distinct_ratio - 1) > DISTINCT_TOLERANCE:
-        yield (
-            f"its texts, each the choice among {figures.candidates:g}, hold {figures.distinct_ratio:.3f} times as many "
-            f"different word pairs as real text: more than {DISTINCT_TOLERANCE:.0%} from as many"
-        )
-
-
 def _praise(candidate: Figures, champion: Figures | None, rule: PromoteParams) -> str:
     mine = f"test bits per byte {candidate.test_bpb:.4f}, judge accuracy {candidate.judge_accuracy:.3f}"
-    if candidate.candidates > 1:
-        mine += f", different word pairs {candidate.distinct_ratio:.3f} of real text's"
     if champion is None:
         return f"first champion: {mine}; all figures are sound and there is nothing to beat"
     theirs = f"{champion.test_bpb:.4f} and {champion.judge_accuracy:.3f}"

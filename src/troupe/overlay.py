@@ -8,7 +8,7 @@ by character; everywhere else it is YAML 1.2.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -25,7 +25,7 @@ ABOUT = "about"  # of a profile: what, hardware, time, figure, measured; not a s
 Location = tuple[str | int, ...]  # of a field, e.g. ("model", "n_layer"); () is the whole
 
 
-class Layers:
+class ParameterLayers:
     """Plain values by section, and the place that each came from."""
 
     def __init__(self, path: Path, schema: type[BaseModel]) -> None:
@@ -45,21 +45,30 @@ class Layers:
         self.values.pop(ABOUT, None)
 
     def add_override(self, override: str) -> None:
-        """Lay one "section.key=value" over what is there. Raises ParamsError if it is not of that form."""
+        """Lay one "section.key=value", or "section.subsection.key=value", over what is there.
+
+        Raises ParamsError if it is not of that form.
+        """
         name, equals, text = override.partition("=")
-        section, dot, key = name.strip().partition(".")
-        if not (equals and dot and section and key):
+        path = tuple(name.strip().split("."))
+        *sections, key = path
+        if not (equals and sections and all(path)):
             raise ParamsError(
                 f"override {override!r}: write section.key=value, e.g. pretrain.steps=500, "
                 "and quotes round a value with blanks, e.g. evaluate.prompt='Once upon'"
             )
-        if not isinstance(self.values.get(section), dict):
-            raise ParamsError(f"override {override!r}: no section {section!r}; there are {', '.join(self.values)}")
+        values = self.values
+        for depth, section in enumerate(sections, 1):
+            if not isinstance(values.get(section), dict):
+                there = [name for name, value in values.items() if isinstance(value, dict)]
+                wanted = ".".join(sections[:depth])
+                raise ParamsError(f"override {override!r}: no section {wanted!r}; there are {', '.join(there)}")
+            values = values[section]
         try:
-            self.values[section][key] = _typed(text, self._options(section, key))
+            values[key] = _typed(text, self._options(path))
         except _NOT_YAML as error:
             raise ParamsError(f"override {override!r}: not a YAML value: {_problem(error)}") from None
-        self._places[section, key] = "override"
+        self._places[path] = "override"
 
     def place(self, location: Location) -> str:
         """Where a field was set, "params.yaml:17" or "override"; of one that nobody set, where it belongs."""
@@ -67,30 +76,39 @@ class Layers:
             location = location[:-1]
         return self._places[location]
 
-    def _options(self, section: str, key: str) -> set[Any]:
+    def _options(self, path: Location) -> set[Any]:
         """The types that a field may have; an unknown field's is str, for the schema refuses it whatever it holds."""
-        model = self._schema.model_fields[section].annotation if section in self._schema.model_fields else None
-        fields = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
-        return _options(fields[key].annotation) if key in fields else {str}
+        annotation: Any = self._schema
+        for name in path:
+            if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+                return {str}
+            field = annotation.model_fields.get(str(name))
+            if field is None:
+                return {str}
+            annotation = field.annotation
+        return _options(annotation)
 
     def _lay(self, path: Path) -> None:
-        for section, values in (tree := read_yaml(path)).items():
-            place, before = f"{path}:{_line(tree, section)}", self._places.get((section,))
-            self._places[section,] = f"{before} with {place}" if before else place
-            if isinstance(values, CommentedMap):
-                self._places |= {(section, key): f"{path}:{_line(values, key)}" for key in values}
-                below = self.values.get(section)
-                self.values[section] = {**(below if isinstance(below, dict) else {}), **_plain(values)}
-            else:
-                self.values[section] = _plain(values)
+        self.values = self._laid(self.values, read_yaml(path), path, ())
+
+    def _laid(self, below: Any, tree: CommentedMap, path: Path, at: Location) -> dict[str, Any]:
+        """`below` with a tree of sections over it; the place of everything in the tree is noted."""
+        laid = dict(below) if isinstance(below, dict) else {}
+        for name, value in tree.items():
+            here, place = (*at, str(name)), f"{path}:{_line(tree, name)}"
+            section = isinstance(value, CommentedMap)
+            before = self._places.get(here) if section or not at else None
+            self._places[here] = f"{before} with {place}" if before else place
+            laid[str(name)] = self._laid(laid.get(str(name)), value, path, here) if section else _plain(value)
+        return laid
 
 
-def load_layers(path: Path, profile: str, overrides: Sequence[str], schema: type[BaseModel]) -> Layers:
+def load_layers(path: Path, profile: str, overrides: Sequence[str], schema: type[BaseModel]) -> ParameterLayers:
     """params.yaml at `path`, the profile of that name ("" for none), the overrides: the later wins.
 
     Raises ParamsError with one line for what cannot be read; whether the values are right is for the schema to say.
     """
-    layers = Layers(path, schema)
+    layers = ParameterLayers(path, schema)
     if profile:
         layers.add_profile(profile_path(path, profile))
     for override in overrides:
@@ -116,10 +134,19 @@ def _profiles(params: Path) -> dict[str, Path]:
 
 
 def fields_of(params: Path, profile: str, overrides: Sequence[str]) -> list[str]:
-    """The fields, as section.key, that a profile and overrides set."""
+    """The fields, as section.key or section.subsection.key, that a profile and overrides set."""
     tree = read_yaml(profile_path(params, profile)) if profile else {}
-    named = [f"{section}.{key}" for section, values in tree.items() for key in values if section != ABOUT]
+    named = [name for name, _ in leaves({name: values for name, values in tree.items() if name != ABOUT})]
     return sorted({*named, *(override.partition("=")[0].strip() for override in overrides)})
+
+
+def leaves(sections: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(section.key, value) of every field, in sections within sections too."""
+    for name, value in sections.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def split_overrides(text: str) -> list[str]:

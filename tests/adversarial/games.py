@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from troupe.adversarial.game import Game, GameText
+from troupe.adversarial.bounds import Bounds
+from troupe.adversarial.game import Game, GameText, Opponent
+from troupe.adversarial.objectives import objective_of
 from troupe.adversarial.reinforce import Reinforce
-from troupe.adversarial.selection import Bounds
 from troupe.conversion.attention import convert
 from troupe.models.config import GPTConfig
+from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
+from troupe.models.features import PER_REFERENCE, ReferenceFeatures, no_features
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.mode import evaluating
 from troupe.models.switchhead import SwitchHeadConfig
@@ -23,9 +26,8 @@ ROOT = Path(__file__).parents[2]
 VOCAB = 8
 TEXT = np.arange(4000, dtype=np.uint16) % VOCAB  # 0, 1, ... 7 over and over
 SMALL = (
-    "steps=6 batch_size=8 prompt_length=2 sequence_length=6 n_critic=2 warmup_critic=3 critic_embd=8 critic_hidden=8 "
-    "candidates=1 span=4 learning_rate=1e-3 critic_learning_rate=1e-2 eval_interval=2 checkpoint_interval=2 "
-    "max_bpb_rise=10 min_distinct=0"
+    "steps=6 batch_size=8 prompt_length=2 sequence_length=6 n_critic=2 warmup_critic=3 learning_rate=1e-3 "
+    "discriminator.learning_rate=1e-2 eval_interval=2 checkpoint_interval=2 max_bpb_rise=10 min_distinct=0"
 )
 
 
@@ -48,9 +50,25 @@ def new_game(
     references: Sequence[GPT] = (),
     bounds: Bounds | None = None,
 ) -> Game:
-    overrides = [f"adversarial.{change}" for change in f"{SMALL} {changes}".split()]
-    params = load_params(ROOT / "params.yaml", overrides).adversarial
-    return Game(start or new_model(seed), GameText(TEXT, TEXT[:1000]), params, seed, rules, references, bounds)
+    overrides = [f"adversarial.gan.{change}" for change in f"{SMALL} {changes}".split()]
+    params = load_params(ROOT / "params.yaml", overrides).adversarial.gan
+    critic = LSTMDiscriminator(VOCAB, 8, 8, PER_REFERENCE * len(references), params.prompt_length)
+    init_discriminator(critic, generator(seed, "adversarial", "critic"))
+    features = ReferenceFeatures(*references) if references else no_features
+    objective = objective_of(params.objective, params.clip, params.gradient_penalty)
+    rate = params.discriminator.learning_rate
+    opponent = Opponent(critic, features, objective, rate, params.n_critic, params.warmup_critic)
+    game = Game(start or new_model(seed), GameText(TEXT, TEXT[:1000]), params, seed, rules, opponent, bounds)
+    if references:
+        critic.standardise(game.read(game.real(0)).features_NTF)
+    return game
+
+
+def alone(changes: str = "", seed: int = 0, rules: Reinforce = NEAR) -> Game:
+    """The same without a discriminator."""
+    overrides = [f"adversarial.gan.{change}" for change in f"{SMALL} {changes}".split()]
+    params = load_params(ROOT / "params.yaml", overrides).adversarial.gan
+    return Game(new_model(seed), GameText(TEXT, TEXT[:1000]), params, seed, rules)
 
 
 def bits_per_byte(model: GPT) -> float:

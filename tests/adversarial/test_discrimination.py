@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from troupe.adversarial.discrimination import Examples, Interval, Learner, Schedule, Verdict, auc_interval, pretrain
+from troupe.adversarial.discrimination import (
+    Examples,
+    Interval,
+    Learner,
+    Schedule,
+    SignalTest,
+    auc_interval,
+    until_signal,
+)
 from troupe.adversarial.objectives import GAN, WGAN, WGANGP, Objective
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
 from troupe.models.features import Read, no_features
@@ -63,7 +71,7 @@ def test_scores_that_are_not_finite_say_nothing() -> None:
     found = auc_interval(torch.tensor([1.0, math.nan]), torch.tensor([0.0, 0.0]), 0.95)
     assert math.isnan(found.auc)
     assert (found.low, found.high) == (0.0, 1.0)
-    assert not Verdict(found, 1, 0.6).signal
+    assert not SignalTest(found, 1, 0.6).signal
 
 
 def counting(n: int, seed: int) -> Tensor:
@@ -79,32 +87,32 @@ def read(ids_NT: Tensor) -> Read:
     return Read.of(ids_NT, no_features)
 
 
-def tried(objective: Objective, real: Tensor, held_out: Tensor, rate: float, looks: int = 5) -> Verdict:
+def trained(objective: Objective, real: Tensor, held_out: Tensor, rate: float, rounds: int = 5) -> SignalTest:
     critic = LSTMDiscriminator(VOCAB, n_embd=8, n_hidden=8)
     init_discriminator(critic, torch.Generator().manual_seed(0))
     objective.constrain(critic)
     train, test = Examples(read(real), read(noise(200, 0))), Examples(read(held_out), read(noise(100, 1)))
-    schedule = Schedule(bar=0.6, updates=40, looks=looks, batch_size=16)
+    schedule = Schedule(bar=0.6, updates=40, rounds=rounds, batch_size=16)
     learner = Learner(critic, objective, objective.optimizer(critic.parameters(), rate))
-    return pretrain(learner, train, test, schedule, torch.Generator().manual_seed(0))
+    return until_signal(learner, train, test, schedule, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(("objective", "rate"), [(GAN(), 1e-2), (WGAN(0.5), 1e-2), (WGANGP(1.0), 1e-2)])
 def test_it_stops_as_soon_as_it_can_tell(objective: Objective, rate: float) -> None:
-    verdict = tried(objective, counting(200, 0), counting(100, 1), rate)
-    assert verdict.signal
-    assert verdict.interval.low > 0.6
-    assert verdict.updates < 200
-    assert str(verdict).startswith("signal: AUC ")
+    found = trained(objective, counting(200, 0), counting(100, 1), rate)
+    assert found.signal
+    assert found.interval.low > 0.6
+    assert found.updates < 200
+    assert str(found).startswith("signal: AUC ")
 
 
 def test_what_is_learned_by_heart_is_no_signal() -> None:
     """Both classes are noise: it can learn the training sequences, and the held-out ones tell on it."""
-    verdict = tried(GAN(), noise(200, 7), noise(100, 8), 1e-2)
-    assert not verdict.signal
-    assert verdict.updates == 200
-    assert 0.35 < verdict.interval.auc < 0.65
-    assert str(verdict).startswith("no signal: AUC ")
+    found = trained(GAN(), noise(200, 7), noise(100, 8), 1e-2)
+    assert not found.signal
+    assert found.updates == 200
+    assert 0.35 < found.interval.auc < 0.65
+    assert str(found).startswith("no signal: AUC ")
 
 
 def test_looking_often_makes_no_signal() -> None:

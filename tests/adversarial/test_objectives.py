@@ -1,17 +1,14 @@
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from troupe.adversarial.objectives import GAN, WGAN, WGANGP, gradient_penalty, objective_from
+from troupe.adversarial.objectives import GAN, WGAN, WGANGP, gradient_penalty, objective_of
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
-from troupe.params import load_params
 from troupe.seeding import generator
 
 F64 = torch.float64
-PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 
 def rng() -> torch.Generator:
@@ -266,10 +263,4 @@ def test_each_objective_trains_its_critic_as_published() -> None:
     ("name", "expected"), [("gan", GAN()), ("wgan", WGAN(clip=0.25)), ("wgan-gp", WGANGP(weight=3.0))]
 )
 def test_a_parameter_names_the_objective(name: str, expected: object) -> None:
-    overrides = [
-        f"adversarial.objective={name}",
-        "adversarial.candidates=1",
-        "adversarial.clip=0.25",
-        "adversarial.gradient_penalty=3.0",
-    ]
-    assert objective_from(load_params(PARAMS, overrides).adversarial) == expected
+    assert objective_of(name, clip=0.25, gradient_penalty=3.0) == expected

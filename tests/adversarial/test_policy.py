@@ -106,7 +106,7 @@ def test_a_discriminator_with_references_reads_features_and_leaves_the_reference
 
 def test_a_new_discriminator_reads_features_in_units_of_real_text() -> None:
     game = new_game(references=(new_model(seed=5), new_model(seed=6)))
-    z_MF = game.critic.embed(*game.read(game.real(0)))[:, game.params.prompt_length :, 8:].flatten(0, 1)
+    z_MF = game.against.critic.embed(*game.read(game.real(0)))[:, game.params.prompt_length :, 8:].flatten(0, 1)
     torch.testing.assert_close(z_MF.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(z_MF.std(0), torch.ones(6), atol=1e-4, rtol=0)
 
@@ -114,12 +114,12 @@ def test_a_new_discriminator_reads_features_in_units_of_real_text() -> None:
 def test_what_a_prompt_says_is_no_evidence_in_a_game() -> None:
     """Only what follows it is weighed: with a critic that is evidence alone, a prompt by itself scores 0."""
     game = new_game(references=(new_model(seed=5),))
-    assert game.critic.n_given == game.params.prompt_length == 2
-    assert game.critic.evidence is not None
+    assert game.against.critic.n_given == game.params.prompt_length == 2
+    assert game.against.critic.evidence is not None
     with torch.no_grad():
-        game.critic.evidence.weight.fill_(0.1)
-        game.critic.head.weight.zero_()
-        game.critic.head.bias.zero_()
+        game.against.critic.evidence.weight.fill_(0.1)
+        game.against.critic.head.weight.zero_()
+        game.against.critic.head.bias.zero_()
     scores_BS = game.prefix_scores(game.real(0))
     assert not scores_BS[:, 0].any()
     assert scores_BS[:, 1:].all()

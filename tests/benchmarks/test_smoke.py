@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from troupe.data.download import mirrored
 from troupe.models.layers import GPTConfig
-from troupe.overlay import Layers
+from troupe.overlay import ParameterLayers
 from troupe.params import ModelParams, Params, PretrainParams
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,7 @@ def test_it_writes_a_page(tmp_path: Path, name: str, options: list[str], row: st
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_is_valid(path: Path) -> None:
-    layers = Layers(ROOT / "params.yaml", Params)
+    layers = ParameterLayers(ROOT / "params.yaml", Params)
     layers.add_profile(path)
     ModelParams.model_validate(layers.values["model"])
     PretrainParams.model_validate(layers.values["pretrain"])

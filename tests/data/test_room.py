@@ -16,7 +16,7 @@ from troupe.data.dataset import TokenDataset
 from troupe.data.ids import Shards, save_ids
 from troupe.data.room import check_bytes, check_tokens
 from troupe.data.tokenizer import ByteTokenizer
-from troupe.data.windows import Measured, window_starts
+from troupe.data.windows import MeasuredRoom, window_starts
 from troupe.errors import CorpusError
 from troupe.files import write_json
 from troupe.params import Params, load_params
@@ -48,9 +48,7 @@ def test_the_values_of_the_advice_are_accepted(n_bytes: int, kind: str) -> None:
             check_bytes(n_bytes, params(f"{given} {line}"))
 
 
-@pytest.mark.parametrize(
-    "overrides", ["", "data.block_bytes=300", "evaluate.judge_window=1000", "model.block_size=9999"]
-)
+@pytest.mark.parametrize("overrides", ["", "data.block_bytes=300", "judging.window=1000", "model.block_size=9999"])
 def test_as_much_text_as_is_asked_for_is_enough(overrides: str) -> None:
     enough = int(refusal(3000, overrides).partition("bring at least ")[2].split(" ")[0])
     check_bytes(enough, params(overrides))
@@ -60,9 +58,9 @@ def test_as_much_text_as_is_asked_for_is_enough(overrides: str) -> None:
     ("n_bytes", "overrides", "said"),
     [
         (3000, "", "fewer than 10 blocks of data.block_bytes=4096"),
-        (9000, "data.block_bytes=900", "the validation split holds 6 windows of evaluate.judge_window=128 bytes"),
+        (9000, "data.block_bytes=900", "the validation split holds 6 windows of judging.window=128 bytes"),
         (1200, "data.block_bytes=64", "the critic split holds 128 tokens where model.block_size=128 needs 129"),
-        (10**6, "evaluate.held_out_bytes=500", "judge_window=128 bytes where judges need 8"),
+        (10**6, "judging.held_out_bytes=500", "judging.window=128 bytes where judges need 8"),
     ],
 )
 def test_the_split_and_the_parameter_are_named(n_bytes: int, overrides: str, said: str) -> None:
@@ -75,7 +73,7 @@ def test_the_default_text_and_ten_blocks_of_it_are_enough() -> None:
 
 
 BLOCK = 64
-GAME = "adversarial.prompt_length=1 adversarial.sequence_length=2 adversarial.span=2"
+GAME = "adversarial.tilt.prompt_length=1 adversarial.gan.prompt_length=1 adversarial.gan.sequence_length=2"
 BYTES = params(f"tokens.kind=bytes data.block_bytes={BLOCK} {GAME}")
 
 
@@ -93,17 +91,17 @@ def test_a_text_whose_splits_are_just_long_enough_is_not_refused(phrase: str, n_
     held = sizes(content)
     context = min(held["train"], held["critic"], held["validation"]) - 1
     window = (min(held["validation"], held["test"]) - min(48, context // 2)) // 8
-    given = room._changed(BYTES, {"model.block_size": context, "evaluate.judge_window": window})
+    given = room._changed(BYTES, {"model.block_size": context, "judging.window": window})
     assert room._fault(given, {split: room.Estimated(size, 1.0) for split, size in held.items()}) is None
     check_bytes(len(content), given)
 
 
 def test_the_text_before_the_judges_windows_may_be_shorter_than_on_average() -> None:
     """A prompt is of 12 tokens where they hold 4 bytes on average, here of the 12 that hold one."""
-    given = params("data.block_bytes=1036 adversarial.sequence_length=32 adversarial.span=32")
+    given = params("data.block_bytes=1036 adversarial.gan.sequence_length=32")
     ids = np.array([0] * 12 + [1] * 256, np.uint16)  # 12 bytes, then 8 windows of 128
-    held: dict[Split, Measured] = {
-        split: Measured(n * 1036, Shards([np.tile(ids, n)]), np.array([1, 4]))
+    held: dict[Split, MeasuredRoom] = {
+        split: MeasuredRoom(n * 1036, Shards([np.tile(ids, n)]), np.array([1, 4]))
         for split, n in {"train": 7, "critic": 1, "validation": 1, "test": 1}.items()
     }
     assert room._fault(given, held) is None
@@ -122,10 +120,10 @@ def test_no_more_of_a_long_text_is_read_than_its_first_windows(tmp_path: Path, m
     data = TokenDataset.open(tmp_path)
     monkeypatch.setattr(np, "concatenate", None)
     check_tokens(params("tokens.kind=bytes"), data)
-    whole = Measured(5000, data.shards("test"), np.ones(257, np.int64))
+    whole = MeasuredRoom(5000, data.shards("test"), np.ones(257, np.int64))
     assert [whole.windows(width, 48, 5000) for width in (600, 620, 5000)] == [8, 7, 0]
-    with pytest.raises(CorpusError, match=r"the validation split holds 7 windows of .*judge_window=620 bytes"):
-        check_tokens(params("tokens.kind=bytes evaluate.judge_window=620"), data)
+    with pytest.raises(CorpusError, match=r"the validation split holds 7 windows of .*judging.window=620 bytes"):
+        check_tokens(params("tokens.kind=bytes judging.window=620"), data)
 
 
 @given(bytes_N=st.lists(st.integers(1, 5), min_size=1, max_size=60), width=st.integers(1, 9), prompt=st.integers(1, 4))

@@ -17,10 +17,11 @@ from troupe.evaluation.plots import (
     curve,
     draw_all,
     judge_over_temperature,
+    panels,
     quality_against_diversity,
     series,
 )
-from troupe.evaluation.report import TEXTS, caveats, counted, render_report, rows
+from troupe.evaluation.report import TEXTS, counted, render_report, rows
 from troupe.evaluation.result import Evaluation
 from troupe.files import read_json, write_json
 from troupe.layout import MODEL_STAGES
@@ -51,7 +52,7 @@ def evaluation(**changes: Any) -> Evaluation:
 def metrics(temperatures: Sequence[float] = (0.7, 1.0)) -> dict[str, Any]:
     quality = dict.fromkeys(TEXTS, 0.5)
     both = {split: {"bpb": 1.4, **judged(0.7)} for split in ("validation", "test")}
-    model = {"weights_sha256": "ab" * 32, "parameters": 2_010_000, "candidates": 1, "quality": quality, **both}
+    model = {"weights_sha256": "ab" * 32, "parameters": 2_010_000, "quality": quality, **both}
     points = [{"temperature": t, "accuracy": 0.6 + t / 10, **quality, "bits": 2 + t} for t in temperatures]
     curve = {
         "judges": ["linear", "boosted"],
@@ -90,7 +91,7 @@ def provenance() -> dict[str, Any]:
             "tokens": {"kind": "bpe"},
             "model": model,
             "moe": {"top_k": 2, "n_expert": 4},
-            "adversarial": {"learn": "reinforce", "objective": "wgan"},
+            "adversarial": {"methods": ["tilt", "gan"]},
         },
         "profile": "small",
         "overrides": ["run.seed=1"],
@@ -243,19 +244,6 @@ def test_every_family_stands_beside_the_worst_which_is_marked(reports: Path) -> 
     assert "worst judge (boosted); 50 % is guessing; learned from 400 texts of either kind" in text
 
 
-def test_a_model_that_draws_among_candidates_is_marked(reports: Path) -> None:
-    assert "draws among" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
-    figures = metrics()
-    figures["models"]["adversarial"] = figures["models"]["moe"] | {"candidates": 8}
-    write_json(reports / "metrics.json", figures)
-    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
-    assert "<small>draws among 8</small>" in text
-    assert caveats(evaluation()) == []
-    (caveat,) = caveats(Evaluation.model_validate(figures))
-    assert caveat.startswith("The bits per byte of adversarial are of its model without the sampler")
-    assert caveat in text
-
-
 def test_without_a_curve_there_is_no_mention_of_one(reports: Path) -> None:
     assert "Over temperatures" in render_report(reports, None, provenance()).read_text(encoding="utf-8")
     write_json(reports / "metrics.json", metrics(temperatures=()))
@@ -302,28 +290,31 @@ def test_figures_that_are_not_numbers_are_left_out() -> None:
     assert "train/loss" in PANELS
 
 
-def test_it_says_what_the_tilt_found(reports: Path) -> None:
-    """Of a stage that had no other discriminator."""
-    told = {"accuracy": 0.514, "low": 0.49, "high": 0.54, "judge": "linear", "bpb": 1.5234}
+def test_it_says_what_came_of_every_method_and_why_what_is_kept_is(reports: Path) -> None:
+    figures = {"accuracy": 0.514, "low": 0.49, "high": 0.54, "judge": "linear", "bpb": 1.5234}
     facts = provenance()
-    facts["stages"]["adversarial"] = {"tilt": "3 of 3", "contenders": {"tilted": told}, "kept": "tilted: " + NASTY}
-    text = render_report(reports, None, facts).read_text(encoding="utf-8")
-    assert "<dt>Tilt</dt><dd>3 of 3</dd>" in text
-    assert "<dt>Discriminator</dt>" not in text
-    assert "tilted 0.514 (0.490 to 0.540; linear) at 1.523 bits per byte: told from real" in text
-    assert "<dt>Kept</dt><dd>tilted: &lt;script&gt;alert" in text
-
-
-def test_it_says_what_the_discriminator_found_and_why_who_is_kept_is(reports: Path) -> None:
-    """Of a stage that has a discriminator; without a signal nobody is compared."""
-    told = {"accuracy": 0.714, "low": 0.69, "high": 0.74, "judge": "boosted"}
-    summary = {"steps": 0, "discriminator": "signal: AUC 0.8", "contenders": {"start": told}, "kept": "start: " + NASTY}
-    facts = provenance()
+    summary = {
+        "methods": ["tilt", "gan"],
+        "tilt": {"result": "3 of 3"},
+        "gan": {"result": "signal: AUC 0.8"},
+        "candidates": {"tilt_1": figures},
+        "kept": "tilt_1: " + NASTY,
+    }
     facts["stages"]["adversarial"] = summary
     text = render_report(reports, None, facts).read_text(encoding="utf-8")
-    assert "<dt>Discriminator</dt><dd>signal: AUC 0.8</dd>" in text
-    assert "start 0.714 (0.690 to 0.740; boosted): told from real" in text
-    assert "<dt>Kept</dt><dd>start: &lt;script&gt;alert" in text
-    summary["contenders"] = {}
-    assert "<dt>Contenders</dt>" not in render_report(reports, None, facts).read_text(encoding="utf-8")
-    assert "<dt>Discriminator</dt>" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    assert "<dt>tilt</dt><dd>3 of 3</dd>" in text
+    assert "<dt>gan</dt><dd>signal: AUC 0.8</dd>" in text
+    assert "tilt_1 0.514 (0.490 to 0.540; linear) at 1.523 bits per byte: detection accuracy" in text
+    assert "<dt>Kept</dt><dd>tilt_1: &lt;script&gt;alert" in text
+    summary["candidates"] = {}
+    assert "<dt>Candidates</dt>" not in render_report(reports, None, facts).read_text(encoding="utf-8")
+    assert "<dt>gan</dt>" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
+
+
+def test_figures_of_methods_are_drawn_under_their_names() -> None:
+    records = [
+        {"step": 1, "gan/critic/loss": 0.7, "gan/val/bpb": 2.0},
+        {"step": 0, "tilt/val/bpb": 2.0, "tilt/auc": 1.0},
+    ]
+    assert [name for name, _ in panels(records)] == ["gan/val/bpb", "gan/critic/loss", "tilt/val/bpb"]
+    assert panels([{"step": 1, "val/bpb": 2.0}]) == [("val/bpb", PANELS["val/bpb"])]

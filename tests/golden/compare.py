@@ -30,24 +30,35 @@ SETTINGS = (
     "evaluate.stride=16 tokens.vocab_size=300 model.block_size=16 model.n_layer=2 model.n_head=2 model.n_embd=16 "
     "pretrain.steps=40 pretrain.batch_size=4 pretrain.warmup_steps=4 pretrain.eval_interval=8 "
     "pretrain.checkpoint_interval=16 moe.steps=12 moe.batch_size=4 moe.warmup_steps=2 moe.eval_interval=4 "
-    "adversarial.prompt_length=4 adversarial.sequence_length=8 adversarial.critic_texts=32 adversarial.span=4 "
-    "adversarial.reference_layers=1 adversarial.reference_embd=8 adversarial.reference_steps=4 "
-    "adversarial.critic_updates=4 adversarial.critic_looks=3 adversarial.critic_rounds=2 adversarial.critic_embd=8 "
-    "adversarial.critic_hidden=8 adversarial.judge_texts=10 adversarial.judge_seeds=1 adversarial.tilt_texts=24 "
-    "adversarial.steps=4 adversarial.batch_size=4 adversarial.eval_interval=4 adversarial.checkpoint_interval=4 "
-    "adversarial.min_auc=0.0 adversarial.warmup_critic=4 adversarial.max_bpb_rise=10.0 adversarial.min_distinct=0.0"
+    "judging.texts=10 judging.seeds=1 judging.window=16 adversarial.tilt.prompt_length=4 adversarial.tilt.texts=24 "
+    "adversarial.gan.prompt_length=4 adversarial.gan.sequence_length=8"
 )
-GAME = "adversarial.tilt_rounds=0 adversarial.learning_rate=1e-3"
+GAME = (
+    "prompt_length=4 sequence_length=8 steps=4 batch_size=4 learning_rate=1e-3 max_bpb_rise=10.0 min_distinct=0.0 "
+    "eval_interval=4 checkpoint_interval=4"
+)
+DISCRIMINATOR = (
+    "discriminator.texts=32 discriminator.updates=4 discriminator.rounds=3 discriminator.more_rounds=2 "
+    "discriminator.n_embd=8 discriminator.n_hidden=8 discriminator.min_auc=0.0 discriminator.reference.n_layer=1 "
+    "discriminator.reference.n_embd=8 discriminator.reference.steps=4"
+)
+
+
+def method(name: str, settings: str) -> str:
+    """What is set to run one adversarial method alone."""
+    return " ".join([f"adversarial.methods=[{name}]", *(f"adversarial.{name}.{one}" for one in settings.split())])
+
+
 RUNS = {  # a name: the stage, and what is set for it alone
     "pretrain": ("pretrain", ""),
     "moe": ("moe", ""),
     "moe, distilled": ("moe", "moe.conversion=distilled moe.distil_steps=4 moe.control=false moe.balance_weight=0.01"),
-    "tilt": ("adversarial", ""),
-    "gan": ("adversarial", f"{GAME} adversarial.learn=reinforce adversarial.candidates=2"),
-    "wgan": ("adversarial", f"{GAME} adversarial.learn=reinforce adversarial.objective=wgan adversarial.n_critic=2"),
-    "gan, a reward for a text": ("adversarial", f"{GAME} adversarial.learn=reinforce adversarial.per_token=false"),
-    "distil": ("adversarial", f"{GAME} adversarial.learn=distil"),
-    "ddo": ("adversarial", f"{GAME} adversarial.learn=ddo"),
+    "tilt": ("adversarial", "adversarial.methods=[tilt]"),
+    "gan": ("adversarial", method("gan", f"{GAME} {DISCRIMINATOR}")),
+    "wgan": ("adversarial", method("gan", f"{GAME} {DISCRIMINATOR} objective=wgan n_critic=2 warmup_critic=4")),
+    "gan, a reward for a text": ("adversarial", method("gan", f"{GAME} {DISCRIMINATOR} per_token=false")),
+    "distil": ("adversarial", method("distil", f"{GAME} {DISCRIMINATOR}")),
+    "ddo": ("adversarial", method("ddo", GAME)),
 }
 ALONE = "--alone"  # of the process that computes with one of both
 Found = dict[str, str]  # sha256 of weights and of figures, by run and file
@@ -64,15 +75,18 @@ def main(arguments: Sequence[str]) -> int:
         check_out(revision, old)
         before, after = pool.map(computed_by, (old, ROOT), works)
     for name, digest in after.items():
-        same = "equal" if before[name] == digest else f"differs, {before[name][:16]} of {revision}"
+        old_digest = before.get(name, "none")
+        same = "equal" if old_digest == digest else f"differs, {old_digest[:16]} of {revision}"
         print(f"{name:<48} {digest[:16]}  {same}")
     return int(before != after)
 
 
 def check_out(revision: str, folder: Path) -> None:
-    """Write the code and the parameters of a revision to `folder`."""
+    """Write the code and the parameters of a revision to `folder`, this file's version of then among them: it sets
+    parameters by the names that they had."""
     folder.mkdir()
-    tree = subprocess.run(["git", "archive", revision, "src", "params.yaml"], cwd=ROOT, check=True, capture_output=True)
+    paths = ["src", "params.yaml", "tests/golden/compare.py"]
+    tree = subprocess.run(["git", "archive", revision, *paths], cwd=ROOT, check=True, capture_output=True)
     subprocess.run(["tar", "-x"], cwd=folder, input=tree.stdout, check=True)
 
 
@@ -84,7 +98,7 @@ def computed_by(code: Path, folder: Path) -> Found:
     (base / "text.txt").write_text(some_text(4000))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TROUPE_")}
     environment |= {"PYTHONPATH": str(code / "src"), "OMP_NUM_THREADS": "1"}  # before the package that is installed
-    command = [sys.executable, __file__, ALONE, str(folder)]
+    command = [sys.executable, str(code / "tests/golden/compare.py"), ALONE, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{code}: {done.stdout}{done.stderr}")
@@ -133,9 +147,15 @@ def digests(name: str, artifact: Path) -> Found:
 def newest(name: str, checkpoints: Path, stage: str) -> Found:
     """Of the last state of its trainings: the networks that were not chosen, too, optimisers and random numbers."""
     return {
-        f"{name}: {path.parts[-4]} after step {int(path.stem)}": hashlib.sha256(path.read_bytes()).hexdigest()
+        f"{name}: {_fit(path)} after step {int(path.stem)}": hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(checkpoints.glob(f"{stage}*/*/*/*.safetensors"))
     }
+
+
+def _fit(checkpoint: Path) -> str:
+    """The training that a checkpoint is of; of the adversarial stage each run has one."""
+    fit = checkpoint.parts[-4]
+    return "adversarial" if fit.startswith("adversarial") else fit
 
 
 if __name__ == "__main__":

@@ -2,29 +2,21 @@
 
 import json
 import pickle
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from tests.models.samplers import BYTES, discriminator, sampler
 from troupe.conversion.attention import convert
 from troupe.data.tokenizer import BytePairTokenizer, ByteTokenizer
-from troupe.decoding import Decoding
-from troupe.errors import ArtifactError
+from troupe.errors import ArtifactError, UnsupportedError
 from troupe.files import read_json, sha256_file
-from troupe.models.bundle import Resampling, files_of, found_identity, load_bundle, save_bundle
+from troupe.models.bundle import FILES, found_identity, identity, load_bundle, save_bundle
 from troupe.models.config import GPTConfig
-from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
-from troupe.resampling import write
 
 CONFIG = GPTConfig(vocab_size=256, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.1)
-SAMPLER = ("critic.safetensors", "reference-1.safetensors", "reference-2.safetensors")
 EXPERTS = SwitchHeadConfig(n_head=2, head_width=4, n_expert=3, top_k=2, router="sigmoid")
 
 
@@ -150,74 +142,29 @@ def test_a_config_that_is_no_json_is_refused(bundle: Path) -> None:
     refused(bundle, "config.json:1: not JSON")
 
 
-@pytest.fixture
-def with_sampler(tmp_path: Path) -> Path:
-    save_bundle(tmp_path, dense(), ByteTokenizer(), {"stage": "adversarial"}, sampler())
-    return tmp_path
+def test_a_bundle_is_three_files(bundle: Path) -> None:
+    assert sorted(FILES) == sorted(path.name for path in bundle.iterdir())
 
 
-def test_a_sampler_comes_back_and_writes_as_before(tmp_path: Path) -> None:
-    """Both networks in eval mode; the discriminator reads with the bundle's own tokenizer."""
-    before = sampler()
-    sha256 = save_bundle(tmp_path, dense(), ByteTokenizer(), {}, before)
-    loaded = load_bundle(tmp_path)
-    after = loaded.resampling
-    assert after is not None
-    assert (after.candidates, after.span, after.context) == (before.candidates, before.span, before.context)
-    assert after.discriminator.tokenizer is loaded.tokenizer
-    assert not after.discriminator.critic.training
-    assert len(after.discriminator.features.references) == 2
-    assert not any(reference.training for reference in after.discriminator.features.references)
-    ids_BT = torch.randint(0, 256, (6, 12), generator=torch.Generator().manual_seed(0))
-    scores_B = before.discriminator.scores(ids_BT)
-    assert after.discriminator.scores(ids_BT).equal(scores_B)
-    assert scores_B.std() > 0.1
-    unsaved = replace(loaded, model=dense(), resampling=before)
-    one, other = (write(bundle, ids_BT, 11, Decoding(), range(6)) for bundle in (loaded, unsaved))
-    assert one.equal(other)
-    assert loaded.sha256 == sha256 == found_identity(tmp_path)
-    assert set(SAMPLER) < {*files_of(loaded.config)}
-    assert sorted(files_of(loaded.config)) == sorted(path.name for path in tmp_path.iterdir())
+def test_a_model_keeps_the_digest_that_it_was_registered_under() -> None:
+    """This one is of the release in which a bundle could hold a discriminator."""
+    config = {"weights_sha256": "a", "tokenizer_sha256": "b", "architecture": "gpt2", "model": {"n_layer": 2}}
+    digest = "93ff4550f47c5f86de139d0c097b69e75ba3584c22060216ffd6ac6f89af3d12"
+    assert identity(config | {"provenance": {"run": 1}}) == digest
 
 
-def test_without_a_sampler_there_is_nothing_of_one(bundle: Path) -> None:
-    loaded = load_bundle(bundle)
-    assert loaded.resampling is None
-    assert "resampling" not in loaded.config
-    assert sorted(files_of(loaded.config)) == sorted(path.name for path in bundle.iterdir())
+@pytest.mark.parametrize("entry", [None, 3, {"candidates": 8, "span": 64, "context": 88, "references": []}])
+def test_a_model_that_draws_among_candidates_by_a_discriminator_is_refused(entry: object, bundle: Path) -> None:
+    edit_config(bundle, resampling=entry)
+    refused(bundle, "config.json: this model draws among candidates by a discriminator, which this version of troupe")
+    with pytest.raises(UnsupportedError, match=r"does not do; train it again$"):
+        found_identity(bundle)
 
 
-def test_any_other_sampler_is_another_model(tmp_path: Path) -> None:
-    one, other = sampler(), sampler(seed=2)
-    other_critic = replace(one.discriminator, critic=other.discriminator.critic)
-    both = one.discriminator.features.references
-    another, swapped = (
-        replace(one.discriminator, features=ReferenceFeatures(*references))
-        for references in ((both[0], other.discriminator.features.references[1]), both[::-1])
-    )
-    samplers: list[Resampling | None] = [
-        None,
-        one,
-        sampler(candidates=5),
-        sampler(span=6),
-        sampler(context=13),
-        replace(one, discriminator=other_critic),
-        replace(one, discriminator=another),
-        replace(one, discriminator=swapped),
-    ]
-    folders = [tmp_path / str(number) for number in range(len(samplers))]
-    saved = [save_bundle(at, dense(), ByteTokenizer(), {}, s) for at, s in zip(folders, samplers, strict=True)]
-    assert len(set(saved)) == len(samplers)
-    assert len({load_bundle(folder).config["weights_sha256"] for folder in folders}) == 1
-    assert save_bundle(tmp_path / "again", dense(), ByteTokenizer(), {"run": 2}, sampler()) == saved[1]
-    assert save_bundle(tmp_path / "seed", dense(seed=1), ByteTokenizer(), {}, sampler()) != saved[1]
-
-
-@pytest.mark.parametrize("way_it_writes", [None, sampler()])
-def test_the_same_weights_read_otherwise_are_another_model(way_it_writes: Resampling | None, tmp_path: Path) -> None:
+def test_the_same_weights_read_otherwise_are_another_model(tmp_path: Path) -> None:
     """With other heads or another activation: what the weights' shapes do not tell; or with tokens exchanged.
     When and by whom it was made changes nothing."""
-    saved = save_bundle(tmp_path, dense(), BYTES, {"run": 1}, way_it_writes)
+    saved = save_bundle(tmp_path, dense(), ByteTokenizer(), {"run": 1})
     config = read_json(tmp_path / "config.json")
     for changes in ({"n_head": 4}, {"activation": "relu2"}):
         edit_config(tmp_path, model=config["model"] | changes)
@@ -233,98 +180,13 @@ def test_the_same_weights_read_otherwise_are_another_model(way_it_writes: Resamp
     assert loaded.sha256 == found_identity(tmp_path) != saved
 
 
-@pytest.mark.parametrize("references", [1, 3])
-def test_as_many_references_come_back_as_there_were(references: int, tmp_path: Path) -> None:
-    before = replace(sampler(), discriminator=discriminator(references=references))
-    save_bundle(tmp_path, dense(), ByteTokenizer(), {}, before)
-    loaded = load_bundle(tmp_path)
-    assert loaded.resampling is not None
-    ids_BT = torch.randint(0, 256, (6, 12), generator=torch.Generator().manual_seed(0))
-    assert loaded.resampling.discriminator.scores(ids_BT).equal(before.discriminator.scores(ids_BT))
-    assert sorted(files_of(loaded.config)) == sorted(path.name for path in tmp_path.iterdir())
-    assert len([*tmp_path.glob("reference-*.safetensors")]) == references
-
-
-@pytest.mark.parametrize("name", SAMPLER)
-def test_a_damaged_sampler_is_refused_and_named(name: str, with_sampler: Path) -> None:
-    path, whole = with_sampler / name, found_identity(with_sampler)
-    content = path.read_bytes()
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    refused(with_sampler, f"{name}: sha256 is")
-    assert found_identity(with_sampler) != whole
-    path.write_bytes(pickle.dumps({"weights": 1}))  # never parsed
-    refused(with_sampler, f"{name}: sha256 is")
-    path.unlink()
-    refused(with_sampler, f"{name}: no such file")
-
-
-def test_a_sampler_whose_digest_matches_garbage_is_refused(with_sampler: Path) -> None:
-    (with_sampler / "critic.safetensors").write_bytes(b"garbage")
-    digests = {name: sha256_file(with_sampler / name) for name in SAMPLER}
-    edit_sampler(with_sampler, lambda entry: entry | {"sha256": digests})
-    refused(with_sampler, "critic.safetensors: does not hold the model that config.json describes")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda entry: {name: value for name, value in entry.items() if name != "span"},
-        lambda entry: {name: value for name, value in entry.items() if name != "sha256"},
-        lambda entry: entry | {"candidates": 0},
-        lambda entry: entry | {"candidates": "many"},
-        lambda entry: entry | {"critic": {"n_embd": 8}},
-        lambda entry: entry | {"candidates": 8.5},
-        lambda entry: entry | {"candidates": True},
-        lambda entry: entry | {"candidates": 10**30},
-        lambda entry: entry | {"span": 2.5},
-        lambda entry: entry | {"context": 1000},
-        lambda entry: entry | {"critic": entry["critic"] | {"n_given": "a"}},
-        lambda entry: entry | {"critic": entry["critic"] | {"n_embd": -1}},
-        lambda entry: entry | {"critic": entry["critic"] | {"n_hidden": 0}},
-        lambda entry: entry | {"critic": entry["critic"] | {"vocab_size": 10**15}},
-        lambda entry: entry | {"critic": entry["critic"] | {"vocab_size": 10**30}},
-        lambda entry: entry | {"critic": [8]},
-        lambda entry: entry | {"references": []},
-        lambda entry: None,
-        lambda entry: [1],
-        lambda entry: entry | {"references": entry["references"] * 2},
-        lambda entry: 3,
-    ],
-)
-def test_an_entry_that_describes_no_sampler_is_refused(change: Callable[[Any], Any], with_sampler: Path) -> None:
-    edit_sampler(with_sampler, change)
-    refused(with_sampler, "config.json: not the description of a sampler")
-
-
-@pytest.mark.parametrize("sizes", [{"n_embd": -8}, {"n_embd": 10**15}, {"vocab_size": 10**30}, {"n_head": 0}])
-def test_a_reference_of_sizes_that_nothing_has_is_refused(sizes: dict[str, int], with_sampler: Path) -> None:
-    def change(entry: Any) -> Any:
-        first, *others = entry["references"]
-        return entry | {"references": [first | {"model": first["model"] | sizes}, *others]}
-
-    edit_sampler(with_sampler, change)
-    refused(with_sampler, "config.json: not the description of a model")
-
-
-@pytest.mark.parametrize("content", ["[]", "3", '{"resampling": null}', '{"resampling": [1]}', '{"resampling": 3}'])
-def test_a_config_that_names_no_files_has_no_identity(content: str, bundle: Path) -> None:
+@pytest.mark.parametrize("content", ["[]", "3", "null"])
+def test_a_config_that_is_no_table_has_no_identity(content: str, bundle: Path) -> None:
     (bundle / "config.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"config\.json: not the description of a model") as caught:
         found_identity(bundle)
     assert "\n" not in str(caught.value)
     refused(bundle, "config.json: not the description of a model")
-
-
-@pytest.mark.security("a bundle: its description cannot name files elsewhere")
-def test_a_description_cannot_name_files_of_its_own(with_sampler: Path) -> None:
-    """Who copies a bundle copies its files, and no others."""
-    edit_sampler(with_sampler, lambda entry: entry | {"sha256": entry["sha256"] | {"../other.txt": "0"}})
-    assert set(files_of(read_json(with_sampler / "config.json"))) == {path.name for path in with_sampler.iterdir()}
-
-
-def edit_sampler(folder: Path, change: Callable[[Any], Any]) -> None:
-    entry = json.loads((folder / "config.json").read_text())["resampling"]
-    edit_config(folder, resampling=change(entry))
 
 
 def refused(folder: Path, message: str) -> None:

@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.models.samplers import sampler
 from troupe.conversion.attention import convert
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.errors import ArtifactError, TroupeError
@@ -44,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     torch.manual_seed(0)
     dense = GPT(CONFIG)
     export_gpt2(root / "huggingface", dense, ByteTokenizer())
-    save_bundle(root / "dense", dense, ByteTokenizer(), {"stage": "pretrain"}, sampler())
+    save_bundle(root / "dense", dense, ByteTokenizer(), {"stage": "pretrain"})
     experts = convert(dense, EXPERTS, "exact", torch.Generator().manual_seed(1))
     save_bundle(root / "tilted", tilted(experts, NGrams.counted(np.arange(50) % 7, 2, 256)), ByteTokenizer(), {})
     return lambda name: root / name

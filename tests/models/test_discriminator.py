@@ -279,7 +279,7 @@ def test_the_penalty_trains_evidence() -> None:
 
 def test_another_of_the_same_shape_is_built_from_its_dimensions() -> None:
     model = reader()
-    other = LSTMDiscriminator(**model.dimensions(), n_feature=F).double()
+    other = LSTMDiscriminator(*model.embedding.weight.shape, model.lstm.hidden_size, F, model.n_given).double()
     other.load_state_dict(model.state_dict())
     assert other.n_given == GIVEN
     assert other.score(other.embed(ids(), features())).equal(model.score(model.embed(ids(), features())))

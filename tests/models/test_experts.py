@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from troupe.models.experts import Router, Way, balance, chosen, mix_outputs, mix_values, pick_way
+from troupe.models.experts import Computation, Router, balance, chosen, fastest_computation, mix_outputs, mix_values
 from troupe.params import grouped_fault
 
-WAYS: list[Way] = ["dense", "loop", "grouped"]
+COMPUTATIONS: list[Computation] = ["dense", "loop", "grouped"]
 DIMENSIONS = st.fixed_dictionaries(
     {
         "N": st.integers(1, 9),
@@ -39,10 +39,12 @@ def gates(scores_NME: Tensor, top_k: int) -> Tensor:
     return scores_NME.sigmoid() * chosen(scores_NME, top_k)
 
 
-def results(mix: Any, way: Way, x: Tensor, gates_NME: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[Tensor]:
+def results(
+    mix: Any, computation: Computation, x: Tensor, gates_NME: Tensor, weight: Tensor, bias: Tensor | None
+) -> Iterator[Tensor]:
     """The value of a mixture, and its gradients by all that goes into it."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in (x, gates_NME, weight, bias) if tensor is not None]
-    y = mix(*leaves[:3], leaves[3] if bias is not None else None, way)
+    y = mix(*leaves[:3], leaves[3] if bias is not None else None, computation)
     yield y
     yield from torch.autograd.grad((y * torch.randn(y.shape, generator=rng(), dtype=y.dtype)).sum(), leaves)
 
@@ -70,15 +72,15 @@ def test_the_ways_agree(dtype: torch.dtype, bound: float, of: dict[str, Any], da
     for mix, x, weight, bias in cases:
         y, dx, dgates, *dweights = results(mix, "dense", x, gates_NME, weight, bias)
         expected = [y, dx, dgates * (gates_NME != 0), *dweights]
-        for way in ("loop", "grouped") if dtype == torch.float32 else ("loop",):
-            y, dx, dgates, *dweights = results(mix, way, x, gates_NME, weight, bias)
+        for computation in ("loop", "grouped") if dtype == torch.float32 else ("loop",):
+            y, dx, dgates, *dweights = results(mix, computation, x, gates_NME, weight, bias)
             found = [y, dx, dgates * (gates_NME != 0), *dweights]
             for one, other in zip(found, expected, strict=True):
                 torch.testing.assert_close(one, other, atol=bound, rtol=bound)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_mixture_by_hand(way: Way) -> None:
+@pytest.mark.parametrize("computation", COMPUTATIONS)
+def test_a_mixture_by_hand(computation: Computation) -> None:
     """One token x = (1, 2, 0, 0), two heads of two experts: head 0 opens its first by 1/2, head 1 its second
     by 1/4. Expert z maps every input to z + 1 times the sum of x, 3(z + 1), four times over, plus a bias of 8:
     head 0 gets (3 + 8)/2 = 5.5, head 1 (12 + 8)/4 = 5. Out again, expert z adds z + 1 times the sum over the head,
@@ -87,33 +89,33 @@ def test_a_mixture_by_hand(way: Way) -> None:
     gates_NME = torch.tensor([[[0.5, 0.0], [0.0, 0.25]]])
     factor_Z = torch.tensor([1.0, 2.0, 3.0, 4.0])
     weight = factor_Z.repeat_interleave(4).unsqueeze(1).expand(16, 4).contiguous()
-    v_NMK = mix_values(torch.tensor([[1.0, 2.0, 0.0, 0.0]]), gates_NME, weight, torch.full((16,), 8.0), way)
+    v_NMK = mix_values(torch.tensor([[1.0, 2.0, 0.0, 0.0]]), gates_NME, weight, torch.full((16,), 8.0), computation)
     assert v_NMK.tolist() == [[[5.5] * 4, [5.0] * 4]]
-    y_ND = mix_outputs(v_NMK, gates_NME, weight.T.contiguous(), torch.ones(4), way)
+    y_ND = mix_outputs(v_NMK, gates_NME, weight.T.contiguous(), torch.ones(4), computation)
     assert y_ND.tolist() == [[32.0] * 4]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_ways_round_alike_under_autocast(way: Way) -> None:
+@pytest.mark.parametrize("computation", COMPUTATIONS)
+def test_the_ways_round_alike_under_autocast(computation: Computation) -> None:
     x_ND, gates_NME = torch.randn(20, 16, generator=rng()), gates(torch.randn(20, 2, 4, generator=rng(1)), 2)
     weight = torch.randn(2 * 4 * 8, 16, generator=rng(2)) / 4
     exact = mix_values(x_ND, gates_NME, weight, None, "dense")
     with torch.autocast("cpu", torch.bfloat16):
-        v_NMK = mix_values(x_ND, gates_NME, weight, None, way)
-        y_ND = mix_outputs(v_NMK, gates_NME, weight.T.contiguous(), None, way)
+        v_NMK = mix_values(x_ND, gates_NME, weight, None, computation)
+        y_ND = mix_outputs(v_NMK, gates_NME, weight.T.contiguous(), None, computation)
     assert v_NMK.dtype == y_ND.dtype == torch.bfloat16
     torch.testing.assert_close(v_NMK.float(), exact, atol=0.03, rtol=0.02)
 
 
 def test_the_way_follows_what_pays_and_what_the_kernel_takes() -> None:
     x = torch.zeros(2, 3, 64)
-    assert pick_way(x, head_width=64, n_expert=8, top_k=2) == "grouped"
-    assert pick_way(x, head_width=64, n_expert=4, top_k=2) == "dense"
-    assert pick_way(x.double(), head_width=64, n_expert=8, top_k=2) == "dense"
-    assert pick_way(x, head_width=6, n_expert=8, top_k=2) == "dense"
+    assert fastest_computation(x, head_width=64, n_expert=8, top_k=2) == "grouped"
+    assert fastest_computation(x, head_width=64, n_expert=4, top_k=2) == "dense"
+    assert fastest_computation(x.double(), head_width=64, n_expert=8, top_k=2) == "dense"
+    assert fastest_computation(x, head_width=6, n_expert=8, top_k=2) == "dense"
     with torch.autocast("cpu", torch.bfloat16):
-        assert pick_way(x, head_width=64, n_expert=8, top_k=2) == "dense"
-    assert pick_way(x.to("meta"), head_width=64, n_expert=8, top_k=2) == "dense"
+        assert fastest_computation(x, head_width=64, n_expert=8, top_k=2) == "dense"
+    assert fastest_computation(x.to("meta"), head_width=64, n_expert=8, top_k=2) == "dense"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from troupe.models import features as module
 from troupe.models.config import GPTConfig
-from troupe.models.features import PER_REFERENCE, Read, ReferenceFeatures, said_by
+from troupe.models.features import PER_REFERENCE, Read, ReferenceFeatures, features_of
 from troupe.models.gpt2 import GPT, init_gpt2
 
 VOCAB, T = 7, 5
@@ -106,7 +106,9 @@ def test_a_large_vocabulary_is_read_fewer_at_a_time_and_a_small_one_as_ever(monk
     assert [huge.at_once(length) for length in (1024, 128, 4096)] == [1, 10, 1]
     whole, read = features(some_ids(9)), []
     monkeypatch.setattr(module, "FLOATS", 3 * 4 * T * VOCAB)
-    monkeypatch.setattr(module, "said_by", lambda model, ids_BT: read.append(len(ids_BT)) or said_by(model, ids_BT))
+    monkeypatch.setattr(
+        module, "features_of", lambda model, ids_BT: read.append(len(ids_BT)) or features_of(model, ids_BT)
+    )
     torch.testing.assert_close(features(some_ids(9)), whole, atol=1e-5, rtol=0)
     assert read == [3, 3, 3]
 

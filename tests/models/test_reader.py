@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.samplers import BYTES, discriminator
+from tests.models.discriminators import BYTES, discriminator
 from troupe.data.tokenizer import BytePairTokenizer
 from troupe.models.features import Read
 from troupe.models.reader import Discriminator, canonical, scores, spelt

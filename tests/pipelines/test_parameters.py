@@ -7,7 +7,7 @@ import pytest
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from pipelines.parameters import as_overrides, form, params_form
-from troupe.overlay import split_overrides
+from troupe.overlay import leaves, split_overrides
 from troupe.params import load_params
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +27,8 @@ GOOD: list[dict[str, Any]] = [
     {"params": {"moe": {"n_head": None}, "evaluate": {"temperatures": [0.5, 2.0], "prompt": "Once upon"}}},
     {"overrides": " run.seed=1  data.source='a b.txt' \"evaluate.prompt=Once upon\" "},
     {"when_busy": "skip", "catch_up": "never"},
+    {"params": {"adversarial": {"methods": ["tilt"], "tilt": {"rounds": 2}, "gan": {"discriminator": {"updates": 3}}}}},
+    {"overrides": "adversarial.tilt.rounds=2 adversarial.gan.discriminator.reference.steps=3"},
 ]
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"profile": "cpu-hour"}, "profile"),
@@ -40,6 +42,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"overrides": "run.seed=1 run.seed"}, "overrides"),
     ({"overrides": "data.source='a b"}, "overrides"),
     ({"when_busy": "fail"}, "when_busy"),
+    ({"params": {"adversarial": {"tilt": {"round": 2}}}}, "'round' was unexpected"),
+    ({"params": {"adversarial": {"gan": {"discriminator": {"reference": {"steps": 0}}}}}}, "reference.steps"),
+    ({"params": {"adversarial": {"methods": ["tilts"]}}}, "methods"),
+    ({"overrides": "adversarial.tilt.round=2"}, "overrides"),
+    ({"overrides": "adversarial.tilt=2"}, "overrides"),
 ]
 
 
@@ -58,7 +65,6 @@ def test_what_it_does_not_take_is_refused(parameters: dict[str, Any], names: str
 
 def test_every_value_of_params_yaml_is_offered_with_its_comment(schema: dict[str, Any]) -> None:
     values = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    values["adversarial"] = {key: value for key, value in values["adversarial"].items() if value != float("inf")}
     validate({"params": values}, schema, raise_on_error=True)
     field = schema["definitions"]["PretrainParams"]["properties"]["batch_size"]
     assert field["description"] == "params.yaml: 32; sequences"
@@ -70,8 +76,9 @@ def test_no_field_is_a_boolean_that_the_form_would_send_as_false_when_nobody_has
 ) -> None:
     fields = [field for section in schema["definitions"].values() for field in section["properties"].values()]
     assert [field for field in fields if field.get("type") == "boolean"] == []
-    sections = load_params(ROOT / "params.yaml").model_dump().values()
-    booleans = [name for section in sections for name, value in section.items() if isinstance(value, bool)]
+    booleans = [
+        name for name, value in leaves(load_params(ROOT / "params.yaml").model_dump()) if isinstance(value, bool)
+    ]
     assert len([field for field in fields if field.get("enum") == [True, False]]) == len(booleans)
     validate({"params": {"model": {"bias": True}}}, schema, raise_on_error=True)
     with pytest.raises(ValidationError):
@@ -89,7 +96,7 @@ def test_fields_and_text_become_one_line_in_which_the_text_wins() -> None:
 def test_a_section_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     alone = params_form("evaluate").model_dump(exclude_unset=True)
-    validate({"params": {"evaluate": {"judge_seeds": 5}}, "overrides": "evaluate.judge_seeds=5"}, alone, True)
+    validate({"params": {"evaluate": {"top_k": 5}}, "overrides": "evaluate.top_k=5"}, alone, True)
     for other in ({"params": {"run": {"seed": 1}}}, {"overrides": "run.seed=1"}, {"profile": "cpu-hours"}):
         with pytest.raises(ValidationError):
             validate(other, alone, raise_on_error=True)

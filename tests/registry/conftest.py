@@ -13,7 +13,7 @@ from filelock import FileLock
 from troupe import environment
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.files import write_json
-from troupe.models.bundle import Resampling, save_bundle
+from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.seeding import generator
@@ -85,14 +85,8 @@ def _write_run(
     return run_dir
 
 
-def _evaluated(
-    seed: int = 1,
-    bpb: float = 1.5,
-    accuracy: float = 0.8,
-    test_sha256: str = "text",
-    resampling: Resampling | None = None,
-) -> Path:
-    """The three models of one seed, the adversarial one the candidate, with these test figures and its sampler."""
+def _evaluated(seed: int = 1, bpb: float = 1.5, accuracy: float = 0.8, test_sha256: str = "text") -> Path:
+    """The three models of one seed, the adversarial one the candidate, with these test figures."""
     Path("artifacts").mkdir(exist_ok=True)
     shutil.copy(REPOSITORY / "params.yaml", "artifacts/params.yaml")
     write_json(Path("artifacts/corpus/manifest.json"), {"sha256": "da7a" * 16, "source": "python-docs", "blocks": []})
@@ -102,17 +96,14 @@ def _evaluated(
         "judge": {"digest": "judge"},
         "models": {
             stage: {
-                "weights_sha256": write_model(stage, seed, sampler),
-                "candidates": sampler.candidates if sampler else 1,
-                "quality": {"distinct_2": 0.4},
+                "weights_sha256": write_model(stage, seed),
                 "test": {"bpb": bpb, "judge": judge},
             }
-            for stage, sampler in (("pretrain", None), ("moe", None), ("adversarial", resampling))
+            for stage in ("pretrain", "moe", "adversarial")
         },
         "controls": {
             "known_bad": {"accuracy": 0.99},
             "real_against_real": {"accuracy": 0.5, "standard_error": 0.02},
-            "real_text": {"quality": {"distinct_2": 0.4}},
         },
         "candidate": {"stage": "adversarial", "reason": "lowest judge accuracy on validation"},
     }
@@ -120,10 +111,10 @@ def _evaluated(
     return _write_run(stages={"pretrain": "ran", "moe": "ran", "adversarial": "ran"}, run_id=f"run-{seed}")
 
 
-def write_model(stage: str, seed: int, resampling: Resampling | None = None) -> str:
+def write_model(stage: str, seed: int) -> str:
     """A tiny real model where its stage would leave it; its digest."""
     model = GPT(GPTConfig(vocab_size=256, block_size=16, n_layer=1, n_head=2, n_embd=8, dropout=0.0))
     init_gpt2(model, generator(seed, stage))
-    digest = save_bundle(Path("artifacts") / stage, model, ByteTokenizer(), {}, resampling)
+    digest = save_bundle(Path("artifacts") / stage, model, ByteTokenizer(), {})
     write_json(Path("artifacts") / stage / "summary.json", {"weights_sha256": digest, "parameters": 3000})
     return digest

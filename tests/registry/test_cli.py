@@ -106,10 +106,10 @@ def test_a_prompt_longer_than_the_context_is_continued_from_its_end(troupe: Run)
 
 def test_characters_that_tokens_share_are_never_cut(troupe: Run, model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
     """The four bytes of a mask come one by one: nothing three times, the mask; half a character is replaced."""
-    from troupe import resampling
+    from troupe import decoding
 
     pieces = ["🎭".encode(), "é".encode()[:1]]
-    monkeypatch.setattr(resampling, "stream", lambda *_: (torch.tensor([byte]) for piece in pieces for byte in piece))
+    monkeypatch.setattr(decoding, "stream", lambda *_: (torch.tensor([byte]) for piece in pieces for byte in piece))
     written: list[str] = []
     monkeypatch.setattr(sys.stdout, "write", written.append)
     troupe("generate", "--model", "pretrain", "--prompt", "é")

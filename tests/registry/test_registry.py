@@ -7,8 +7,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tests.models.samplers import sampler
 from troupe.errors import ArtifactError, RegistryError
+from troupe.files import read_json, write_json
 from troupe.layout import MODEL_STAGES
 from troupe.params import PromoteParams
 from troupe.registry import fetch
@@ -92,9 +92,9 @@ def test_a_lost_store_is_registered_again(evaluated: Evaluated, workspace: Path,
         fetch.verify(version.uri)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "critic.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_version_that_lacks_a_file_is_refused_by_name_and_mended(name: str, evaluated: Evaluated) -> None:
-    run_dir = evaluated(resampling=sampler())
+    run_dir = evaluated()
     version = register("adversarial", run_dir)
     assert register("adversarial", run_dir) == version
     (stored,) = Path("mlartifacts").rglob(f"bundle/{name}")
@@ -109,7 +109,7 @@ def test_a_version_that_lacks_a_file_is_refused_by_name_and_mended(name: str, ev
     fetch.verify(again.uri)
 
 
-@pytest.mark.parametrize("content", ["{", '{"resampling": 3}'])
+@pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_version_with_a_broken_description_is_refused_and_mended(content: str, evaluated: Evaluated) -> None:
     run_dir = evaluated()
     version = register("pretrain", run_dir)
@@ -119,6 +119,19 @@ def test_a_version_with_a_broken_description_is_refused_and_mended(content: str,
         fetch.verify(version.uri)
     assert register("pretrain", run_dir).number == "1"
     fetch.verify(version.uri)
+
+
+def test_a_champion_that_draws_among_candidates_is_refused_in_one_line_and_can_be_beaten(evaluated: Evaluated) -> None:
+    """As releases of before could register one, with tags of its own."""
+    register("adversarial", evaluated(seed=1))
+    promote(RULE)
+    for stored in Path("mlartifacts").rglob("bundle/config.json"):
+        write_json(stored, read_json(stored) | {"resampling": {"candidates": 8}})
+    with pytest.raises(RegistryError, match=r"^models:/troupe/1: .*config\.json: .*by a discriminator, .* again$"):
+        fetch.load("models:/troupe@champion")
+    register("adversarial", evaluated(seed=2, bpb=1.4, accuracy=0.7))
+    assert promote(RULE).verdict.outcome == "promoted"
+    fetch.verify("models:/troupe@champion")
 
 
 def test_promotion_follows_the_gate_and_rollback_undoes_it(evaluated: Evaluated) -> None:

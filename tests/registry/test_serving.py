@@ -1,16 +1,12 @@
 """The registered model answers as promised: in a process, over HTTP, and from a store that a server shares."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +15,9 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 
-from tests.models.samplers import sampler
+from tests.servers import started
 from troupe import cli
-from troupe.decoding import Decoding
-from troupe.errors import ArtifactError, RegistryError
+from troupe.decoding import Decoding, generate
 from troupe.layout import MODEL_STAGES
 from troupe.models.bundle import found_identity, load_bundle
 from troupe.params import PromoteParams
@@ -30,48 +25,12 @@ from troupe.registry import fetch
 from troupe.registry.registration import register
 from troupe.registry.release import promote, rollback
 from troupe.registry.versions import table
-from troupe.resampling import write
 from troupe.seeding import derive_seed
 from troupe.tracking import mirror
 from troupe.tracking.connection import connection, reachable
 
 Evaluated = Callable[..., Path]
 RULE = PromoteParams(bpb_margin=0.01, confidence=0.95)
-
-
-@contextmanager
-def started(words: list[str], health: str, **environment: str) -> Iterator[str]:
-    """Run `python -m mlflow WORDS --port PORT` until the end of the block; its address, once `health` answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with Path("server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, *words, "--host", "127.0.0.1", "--port", port],
-            env=os.environ | {"PATH": path} | environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            deadline = time.monotonic() + 120
-            while not _answers(f"http://127.0.0.1:{port}{health}"):
-                assert server.poll() is None, Path("server.log").read_text()
-                assert time.monotonic() < deadline, Path("server.log").read_text()
-                time.sleep(0.3)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            os.killpg(server.pid, 15)
-            server.wait(30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def ask(url: str, **body: Any) -> Any:
@@ -185,15 +144,11 @@ def within(url: str, seconds: float = 30, **wanted: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_registered_model_writes_with_its_sampler_wherever_it_is_opened(
+def test_a_registered_model_writes_the_same_wherever_it_is_opened(
     evaluated: Evaluated, workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through MLflow, from the registry and by `troupe generate` it writes what its bundle wrote before."""
-    before = register("adversarial", evaluated())
-    run_dir = evaluated(resampling=sampler())
-    version = register("adversarial", run_dir)
-    assert version.number == "2" != before.number
-    assert register("adversarial", run_dir) == version
+    version = register("adversarial", evaluated())
     bundle = load_bundle(Path("artifacts/adversarial"))
     assert bundle.sha256 == version.tags["weights_sha256"] == found_identity(Path("artifacts/adversarial"))
     shutil.rmtree("artifacts/adversarial")
@@ -201,39 +156,17 @@ def test_a_registered_model_writes_with_its_sampler_wherever_it_is_opened(
     ids_1T = torch.tensor([bundle.tokenizer.encode("The ")])
     decoding = Decoding(temperature=0.8, top_k=50, top_p=0.95, min_p=0.0)
     seeds = derive_seed(3, "serve", 0), derive_seed(3, "generate")
-    by_hand = [write(bundle, ids_1T, 13, decoding, [seed])[0] for seed in seeds]
+    by_hand = [generate(bundle.model, ids_1T, 13, decoding, [seed])[0] for seed in seeds]
     served, printed = (bundle.tokenizer.decode(ids_T.tolist()) for ids_T in by_hand)
     with connection():
-        models = [mlflow.pyfunc.load_model(uri) for uri in (before.uri, version.uri)]
-    plain, answer = (model.predict(["The "], params={"max_new_tokens": 13, "seed": 3})[0] for model in models)
-    assert answer == served != plain
-    assert write(fetch.load(version.uri), ids_1T, 13, decoding, [seeds[1]])[0].equal(by_hand[1])
+        model = mlflow.pyfunc.load_model(version.uri)
+    assert model.predict(["The "], params={"max_new_tokens": 13, "seed": 3}) == [served]
+    assert generate(fetch.load(version.uri).model, ids_1T, 13, decoding, [seeds[1]])[0].equal(by_hand[1])
     words = f"troupe generate --model {version.uri} --seed 3 --max-new-tokens 13 --prompt".split()
     monkeypatch.setattr(sys, "argv", [*words, "The "])
     with pytest.raises(SystemExit):
         cli.main()
     assert capsys.readouterr().out == printed + "\n"
-
-
-@pytest.mark.slow
-def test_another_sampler_is_another_version_and_a_foreign_one_is_refused(evaluated: Evaluated) -> None:
-    first = register("adversarial", evaluated(resampling=sampler(candidates=4)))
-    run_dir = evaluated(resampling=sampler(candidates=5))
-    second = register("adversarial", run_dir)
-    assert (first.number, second.number) == ("1", "2")
-    critic = Path("artifacts/adversarial/critic.safetensors")
-    *content, last = critic.read_bytes()
-    critic.write_bytes(bytes([*content, last ^ 1]))
-    with pytest.raises(ArtifactError, match="not the files that"):
-        register("adversarial", run_dir)
-    evaluated(resampling=sampler(seed=2))
-    for stored in Path("mlartifacts").rglob("bundle"):  # the same model, and a whole, consistent, other sampler
-        for name in ("critic.safetensors", "reference-1.safetensors", "reference-2.safetensors", "config.json"):
-            shutil.copy(Path("artifacts/adversarial") / name, stored)
-    with pytest.raises(RegistryError, match="refused: its files have sha256"):
-        fetch.load(first.uri)
-    with connection(), pytest.raises(ArtifactError, match="as registered"):
-        mlflow.pyfunc.load_model(second.uri)
 
 
 def _without_troupe(workspace: Path) -> Path:

@@ -14,7 +14,7 @@ import uvicorn
 
 from troupe.data.tokenizer import ByteTokenizer, Tokenizer
 from troupe.errors import RegistryError
-from troupe.models.bundle import Bundle, Resampling
+from troupe.models.bundle import Bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.registry.versions import Version
@@ -24,7 +24,7 @@ from troupe.serving.models import Models
 PRINTABLE = range(32, 127)
 
 
-def bundle(seed: int = 0, resampling: Resampling | None = None, tokenizer: Tokenizer | None = None) -> Bundle:
+def bundle(seed: int = 0, tokenizer: Tokenizer | None = None) -> Bundle:
     """Of a model over bytes that writes ASCII."""
     tokenizer = tokenizer or ByteTokenizer()
     config = GPTConfig(tokenizer.vocab_size, block_size=32, n_layer=2, n_head=2, n_embd=16, dropout=0.0)
@@ -35,7 +35,7 @@ def bundle(seed: int = 0, resampling: Resampling | None = None, tokenizer: Token
         model.norm.weight[0], model.norm.bias[0] = 0.0, 1.0  # so the first feature of the output is 1, whatever is read
         model.token_embedding.weight[:, 0] = -50.0
         model.token_embedding.weight[PRINTABLE.start : PRINTABLE.stop, 0] = 0.0
-    return Bundle(model.eval(), tokenizer, {}, f"{seed:064d}", resampling)
+    return Bundle(model.eval(), tokenizer, {}, f"{seed:064d}")
 
 
 class Shelf:

@@ -11,12 +11,7 @@ import httpx
 import pytest
 import torch
 
-from tests.models.samplers import sampler
 from tests.serving.conftest import Shelf, bundle
-from troupe.decoding import Decoding
-from troupe.models.bundle import Bundle
-from troupe.resampling import write
-from troupe.seeding import derive_seed
 from troupe.serving import scheduler
 from troupe.serving.scheduler import Limits
 
@@ -134,20 +129,6 @@ def test_after_a_step_that_failed_halfway_texts_are_as_ever(serving: Serving) ->
     said = failed.json()["error"]["message"]
     assert (failed.status_code, said) == (500, "the text could not be written (MemoryError)")
     assert text(client, prompt="abc") == before
-
-
-def test_a_model_with_a_sampler_writes_with_it(serving: Serving) -> None:
-    one: Bundle = bundle(resampling=sampler())
-    client = serving(Shelf(troupe=one))
-    ids = torch.tensor([one.tokenizer.encode("ab")])
-    by_hand = write(one, ids, 17, Decoding(top_k=9), [derive_seed(1, "serve", 0)])[0, 2:].tolist()
-    body = {"prompt": "ab", "max_tokens": 17, "top_k": 9}
-    assert text(client, **body) == one.tokenizer.decode(by_hand) != text(client, **body, temperature=0)
-    with ThreadPoolExecutor(3) as pool:
-        assert set(pool.map(lambda _: text(client, **body), range(3))) == {one.tokenizer.decode(by_hand)}
-    refused = ask(client, **body, logprobs=1)
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "logprobs")
-    assert ask(client, **body, logprobs=1, temperature=0).status_code == 200, "one candidate is as good as another"
 
 
 def test_stopping_lets_requests_finish(serving: Serving) -> None:

@@ -1,6 +1,6 @@
 """What the tests of the adversarial stage share: two models to begin with, and settings that take seconds."""
 
-import math
+from pathlib import Path
 
 import pytest
 
@@ -11,35 +11,19 @@ from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHeadConfig
-from troupe.params import Params
+from troupe.params import Params, dump_params, load_params
 from troupe.seeding import generator
 
-SMALL = {
-    "tilt_rounds": 0,
-    "learn": "reinforce",
-    "candidates": 2,
-    "steps": 12,
-    "batch_size": 4,
-    "critic_embd": 8,
-    "critic_hidden": 8,
-    "critic_texts": 48,
-    "critic_updates": 4,
-    "critic_looks": 3,
-    "critic_rounds": 2,
-    "critic_batch_size": 16,
-    "judge_texts": 30,
-    "judge_seeds": 1,
-    "kl_cap": math.inf,
-    "eval_interval": 4,
-    "checkpoint_interval": 2,
-}
-BOUNDS = {"max_bpb_rise": 10.0, "min_distinct": 0.0}
-ONLY_TILTED = {"learn": "none", "candidates": 1, "tilt_texts": 24}
+SMALL = (
+    "steps=12 batch_size=4 kl_cap=.inf eval_interval=4 checkpoint_interval=2 max_bpb_rise=10.0 min_distinct=0.0 "
+    "discriminator.n_embd=8 discriminator.n_hidden=8 discriminator.texts=48 discriminator.updates=4 "
+    "discriminator.rounds=3 discriminator.more_rounds=2 discriminator.batch_size=16"
+)
 
 
 @pytest.fixture
 def experts(workspace: Params) -> Params:
-    """The workspace with artifacts/pretrain and moe in it; untrained, so that what they write is easily told."""
+    """The workspace with artifacts/pretrain and moe in it; untrained, so that their text is easily detected."""
     tokenizer = load_tokenizer(TOKENS / "tokenizer.json")
     dense = GPT(GPTConfig(tokenizer.vocab_size, **workspace.model.model_dump()))
     init_gpt2(dense, generator(0, "test"))
@@ -48,11 +32,14 @@ def experts(workspace: Params) -> Params:
     model = convert(dense, experts, "exact", generator(0, "test"))
     save_bundle(model_dir("pretrain"), dense, tokenizer, {"stage": "pretrain"})
     save_bundle(model_dir("moe"), model, tokenizer, {"stage": "moe"})
-    return changed(workspace, **SMALL, **BOUNDS)
+    of_methods = {"gan": SMALL, "distil": SMALL, "ddo": SMALL.partition(" discriminator")[0]}
+    return changed(workspace, *(f"{name}.{change}" for name, small in of_methods.items() for change in small.split()))
 
 
-def changed(params: Params, **values: object) -> Params:
-    return params.model_copy(update={"adversarial": params.adversarial.model_copy(update=values)})
+def changed(params: Params, *overrides: str) -> Params:
+    """With other parameters of the stage, e.g. "methods=[gan]", "gan.steps=2"."""
+    dump_params(params, Path("as-given.yaml"))
+    return load_params(Path("as-given.yaml"), [f"adversarial.{override}" for override in overrides])
 
 
 def never(*_: object) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from troupe.stages.log import MetricsLog, read_metrics
-from troupe.stages.progress import track
+from troupe.progress import track
+from troupe.stages.log import MetricsLog, read_metrics, up_to, up_to_each
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 STAGE = """
@@ -80,9 +80,22 @@ def test_a_resumed_log_drops_what_the_lost_attempt_wrote(tmp_path: Path) -> None
         first(step, {"loss": float(step)})
     with path.open("a") as file:
         file.write('{"step": 40, "lo')  # killed while writing
-    second = MetricsLog(path, resume_step=20)
+    second = MetricsLog(path, up_to(20))
     second(30, {"loss": 0.5})
     assert [(r["step"], r["loss"]) for r in read_metrics(path)] == [(10, 10.0), (20, 20.0), (30, 0.5)]
+
+
+def test_a_resumed_log_of_several_methods_drops_what_each_had_logged_beyond_its_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = MetricsLog(path)
+    for method, steps in {"tilt": 2, "gan": 3, "distil": 1}.items():
+        for step in range(steps + 1):
+            first.under(method)(step, {"val/bpb": step / 2})
+    resumed = MetricsLog(path, up_to_each({"gan": 2, "distil": 0}))
+    resumed.under("tilt")(0, {"val/bpb": 9.0})
+    kept = [(r["step"], name, value) for r in read_metrics(path) for name, value in r.items() if "/" in name]
+    gan = [(step, "gan/val/bpb", step / 2) for step in range(3)]
+    assert kept == [*gan, (0, "distil/val/bpb", 0.0), (0, "tilt/val/bpb", 9.0)]
 
 
 def test_a_fresh_log_starts_empty(tmp_path: Path) -> None:

@@ -11,30 +11,25 @@ from typing import Any
 import pytest
 import torch
 
-from tests.evaluation.scene import bundle
 from tests.splits import split_text
+from troupe.data.dataset import TokenDataset
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError
 from troupe.evaluation.provenance import gather_provenance, git_commit
 from troupe.files import read_json, write_json
+from troupe.judging.protocol import held_out
 from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORT, REPORTS, TOKENS, USAGE, model_dir
 from troupe.models.bundle import load_bundle, save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import Params
 from troupe.stages.corpus import corpus
-from troupe.stages.evaluate import evaluate, read_held_out, size
+from troupe.stages.evaluate import evaluate
 from troupe.stages.inputs import inputs
 from troupe.stages.tokens import tokens
 
-SMALL = {
-    "judge_seeds": 1,
-    "judge_texts": 10,
-    "judge_window": 64,
-    "temperatures": [],
-    "sample_tokens": 8,
-    "ngram_max_order": 6,
-}
+SMALL = {"temperatures": [], "sample_tokens": 8, "ngram_max_order": 6}
+JUDGED = {"seeds": 1, "texts": 10, "window": 64}
 FAMILIES = ("linear", "boosted", "neural")
 
 
@@ -56,12 +51,12 @@ def params(workspace: Params) -> Params:
         write_json(model_dir(stage) / "summary.json", {"steps": 1, "seconds": 0.1})
     save_model(model_dir("moe") / "control", workspace, 3)
     write_json(USAGE, {"load": [[[[0.5, 0.5]], [[0.5, 0.5]]]]})
-    return workspace.model_copy(update={"evaluate": workspace.evaluate.model_copy(update=SMALL)})
+    return setting(setting(workspace, "judging", **JUDGED), "evaluate", **SMALL)
 
 
-def setting(params: Params, **values: Any) -> Params:
-    """With other parameters of the stage."""
-    return params.model_copy(update={"evaluate": params.evaluate.model_copy(update=values)})
+def setting(params: Params, section: str, **values: Any) -> Params:
+    """With other parameters of a section."""
+    return params.model_copy(update={section: getattr(params, section).model_copy(update=values)})
 
 
 def numbers(node: Any) -> Iterator[float]:
@@ -82,7 +77,7 @@ def assert_worst(judge: dict[str, Any], judges: dict[str, Any]) -> None:
 
 
 def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate(setting(params, judge_seeds=2, temperatures=[0.5]))
+    evaluate(setting(setting(params, "judging", seeds=2), "evaluate", temperatures=[0.5]))
     metrics = read_json(METRICS)
     assert set(metrics) == {
         "test_sha256", "text", "initial", "judge", "models", "controls", "curve", "ngram", "candidate",
@@ -90,7 +85,7 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
     assert set(metrics["controls"]) == {"dense_continued", "real_against_real", "real_text", "known_bad"}
     assert all(math.isfinite(number) for number in numbers(metrics))
     assert list(metrics["ngram"]["test"]) == [str(order) for order in range(1, 7)]
-    assert metrics["models"]["moe"]["test"]["judge"]["n"] == 2 * 2 * SMALL["judge_texts"]
+    assert metrics["models"]["moe"]["test"]["judge"]["n"] == 2 * 2 * JUDGED["texts"]
     for stage, model in metrics["models"].items():
         assert model["weights_sha256"] == load_bundle(model_dir(stage)).sha256
         for split in ("validation", "test"):
@@ -109,15 +104,6 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
     assert f"candidate: {metrics['candidate']['stage']}, because" in capsys.readouterr().out
 
 
-def test_a_sampler_counts_as_parameters() -> None:
-    """Its two references have the shape of the model."""
-    plain, resampled = bundle(0), bundle(0, resampled=True)
-    assert resampled.resampling
-    critic = sum(parameter.numel() for parameter in resampled.resampling.discriminator.critic.parameters())
-    assert critic > 0
-    assert size(resampled) == 3 * size(plain) + critic
-
-
 def test_a_long_text_is_measured_at_its_beginning_and_the_report_says_so(params: Params) -> None:
     """All figures are of the cut text, and the gate sees that the test text is another."""
     sizes = read_json(TOKENS / "meta.json")["bytes"]
@@ -128,14 +114,14 @@ def test_a_long_text_is_measured_at_its_beginning_and_the_report_says_so(params:
     assert whole["text"] == {split: {"bytes": sizes[split], "of": sizes[split]} for split in parts}
     assert whole["test_sha256"] == read_json(TOKENS / "meta.json")["test_sha256"]
     assert "Too long" not in REPORT.read_text()
-    evaluate(setting(params, train_bytes=1000, held_out_bytes=cut))
+    evaluate(setting(params, "judging", train_bytes=1000, held_out_bytes=cut))
     metrics, page = read_json(METRICS), REPORT.read_text()
     assert 1000 <= metrics["text"]["train"]["bytes"] < sizes["train"]
     assert (n_bytes := metrics["text"]["test"]["bytes"]) == cut
     assert metrics["test_sha256"] == hashlib.sha256(split_text(CORPUS, "test").encode()[:n_bytes]).hexdigest()
     assert metrics["ngram"]["test"] != whole["ngram"]["test"]
     assert page.count("Too long") == len([part for part in metrics["text"].values() if part["bytes"] < part["of"]])
-    assert f"its first {n_bytes:,} bytes of {sizes['test']:,} (evaluate.held_out_bytes)" in page
+    assert f"its first {n_bytes:,} bytes of {sizes['test']:,} (judging.held_out_bytes)" in page
 
 
 def test_the_cut_text_is_the_same_whatever_the_tokens(workspace: Params) -> None:
@@ -148,8 +134,8 @@ def test_the_cut_text_is_the_same_whatever_the_tokens(workspace: Params) -> None
             stage(params)
         tokenizer, whole = load_tokenizer(TOKENS / "tokenizer.json"), split_text(CORPUS, "test").encode()
         for n_bytes in (*range(601, 612), len(whole), len(whole) + 1):
-            measured = params.evaluate.model_copy(update={"held_out_bytes": n_bytes, "judge_window": 32})
-            read = read_held_out(measured, block_size=16)["test"]
+            judging = params.judging.model_copy(update={"held_out_bytes": n_bytes, "window": 32})
+            read = held_out(TokenDataset.open(), judging, 16, "test")
             assert read.content == whole[:n_bytes].decode(errors="ignore").encode()
             assert read.ids.tolist() == tokenizer.encode(read.content.decode())
 
@@ -158,7 +144,7 @@ def test_it_repeats_itself_with_any_number_of_threads(params: Params) -> None:
     found = []
     for threads in (1, 3):
         threaded = params.model_copy(update={"run": params.run.model_copy(update={"threads": threads})})
-        evaluate(setting(threaded, temperatures=[0.5]))
+        evaluate(setting(threaded, "evaluate", temperatures=[0.5]))
         found.append((METRICS.read_bytes(), (REPORTS / "samples.json").read_bytes()))
     torch.set_num_threads(1)
     assert found[0] == found[1]

@@ -25,8 +25,8 @@ SHIPPED = Path(__file__).parents[2] / "params.yaml"
 KINDS = ["bytes", "chars", "bpe"]
 BLOCK = 384  # bytes
 SMALL = (
-    "model.block_size=16 evaluate.stride=8 evaluate.judge_window=16 "
-    "adversarial.prompt_length=2 adversarial.sequence_length=8 adversarial.span=8"
+    "model.block_size=16 evaluate.stride=8 judging.window=16 "
+    "adversarial.tilt.prompt_length=2 adversarial.gan.prompt_length=2 adversarial.gan.sequence_length=8"
 )
 
 

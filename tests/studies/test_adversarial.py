@@ -20,14 +20,14 @@ from studies.adversarial_page import accuracies, has_curve, points, tilts
 from studies.adversarial_settings import GAMES, TILTS, Arm, Settings
 from studies.adversarial_text import ROLES, TextParams, load_text
 from studies.adversarial_tilt import tilt_by_ddo, untilted
-from studies.adversarial_verdict import moonshot, promoted, verdict
+from studies.adversarial_verdict import promoted, stretch, verdict
 from studies.adversarial_world import VERDICT, World
 from studies.common import CONFIGS
 from studies.configuration import read_configuration
 from studies.jobs import Job
 from tests.studies.whole import run_study, shipped, write_text
 from troupe.adversarial.discrimination import Interval
-from troupe.adversarial.tilting import Round, Texts
+from troupe.adversarial.tilt_fit import Round, Texts
 from troupe.decoding import Decoding, generate
 from troupe.errors import ParamsError
 from troupe.models.config import GPTConfig
@@ -130,7 +130,7 @@ def test_likelihood_training_gets_as_much_as_the_dearest_arm() -> None:
     distilled, once = read.arms["resampling, distilled"], read.arms["resampling, distilled"].model_copy
     assert most == costs.arm(distilled) == costs.arm(read.arms[TAKEN])
     tokens = read.game.batch_size * (read.game.prompt_length + read.game.sequence_length) * read.game.steps
-    one_more = costs.arm(once(update={"among": 9})) - costs.arm(distilled)
+    one_more = costs.arm(once(update={"distil_candidates": 9})) - costs.arm(distilled)
     assert one_more == tokens * (costs.generator + costs.reading + costs.critic)
     assert costs.whole(read.arms["likelihood"]) == 0
 
@@ -220,7 +220,7 @@ class Counting:
 
 
 def test_a_resampling_writer_takes_the_candidate_that_is_scored_best() -> None:
-    """Of each span, as a registered model does it: with one span its candidates have seeds of the text's own."""
+    """Of each span: with one span its candidates have seeds of the text's own."""
     model = GPT(GPTConfig(vocab_size=7, block_size=16, n_layer=1, n_head=2, n_embd=8, dropout=0.0, bias=False))
     init_gpt2(model, generator(1, "init"))
     ids_BT, seeds = torch.zeros(200, 2, dtype=torch.int64), list(range(200))
@@ -316,8 +316,8 @@ def test_arms_are_chosen_by_validation_text_alone() -> None:
 
 
 def test_the_moonshot_is_the_generators_own() -> None:
-    assert moonshot(few_arms(), results(DDO=run(0.65), resampling_of_8=run(0.5))).startswith("**Moonshot: kept**: DDO")
-    assert moonshot(few_arms(), results(resampling_of_8=run(0.5))).startswith("**Moonshot: missed**: DDO")
+    assert stretch(few_arms(), results(DDO=run(0.65), resampling_of_8=run(0.5))).startswith("**Moonshot: kept**: DDO")
+    assert stretch(few_arms(), results(resampling_of_8=run(0.5))).startswith("**Moonshot: missed**: DDO")
 
 
 def test_a_tilt_is_an_adversary_s_by_ddo_alone() -> None:
@@ -417,7 +417,7 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     read = read_configuration(Path("small.yaml"), Settings, quick=True)
     (start,) = [path.parent for path in Path("work").rglob(VERDICT)]
-    (start / VERDICT).write_text(json.dumps({"signal": False, "told": "no signal: at all", "auc": 0.5}))
+    (start / VERDICT).write_text(json.dumps({"signal": False, "found": "no signal: at all", "auc": 0.5}))
     (job,) = plan(read, [1])["resampling, distilled"]
     stopped = run_arm(Job(job.arm, 1, job.settings), tmp_path, start)
     assert stopped["stopped"] == "no signal: at all"

@@ -14,7 +14,7 @@ from studies.jobs import Figures, Job
 from studies.oracle_arms import fit, new_world, run_task, the_oracle
 from studies.oracle_curves import Results
 from studies.oracle_figure import draw
-from studies.oracle_game import Game, as_read, play, prefix_rewards, told, update_critic, update_generator
+from studies.oracle_game import Game, as_read, discriminator_aucs, play, prefix_rewards, update_critic, update_generator
 from studies.oracle_model import LSTMLanguageModel, make_generator, nll
 from studies.oracle_page import sections
 from studies.oracle_settings import LIKELIHOOD, GameTask, Settings, Task
@@ -129,7 +129,7 @@ def test_the_discriminator_learns_what_is_real(settings: Settings) -> None:
     game.real = as_read(threes_NT)
     for _ in range(200):
         update_critic(game)
-    assert told(game, threes_NT[:32], game.write())["auc_held_out"] > 0.95
+    assert discriminator_aucs(game, threes_NT[:32], game.write())["auc_held_out"] > 0.95
 
 
 def test_looks_at_the_start_and_evenly_spaced(settings: Settings) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from troupe.errors import ProcessFailed
-from troupe.training.launch import _end
+from pipelines.servers import free_port
+from tests.conftest import ROOT
+from troupe.errors import ParamsError, ProcessFailed
+from troupe.params import Params, load_params
+from troupe.training.launch import FRESH_STORE, _end, side_by_side
 
 
 def failure(folder: Path, rank: int, status: int, message: str = "") -> ProcessFailure:
@@ -57,3 +60,49 @@ def test_the_cause_is_told_in_one_line_and_not_its_consequence(
 def test_an_error_of_all_is_still_an_error(tmp_path: Path) -> None:
     with pytest.raises(ProcessFailed, match=r"process 0 .* RuntimeError: singular"):
         raise _end({rank: failure(tmp_path, rank, 1, "RuntimeError: singular") for rank in (0, 1)})
+
+
+def test_on_another_machine_what_its_first_process_has_told_is_not_told_again(tmp_path: Path) -> None:
+    """Its processes count from 0 in torch's `local_rank`, and go on from the others' in all of them."""
+    ends = {4 + rank: failure(tmp_path, rank, 2, "ArtifactError: no such file") for rank in (0, 1)}
+    end = _end(ends)
+    assert isinstance(end, SystemExit)
+    assert end.code == 2
+
+
+def params(*overrides: str) -> Params:
+    return load_params(ROOT / "params.yaml", list(overrides))
+
+
+@side_by_side
+def pretrain(params: Params) -> None:
+    raise AssertionError("trained here")
+
+
+@pytest.mark.parametrize("launcher", ["docker", "kubernetes"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_another_engine_trains_is_not_trained_here(launcher: str, processes: int) -> None:
+    wanted = params(f"run.launcher={launcher}", "run.device=cpu", f"run.processes={processes}")
+    with pytest.raises(ParamsError, match=f"run.launcher: {launcher} trains this stage: `troupe launch pretrain`"):
+        pretrain(wanted)
+
+
+def test_a_process_that_such_an_engine_has_started_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(AssertionError, match="trained here"):
+        pretrain(params("run.launcher=kubernetes", "run.device=cpu"))
+
+
+def test_machines_that_cannot_find_each_other_say_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PET_RDZV_ENDPOINT", raising=False)
+    with pytest.raises(ParamsError, match="on each of them set PET_RDZV_ENDPOINT=HOST:PORT"):
+        pretrain(params("run.launcher=torchrun", "run.nodes=2", "run.processes=2"))
+
+
+def test_machines_that_do_not_come_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PET_RDZV_ENDPOINT", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("PET_RDZV_CONF", "join_timeout=1")
+    for name in ("OMP_NUM_THREADS", FRESH_STORE[0]):
+        monkeypatch.setenv(name, "1")  # to be undone: the launcher sets them
+    with pytest.raises(ProcessFailed, match=r"the 2 machines do not meet at 127\.0\.0\.1:\d+: not all of them came"):
+        pretrain(params("run.launcher=torchrun", "run.nodes=2", "run.processes=2"))

@@ -16,7 +16,7 @@ from tests.forked import forked
 from tests.numerics import spread
 from troupe.conversion.attention import convert
 from troupe.data.batches import Batches
-from troupe.errors import Interrupted, ParamsError
+from troupe.errors import ArtifactError, Interrupted, ParamsError
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import SwitchHeadConfig
 from troupe.params import load_params
@@ -26,6 +26,7 @@ from troupe.training.context import RunContext
 from troupe.training.loop import train
 from troupe.training.loss import cross_entropy
 from troupe.training.parallel import CPU, Team, leads, team_of
+from troupe.training.probe import choose
 from troupe.training.validation import validate
 
 ROOT = Path(__file__).parents[2]
@@ -171,6 +172,31 @@ def test_what_one_process_is_asked_all_do(tmp_path: Path, model: GPT, batches: B
             say({"status": torch.tensor(error.exit_code), "after": torch.tensor(int(str(error).split()[5]))})
 
     assert [(int(said["status"]), int(said["after"])) for said in together(tmp_path, body)] == [(143, 4), (143, 4)]
+
+
+def test_processes_that_would_start_from_different_states_refuse(tmp_path: Path) -> None:
+    """As on machines that do not share their checkpoints: all of them stop, and say so."""
+
+    def body(team: Team, say: Say) -> None:
+        team.require_same("the same")
+        try:
+            team.require_same(f"step {10 * (team.rank == 1)}")
+        except ArtifactError as error:
+            say({"refused": torch.tensor("process 1 does not start from what process 0" in str(error))})
+
+    assert [bool(said["refused"]) for said in together(tmp_path, body)] == [True, True]
+
+
+def test_machines_with_other_cores_compute_and_look_for_checkpoints_as_the_first_does(
+    tmp_path: Path, model: GPT, train_params: Any
+) -> None:
+    def body(team: Team, say: Say) -> None:
+        overrides = [f"run.threads={2 + team.rank}", "run.processes=2", "run.compile=never"]
+        precision = "run.precision=" + ("bfloat16" if team.leads else "float32")
+        how = choose(load_params(ROOT / "params.yaml", [*overrides, precision]).run, model, train_params()).how
+        say({"how": torch.tensor([how.threads, how.precision == "bfloat16"])})
+
+    assert [said["how"].tolist() for said in together(tmp_path, body)] == [[2, 1], [2, 1]]
 
 
 def test_a_process_that_was_not_started_as_one_of_many_says_so() -> None:

@@ -1,21 +1,34 @@
 """Direct Discriminative Optimization: the generator is its own discriminator (Zheng et al. 2025, arXiv:2503.01103).
 
-ln p(x) / p_start(x) is taken for the score of a GAN discriminator whose real class is text and whose other class is
-what the start writes. The best score is ln p_data(x) / p_start(x), so the best p is p_data: no second network, no
-reward, no sampling from the model that learns. In rounds: the model that was reached is the next start.
+ln p(x) / p_start(x) is the score of a GAN discriminator whose real class is text and whose other class is what the
+start generates. The best score is ln p_data(x) / p_start(x), so the best p is p_data: no second network, no reward, no
+sampling from the model that is trained.
 
 Shapes: B sequences, T tokens (prompt and continuation), P tokens of prompt.
 """
+
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from troupe.adversarial.game import Game
-from troupe.adversarial.policy import Figures, take_step
-from troupe.adversarial.reinforce import LanguageModel, sequence_log_prob
+from troupe.adversarial.game import Game, GameText
+from troupe.adversarial.loop import play
+from troupe.adversarial.method import MethodResult, Task
+from troupe.adversarial.policy import take_step
+from troupe.adversarial.reinforce import LanguageModel, Reinforce, sequence_log_prob
 from troupe.models.gpt2 import GPT
 from troupe.models.mode import evaluating
+from troupe.params import DdoParams
+
+
+def run(task: Task, settings: DdoParams) -> MethodResult:
+    """One candidate, the refined generator; none if no generator stayed within bounds."""
+    text = GameText(task.data.shards("critic"), task.data.ids("validation"), task.data.tokenizer)
+    rules = Reinforce(kl_cap=settings.kl_cap, likelihood_every=settings.likelihood_every)
+    game = Game(task.start.model, text, settings, task.seed, rules)
+    return play(task, "ddo", game, partial(ddo_step, start=game.start), settings.threads)
 
 
 def log_ratio(model: LanguageModel, start: LanguageModel, ids_BT: Tensor, prompt_length: int) -> Tensor:
@@ -34,7 +47,7 @@ def ddo_loss(
     return F.softplus(-real_B).mean() + F.softplus(written_B).mean()
 
 
-def ddo_step(game: Game, draw: int, start: GPT) -> Figures:
+def ddo_step(game: Game, draw: int, start: GPT) -> dict[str, float]:
     """One step of the generator, from text and what `start` writes after the same prompts; a `loop.Learn`."""
     real_BT = game.real(draw)
     written_BT = game.fake(real_BT, draw, writer=start)

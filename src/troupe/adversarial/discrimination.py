@@ -1,22 +1,22 @@
-"""Training a discriminator on its own until it can tell, and saying so when it cannot.
+"""Training a discriminator on its own until it has a signal, and on to where its scores are log-odds.
 
-A generator that follows a discriminator without signal follows noise. So whether there is a signal is measured on text
-that the discriminator was not trained on, with an interval, before anything follows it.
+A generator that is trained against a discriminator without a signal is trained on noise. So whether there is one is
+measured on text that the discriminator was not trained on, with an interval, before any generator is trained.
 
-Axes: N real and M generated sequences, B batch, T tokens.
+Axes: N real and M generated sequences, B batch, T tokens (prompt and continuation).
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from troupe.adversarial.objectives import Objective, Score
-from troupe.models.discriminator import LSTMDiscriminator
+from troupe.adversarial.objectives import GAN, Objective, Score
+from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
 from troupe.models.features import Read
 from troupe.models.reader import scores
 
@@ -31,8 +31,8 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What `pretrain` found after `updates` updates: a signal if the lower limit of the held-out AUC is above `bar`."""
+class SignalTest:
+    """What was found after `updates` updates: a signal if the lower limit of the held-out AUC is above `bar`."""
 
     interval: Interval
     updates: int
@@ -79,41 +79,88 @@ class Learner:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long `pretrain` may take: at most `looks` rounds of `updates`, until the AUC clears `bar`."""
+    """At most `rounds` of `updates`, until the AUC on held-out text clears `bar`; then `more_rounds`, of which the one
+    with the least cross-entropy counts."""
 
     bar: float
     updates: int
-    looks: int
+    rounds: int
     batch_size: int  # of each class
+    more_rounds: int = 0
     confidence: float = 0.95
 
 
-def pretrain(
+Report = Callable[[int, SignalTest], None]  # called after each round: updates so far, and what was found
+
+
+def train_discriminator(
+    critic: LSTMDiscriminator,
+    train: Examples,
+    held_out: Examples,
+    schedule: Schedule,
+    learning_rate: float,
+    rng: torch.Generator,
+    report: Report = lambda updates, found: None,
+) -> SignalTest:
+    """Train a critic, from nothing, by cross-entropy; returns what was found. Without a signal it is left, untrusted,
+    as it was at the end of `rounds`; else as it was, with a signal, where cross-entropy on `held_out` was least.
+
+    It is trained on every prefix, so that the score of a text that goes on means what that of a whole one does.
+    """
+    init_discriminator(critic, rng)
+    critic.to(train.real.ids_NT.device)  # once its weights are drawn, on the CPU as all random numbers are
+    if critic.evidence is not None:
+        critic.standardise(train.real.features_NTF)
+
+    def of_every_prefix(x_BTX: Tensor) -> Tensor:
+        return critic.prefix_scores(x_BTX)[:, critic.n_given :]
+
+    optimizer = GAN().optimizer(critic.parameters(), learning_rate)
+    learner = Learner(critic, GAN(), optimizer, of_every_prefix)
+    found = until_signal(learner, train, held_out, schedule, rng, report)
+    if not found.signal:
+        return found
+    best = cross_entropy(critic, held_out), found, _copy(critic)
+    for number in range(1, schedule.more_rounds + 1):
+        later = until_signal(learner, train, held_out, replace(schedule, rounds=1), rng)
+        report(found.updates + number * schedule.updates, later)
+        if (cost := cross_entropy(critic, held_out)) < best[0] and later.signal:
+            best = cost, replace(found, interval=later.interval), _copy(critic)
+    critic.load_state_dict(best[2])
+    return best[1]
+
+
+def until_signal(
     learner: Learner,
     train: Examples,
     held_out: Examples,
     schedule: Schedule,
     rng: torch.Generator,
-    tell: Callable[[Verdict], None] = lambda verdict: None,
-) -> Verdict:
-    """Train until there is a signal, or to the end of the schedule; the caller goes no further without one. `tell` is
-    called with what is found at each look.
+    report: Report = lambda updates, found: None,
+) -> SignalTest:
+    """Train until there is a signal, or for all `rounds`; the caller goes no further without one.
 
-    The chance of a signal where there is none stays below 1 - confidence however often it is looked: the interval of
-    each of n looks has the confidence 1 - (1 - confidence) / n (Bonferroni).
+    The chance of a signal where there is none stays below 1 - confidence however many rounds are measured: the interval
+    of each of n has the confidence 1 - (1 - confidence) / n (Bonferroni).
     """
-    confidence = 1 - (1 - schedule.confidence) / schedule.looks
-    for look in range(1, schedule.looks + 1):
+    confidence = 1 - (1 - schedule.confidence) / schedule.rounds
+    for number in range(1, schedule.rounds + 1):
         for _ in range(schedule.updates):
             real, fake = (draw(read, schedule.batch_size, rng) for read in (train.real, train.fake))
             update(learner, Examples(real, fake), rng)
         real_N, fake_M = (scores(learner.critic, read) for read in (held_out.real, held_out.fake))
         interval = auc_interval(real_N, fake_M, confidence)
-        verdict = Verdict(interval, look * schedule.updates, schedule.bar)
-        tell(verdict)
-        if verdict.signal:
+        found = SignalTest(interval, number * schedule.updates, schedule.bar)
+        report(found.updates, found)
+        if found.signal:
             break
-    return verdict
+    return found
+
+
+def cross_entropy(critic: LSTMDiscriminator, held_out: Examples) -> float:
+    """In nats: it asks, beyond an AUC, that exp(score) be the odds, as importance resampling takes it."""
+    real_N, fake_N = scores(critic, held_out.real), scores(critic, held_out.fake)
+    return GAN().critic_loss(lambda score_N: score_N, real_N, fake_N, torch.Generator()).item()
 
 
 def update(learner: Learner, batch: Examples, rng: torch.Generator) -> float:
@@ -154,3 +201,7 @@ def auc_interval(real_N: Tensor, fake_M: Tensor, confidence: float) -> Interval:
     half = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(variance) / (auc * (1 - auc))
     low, high = (1 / (1 + (1 - auc) / auc * math.exp(-side * half)) for side in (-1, 1))
     return Interval(auc, low, high)
+
+
+def _copy(critic: LSTMDiscriminator) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in critic.state_dict().items()}

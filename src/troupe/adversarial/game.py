@@ -1,40 +1,33 @@
-"""The two players, the text they see and the rules: everything that an update of the adversarial game reads or changes.
+"""The two players of the adversarial game, the text they see and the rules: all that an update reads or changes.
 
 Both players are given the same prompts of real text. The discriminator's real class is what the text says next, its
-other class is what the generator says next.
+other class is what the generator generates. A method whose generator is its own discriminator plays without one.
 
 Shapes: B sequences, T tokens (prompt and continuation), P tokens of prompt, S generated tokens.
 """
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from troupe.adversarial.objectives import Score, objective_from
+from troupe.adversarial.bounds import Bounds
+from troupe.adversarial.objectives import Objective, Score
 from troupe.adversarial.reinforce import Reinforce
-from troupe.adversarial.selection import Bounds
 from troupe.data.batches import Batches
 from troupe.data.ids import Ids, Shards
 from troupe.data.tokenizer import Tokenizer
 from troupe.decoding import Decoding, generate
-from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
-from troupe.models.features import PER_REFERENCE, Read, ReferenceFeatures, no_features
+from troupe.models.discriminator import LSTMDiscriminator
+from troupe.models.features import Features, Read
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import canonical
 from troupe.params import GameParams
 from troupe.seeding import derive_seed, generator
 
 PLAIN = Reinforce()
-HELD_OUT = 256  # validation sequences per look, or as many as there are: a standard error of about 0.025 in the AUC
-
-
-def critic_of(vocab_size: int, params: GameParams, references: int) -> LSTMDiscriminator:
-    """Untrained, of the size that `params` say, for texts of their prompt and sequence."""
-    size = params.critic_embd, params.critic_hidden
-    return LSTMDiscriminator(vocab_size, *size, PER_REFERENCE * references, params.prompt_length)
+HELD_OUT = 256  # validation sequences per measurement, or as many as there are: a standard error of 0.025 in the AUC
 
 
 @dataclass(frozen=True)
@@ -47,8 +40,24 @@ class GameText:
     tokenizer: Tokenizer | None = None
 
 
+@dataclass
+class Opponent:
+    """The discriminator of a game, and how it is trained there."""
+
+    critic: LSTMDiscriminator
+    features: Features  # of models that were trained on text disjoint from that of the game (ReferenceFeatures)
+    objective: Objective
+    learning_rate: float
+    n_critic: int = 1  # updates per generator update
+    warmup: int = 0  # updates before the first generator update
+
+    def __post_init__(self) -> None:
+        self.objective.constrain(self.critic)
+        self.optimizer = self.objective.optimizer(self.critic.parameters(), self.learning_rate)
+
+
 class Game:
-    """The generator starts as a copy of `start`, the discriminator from the seed. Every random draw has a name."""
+    """The generator starts as a copy of `start`. Every random draw has a name."""
 
     def __init__(
         self,
@@ -57,12 +66,10 @@ class Game:
         params: GameParams,
         seed: int,
         rules: Reinforce = PLAIN,
-        references: Sequence[GPT] = (),
+        opponent: Opponent | None = None,
         bounds: Bounds | None = None,
     ) -> None:
-        """`rules`: how the generator learns. `references`: the discriminator also reads what these models say of
-        each token; they must have been trained on text disjoint from that of the game (features.ReferenceFeatures).
-        `bounds`: by default those of `params`.
+        """`rules`: how the generator is trained. `bounds`: by default those of `params`.
 
         Raises CorpusError if a split is shorter than a prompt and its continuation.
         """
@@ -72,23 +79,24 @@ class Game:
         # Eval mode throughout: with dropout, the network that is scored would not be the one that sampled.
         self.start = start.eval()
         self.generator = copy.deepcopy(self.start)
-        self.features = ReferenceFeatures(*references) if references else no_features
-        self.critic = critic_of(start.config.vocab_size, params, len(references))
-        init_discriminator(self.critic, generator(seed, "adversarial", "critic"))
-        self.critic.to(self.device)
-        self.objective = objective_from(params)
-        self.objective.constrain(self.critic)
-        self.optimizers = {
-            "generator": torch.optim.Adam(self.generator.parameters(), params.learning_rate),
-            "critic": self.objective.optimizer(self.critic.parameters(), params.critic_learning_rate),
-        }
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), params.learning_rate)
+        self.opponent = opponent
         length = params.prompt_length + params.sequence_length
         self._text = Batches(text.train_ids, length, params.batch_size, derive_seed(seed, "adversarial", "text"))
         n_held_out = min(HELD_OUT, max(1, len(text.validation_ids) // length - 1))  # side by side, each once
         held_out = Batches(text.validation_ids, length, n_held_out, derive_seed(seed, "adversarial", "held out"))
         self.held_out_BT = held_out.batches(0)[0].to(self.device)
-        if references:
-            self.critic.standardise(self.read(self.real(0)).features_NTF)
+
+    @property
+    def against(self) -> Opponent:
+        """Raises ValueError if the game is played without a discriminator."""
+        if self.opponent is None:
+            raise ValueError("this game is played without a discriminator")
+        return self.opponent
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self.optimizer, *([self.opponent.optimizer] if self.opponent else [])]
 
     def real(self, draw: int) -> Tensor:
         """Real sequences ids_BT of the training split. Draws are numbered: a game that resumes sees the same ones."""
@@ -103,28 +111,31 @@ class Game:
 
     def read(self, ids_BT: Tensor) -> Read:
         """As the discriminator reads them; without gradient."""
-        return Read.of(canonical(self.tokenizer, ids_BT) if self.tokenizer else ids_BT, self.features)
+        return Read.of(canonical(self.tokenizer, ids_BT) if self.tokenizer else ids_BT, self.against.features)
 
     @torch.no_grad()
     def scores(self, ids_BT: Tensor) -> Tensor:
         """score_B of the discriminator, in the objective's own unit; higher = more like real text."""
-        return self.critic.score(self.critic.embed(*self.read(ids_BT)))
+        critic = self.against.critic
+        return critic.score(critic.embed(*self.read(ids_BT)))
 
     @torch.no_grad()
     def prefix_scores(self, ids_BT: Tensor) -> Tensor:
-        """(B, S + 1): of the prompt, of the prompt and one token, ..., of the whole text: told token by token, so here
-        the generator's own spelling is read, of which the discriminator has learned nothing."""
-        scores_BT = self.critic.prefix_scores(self.critic.embed(*Read.of(ids_BT, self.features)))
+        """(B, S + 1): of the prompt, of the prompt and one token, ..., of the whole text: scored token by token, so
+        here the generator's own spelling is read, on which the discriminator was not trained."""
+        critic = self.against.critic
+        scores_BT = critic.prefix_scores(critic.embed(*Read.of(ids_BT, self.against.features)))
         return scores_BT[:, self.params.prompt_length - 1 :]
 
     def trained_score(self, draw: int) -> Score:
         """What the discriminator is trained on: the score of the whole text, but of as much of it as chance decides
         where prefixes are rewarded, so that scores of all lengths come to mean the same, under any objective."""
+        critic = self.against.critic
         if not self.rules.per_token:
-            return self.critic.score
+            return critic.score
         rng = generator(self.seed, "adversarial", draw, "prefix")
         end = self.params.prompt_length + 1 + int(torch.randint(self.params.sequence_length, (), generator=rng))
-        return lambda x_BTX: self.critic.score(x_BTX[:, :end])
+        return lambda x_BTX: critic.score(x_BTX[:, :end])
 
     def rng(self, *purpose: str | int) -> torch.Generator:
         return generator(self.seed, "adversarial", *purpose, device=self.device)

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from troupe.params import GameParams
-
 Score = Callable[[Tensor], Tensor]  # x_B... -> score_B
 
 
@@ -121,11 +119,7 @@ def gradient_penalty(score: Score, real: Tensor, fake: Tensor, rng: torch.Genera
     return penalty
 
 
-def objective_from(params: GameParams) -> Objective:
-    """The objective that `adversarial.objective` names."""
-    by_name: dict[str, Objective] = {
-        "gan": GAN(),
-        "wgan": WGAN(params.clip),
-        "wgan-gp": WGANGP(params.gradient_penalty),
-    }
-    return by_name[params.objective]
+def objective_of(name: str, clip: float, gradient_penalty: float) -> Objective:
+    """The objective of that name, with the constants that the others do not need."""
+    by_name: dict[str, Objective] = {"gan": GAN(), "wgan": WGAN(clip), "wgan-gp": WGANGP(gradient_penalty)}
+    return by_name[name]

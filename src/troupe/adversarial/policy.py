@@ -14,11 +14,10 @@ from torch.nn.utils import clip_grad_norm_
 from troupe.adversarial.game import Game
 from troupe.adversarial.reinforce import continuation_log_probs, generator_loss, kl_per_token, likelihood_loss
 
-Figures = dict[str, float]
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0)  # of a step that would pass the cap, tried in this order
 
 
-def update_generator(game: Game, draw: int) -> Figures:
+def update_generator(game: Game, draw: int) -> dict[str, float]:
     """Learn from continuations of real prompts, sampled from the generator as it is."""
     rules, params = game.rules, game.params
     ids_BT = game.fake(game.real(draw), draw)
@@ -35,7 +34,7 @@ def update_generator(game: Game, draw: int) -> Figures:
     }
 
 
-def likelihood_step(game: Game, draw: int) -> Figures:
+def likelihood_step(game: Game, draw: int) -> dict[str, float]:
     """Learn from real text: from the batch whose prompts the update of the same draw continued."""
     real_BT = game.real(draw)
     loss = likelihood_loss(game.generator, real_BT, game.params.prompt_length)
@@ -46,13 +45,13 @@ def likelihood_step(game: Game, draw: int) -> Figures:
 def rewards(game: Game, ids_BT: Tensor) -> Tensor:
     """reward_BP of every prefix if the rules reward tokens, else (B, 1) of the whole text."""
     score_BP = game.prefix_scores(ids_BT) if game.rules.per_token else game.scores(ids_BT).unsqueeze(1)
-    return score_BP.sigmoid() if game.rules.reward == "probability" else game.objective.reward(score_BP)
+    return score_BP.sigmoid() if game.rules.reward == "probability" else game.against.objective.reward(score_BP)
 
 
 def take_step(game: Game, loss: Tensor, ids_BT: Tensor) -> tuple[float, float]:
     """One step of the generator's optimiser down `loss`, scaled back until KL(generator || start) over the generated
     part of `ids_BT` is within the cap: (norm of the gradient before clipping, the share of the step that was taken)."""
-    model, optimizer = game.generator, game.optimizers["generator"]
+    model, optimizer = game.generator, game.optimizer
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     grad_norm = clip_grad_norm_(model.parameters(), game.params.grad_clip).item()

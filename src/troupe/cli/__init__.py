@@ -13,7 +13,7 @@ if STARTED := stopping.module_started() == __name__ or Path(sys.argv[0]).name ==
     stopping.end_at_once("troupe")
 
 from troupe import environment
-from troupe.cli import models, registry, serve, text  # noqa: F401 - each adds its commands
+from troupe.cli import launch, models, registry, serve, text  # noqa: F401 - each adds its commands
 from troupe.cli.common import app
 from troupe.errors import TroupeError
 

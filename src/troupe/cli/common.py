@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Option(help=f"A stage (pretrain, moe, adversarial), a folder, or e.g. {CHAMPION}.")]
+ModelOption = Annotated[str, typer.Option(help=f"A stage (pretrain, moe, adversarial), a folder, or e.g. {CHAMPION}.")]
 Set = Annotated[str, typer.Option("--set", help='Parameters over params.yaml, e.g. "pretrain.steps=500 run.seed=7".')]
 Profile = Annotated[str, typer.Option(help="A profile between params.yaml and --set, e.g. cpu-hours.")]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from troupe import layout
-from troupe.cli.common import CHAMPION, Model, Profile, Set, app, folder_of, open_model, parameters
+from troupe.cli.common import CHAMPION, ModelOption, Profile, Set, app, folder_of, open_model, parameters
 from troupe.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def verify(model: Annotated[str, typer.Argument(help=f"A stage, a folder, or e.g. {CHAMPION}.")]) -> None:
     """Check that a model's files are the ones that were written or registered."""
     bundle = open_model(model)
-    print(f"{model}: whole, sha256 {bundle.sha256}{' with its sampler' if bundle.resampling else ''}")
+    print(f"{model}: whole, sha256 {bundle.sha256}")
 
 
 @app.command("describe")
@@ -45,22 +45,20 @@ def describe_model(
         seen = context or shape.block_size
         if seen > shape.block_size:
             raise ParamsError(f"--context {seen}: {name} sees {shape.block_size} tokens")
-        of = getattr(wanted, shape.stage)
+        of = wanted.adversarial.gan if shape.stage == "adversarial" else getattr(wanted, shape.stage)
         describe(name, shape.build, of, batch or of.batch_size, seen, Console())
 
 
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
-    model: Model = "pretrain",
+    model: ModelOption = "pretrain",
 ) -> None:
     """Write a model with GPT-2's architecture as a folder for transformers."""
     bundle = open_model(model)
     from troupe.models.huggingface import export_gpt2
 
     export_gpt2(folder, bundle.model, bundle.tokenizer)
-    if bundle.resampling:
-        print(f"{model}: its sampler is not exported; {folder} writes token by token", file=sys.stderr)
     print(f"{folder}: open it with transformers' AutoModelForCausalLM.from_pretrained({str(folder)!r})")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from troupe.cli.common import CHAMPION, Model, app, open_model
+from troupe.cli.common import CHAMPION, ModelOption, app, open_model
 from troupe.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Option(help="What the text begins with.")],
-    model: Model = CHAMPION,
+    model: ModelOption = CHAMPION,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.")] = 200,
     temperature: Annotated[float, typer.Option(help="Below 1 sharper, above 1 wilder.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest tokens; 0: from all.")] = 50,
@@ -32,7 +32,7 @@ def generate(
         int | None, typer.Option(help="The same seed gives the same text; without one, a fresh one.")
     ] = None,
 ) -> None:
-    """Continue a prompt, token by token as the model makes them, or span by span where a sampler chooses.
+    """Continue a prompt, token by token as the model makes them.
 
     A prompt longer than the model's context is continued from its end, and standard error says so.
     """
@@ -50,7 +50,7 @@ def _continue(bundle: "Bundle", prompt: str, n_new: int, decoding: "Decoding", s
     """Print the prompt and what follows, as it comes; a character that two tokens share waits for the second."""
     import torch
 
-    from troupe.resampling import stream
+    from troupe.decoding import stream
     from troupe.seeding import derive_seed
 
     ids, block_size = bundle.tokenizer.encode(prompt), bundle.model.config.block_size
@@ -61,7 +61,7 @@ def _continue(bundle: "Bundle", prompt: str, n_new: int, decoding: "Decoding", s
     sys.stdout.write(bundle.tokenizer.decode(ids))
     characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
     end_id = bundle.tokenizer.end_id if stop else None
-    for next_B in stream(bundle, torch.tensor([ids]), n_new, decoding, [derive_seed(seed, "generate")], end_id):
+    for next_B in stream(bundle.model, torch.tensor([ids]), n_new, decoding, [derive_seed(seed, "generate")], end_id):
         if (token := int(next_B)) != end_id:
             sys.stdout.write(characters.decode(bundle.tokenizer.decode_bytes([token])))
             sys.stdout.flush()

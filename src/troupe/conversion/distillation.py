@@ -16,7 +16,7 @@ from troupe.models.gpt2 import GPT
 from troupe.models.mode import evaluating
 from troupe.params import TrainParams
 from troupe.training.context import RunContext
-from troupe.training.divergence import require_lesson
+from troupe.training.divergence import require_progress
 from troupe.training.interruption import given_up
 from troupe.training.loss import Autocast
 from troupe.training.muon import precision_of_muon
@@ -57,7 +57,7 @@ def distil(
             *errors, asked_to_stop = team.means(*errors_L.detach(), context.interrupted())
             error = sum(errors) / len(errors)
             context.log(step + 1, {"distil/error": error})
-            require_lesson(error, step + 1, params.steps)
+            require_progress(error, step + 1, params.steps)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()

@@ -155,8 +155,8 @@ def _read_blocks(path: Path, block_bytes: int, splits: Collection[Split]) -> Ite
                 file.seek(number * block_bytes)
                 if not (chunk := file.read(block_bytes + LONGEST_CHARACTER - 1)):
                     return
-                begun, following = chunk[:block_bytes].lstrip(CONTINUATION), chunk[block_bytes:]
-                block = begun + following[: len(following) - len(following.lstrip(CONTINUATION))]
+                begun, rest = chunk[:block_bytes].lstrip(CONTINUATION), chunk[block_bytes:]
+                block = begun + rest[: len(rest) - len(rest.lstrip(CONTINUATION))]
                 if block:
                     yield split_of(number), block
     except FileNotFoundError:

@@ -5,22 +5,22 @@ advice names values with which a run goes through, for its last stage too.
 Nothing here imports numpy or torch: the `inputs` stage runs on every call and must start fast.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from troupe.data.corpus import CYCLE, LONGEST_CHARACTER, Split, split_of
 from troupe.errors import CorpusError
-from troupe.params import Params
+from troupe.params import Params, TiltParams
 
 if TYPE_CHECKING:
     from troupe.data.dataset import TokenDataset
 
 FEWEST_WINDOWS = 8  # of held-out text: with fewer no judge can be trained on one half and tested on the other
-ROOM_TO_WRITE = 1.2  # texts are written so many times as long, in tokens, as a window typically is
 PROMPT_BYTES = 48  # of real text before a window: about the same for every tokenizer and context, so figures compare
 BYTES_PER_TOKEN = {"bytes": 1.0, "chars": 4.0, "bpe": 4.0, "gpt2": 6.0}  # hardly more in any language
-LEAST_CONTEXT, LEAST_BLOCK, LEAST_WINDOW = 8, 64, 16  # of model.block_size, data.block_bytes, evaluate.judge_window
+LEAST_CONTEXT, LEAST_BLOCK, LEAST_WINDOW = 8, 64, 16  # of model.block_size, data.block_bytes, judging.window
 MOST_TEXT = 10**9  # bytes; if that were not enough, more text is no remedy
 
 
@@ -80,10 +80,10 @@ def check_bytes(n_bytes: int, params: Params) -> None:
 
 def check_tokens(params: Params, data: "TokenDataset") -> None:
     """The same from the tokens. Raises ArtifactError if those of a split are missing."""
-    from troupe.data.windows import Measured, token_bytes  # late: stage `inputs` needs no numpy
+    from troupe.data.windows import MeasuredRoom, token_bytes  # late: stage `inputs` needs no numpy
 
     bytes_of_token, sizes = token_bytes(data.tokenizer), data.n_bytes
-    rooms = {split: Measured(sizes[split], data.shards(split), bytes_of_token) for split in sizes}
+    rooms = {split: MeasuredRoom(sizes[split], data.shards(split), bytes_of_token) for split in sizes}
     if fault := _fault(params, rooms):
         bytes_per_token = max(sizes[split] / max(1, data.n_tokens[split]) for split in sizes)
         advice = _advice(params, 1.1 * bytes_per_token, _smaller(params, rooms))
@@ -101,26 +101,21 @@ def _fault(params: Params, rooms: Rooms, prompt: int | None = None) -> str | Non
 
     `prompt` tokens stand before the judges' windows; None: as many as the mean length of a token makes of PROMPT_BYTES.
     """
-    context, game, judged = params.model.block_size, params.adversarial, params.evaluate
-    chosen = game.tilt_rounds > 0 or game.needs_discriminator
+    context, judging = params.model.block_size, params.judging
     wanted: dict[Split, int] = {"train": context + 1}
-    if game.needs_discriminator:
-        wanted |= dict.fromkeys(("critic", "validation"), game.prompt_length + game.sequence_length + 1)
-    if game.tilt_rounds:
-        wanted |= dict.fromkeys(("critic", "validation"), context + 1)
+    for method in params.adversarial.active().values():
+        length = context if isinstance(method, TiltParams) else method.prompt_length + method.sequence_length
+        needed: dict[Split, int] = dict.fromkeys(("critic", "validation"), length + 1)
+        wanted |= {split: max(wanted.get(split, 0), n) for split, n in needed.items()}
     for split, n in wanted.items():
         if (there := rooms[split].tokens) < n:
             return f"of which the {split} split holds {there} tokens where model.block_size={context} needs {n}"
-    validation, train = rooms["validation"], rooms["train"]
-    width = max(1, int(game.sequence_length * validation.bytes / validation.tokens / ROOM_TO_WRITE))
-    windows = validation.windows(width, game.prompt_length, validation.bytes)
-    if chosen and windows < FEWEST_WINDOWS:
-        return _too_few("validation", windows, f"adversarial.sequence_length={game.sequence_length} tokens")
+    train = rooms["train"]
     prompt = prompt or prompt_length(train.bytes / train.tokens, context)
     for split in ("validation", "test"):
-        windows = rooms[split].windows(judged.judge_window, prompt, judged.held_out_bytes)
+        windows = rooms[split].windows(judging.window, prompt, judging.held_out_bytes)
         if windows < FEWEST_WINDOWS:
-            return _too_few(split, windows, f"evaluate.judge_window={judged.judge_window} bytes")
+            return _too_few(split, windows, f"judging.window={judging.window} bytes")
     return None
 
 
@@ -140,17 +135,17 @@ def _estimated(n_bytes: int, block_bytes: int, bytes_per_token: float, moved: in
 
 
 def _advice(params: Params, bytes_per_token: float, smaller: Mapping[str, int] | None) -> str:
-    ways, block_bytes = [], params.data.block_bytes
+    remedies, block_bytes = [], params.data.block_bytes
     cycles = 1
     while cycles * CYCLE * block_bytes <= MOST_TEXT:
         if not _fault(params, _estimated(cycles * CYCLE * block_bytes, block_bytes, bytes_per_token)):
-            ways.append(f"bring at least {cycles * CYCLE * block_bytes} bytes")
+            remedies.append(f"bring at least {cycles * CYCLE * block_bytes} bytes")
             break
         cycles += max(1, cycles // 8)
     if smaller:
         line = " ".join(f"{name}={value}" for name, value in smaller.items())
-        ways.append(f'lower what needs so much: SET="{line}"')
-    return ", or ".join(ways) or "raise evaluate.held_out_bytes"
+        remedies.append(f'lower what needs so much: SET="{line}"')
+    return ", or ".join(remedies) or "raise judging.held_out_bytes"
 
 
 def _smaller(params: Params, rooms: Rooms) -> dict[str, int] | None:
@@ -159,10 +154,10 @@ def _smaller(params: Params, rooms: Rooms) -> dict[str, int] | None:
     context = min(params.model.block_size, least)
     while context >= LEAST_CONTEXT:
         lower = _with_context(params, context)
-        for window in range(params.evaluate.judge_window, LEAST_WINDOW - 1, -1):
-            if not (fault := _fault(_changed(params, lower | {"evaluate.judge_window": window}), rooms)):
-                return _differing(params, lower | {"evaluate.judge_window": window})
-            if "judge_window" not in fault:
+        for window in range(params.judging.window, LEAST_WINDOW - 1, -1):
+            if not (fault := _fault(_changed(params, lower | {"judging.window": window}), rooms)):
+                return _differing(params, lower | {"judging.window": window})
+            if "judging.window" not in fault:
                 break
         context = context * 3 // 4
     return None
@@ -170,27 +165,25 @@ def _smaller(params: Params, rooms: Rooms) -> dict[str, int] | None:
 
 def _with_context(params: Params, context: int) -> dict[str, int]:
     """A context, and what must fit into it, in the proportions that it has now."""
-    game, before = params.adversarial, params.model.block_size
-    prompt, text = (max(1, n * context // before) for n in (game.prompt_length, game.sequence_length))
-    return {
-        "model.block_size": context,
-        "adversarial.prompt_length": prompt,
-        "adversarial.sequence_length": text,
-        "adversarial.span": min(game.span, text),
-        "evaluate.stride": max(1, min(params.evaluate.stride, context // 2)),
-    }
+    before, lower = params.model.block_size, {"model.block_size": context}
+    for name, method in params.adversarial.active().items():
+        for length in (field for field in ("prompt_length", "sequence_length") if field in type(method).model_fields):
+            lower[f"adversarial.{name}.{length}"] = max(1, getattr(method, length) * context // before)
+    return lower | {"evaluate.stride": max(1, min(params.evaluate.stride, context // 2))}
 
 
 def _changed(params: Params, values: Mapping[str, int]) -> Params:
-    sections: dict[str, dict[str, Any]] = {}
+    """With other values, which are not checked."""
+    changed = params
     for name, value in values.items():
-        section, key = name.split(".")
-        sections.setdefault(section, {})[key] = value
-    return params.model_copy(
-        update={name: getattr(params, name).model_copy(update=update) for name, update in sections.items()}
-    )
+        changed = _with_value(changed, name.split("."), value)
+    return changed
+
+
+def _with_value(section: Any, path: Sequence[str], value: int) -> Any:
+    name, *below = path
+    return section.model_copy(update={name: _with_value(getattr(section, name), below, value) if below else value})
 
 
 def _differing(params: Params, values: Mapping[str, int]) -> dict[str, int]:
-    now = params.model_dump()
-    return {name: value for name, value in values.items() if now[name.split(".")[0]][name.split(".")[1]] != value}
+    return {name: value for name, value in values.items() if attrgetter(name)(params) != value}

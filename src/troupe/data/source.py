@@ -36,7 +36,7 @@ SEPARATOR = "\n\n"
 PIECE = 2**20  # bytes of a file at a time
 BEGINNING = 2**16  # characters, no more than a piece holds, by which a long document is suspected to be a copy
 Document = Callable[[], Iterable[str]]  # its text in pieces; it can be asked again
-Follow = Callable[[Iterable[str], int], Iterable[str]]  # hands on the pieces of a text of about so many bytes
+Progress = Callable[[Iterable[str], int], Iterable[str]]  # hands on the pieces of a text of about so many bytes
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Source:
 
 
 @dataclass
-class Copies:
+class Repeats:
     """How many documents repeat an earlier one, found by digests of all that have gone through `first`."""
 
     documents: int = 0
@@ -70,14 +70,14 @@ class Copies:
         One of more than a piece is read twice if it begins as an earlier one does.
         """
         pieces = _unless_blank(iter(document()))
-        begun, following = next(pieces, ""), next(pieces, "")
+        begun, next_piece = next(pieces, ""), next(pieces, "")
         if not begun:
             return
-        suspected = self._begins_as_another(begun) or not following
-        if suspected and self._repeats([begun] if not following else _unless_blank(iter(document()))):
+        suspected = self._begins_as_another(begun) or not next_piece
+        if suspected and self._repeats([begun] if not next_piece else _unless_blank(iter(document()))):
             return
         digest = hashlib.blake2b(digest_size=16)
-        for piece in _chained(begun, following, pieces):
+        for piece in _chained(begun, next_piece, pieces):
             if not suspected:
                 digest.update(piece.encode())
             yield piece
@@ -105,7 +105,7 @@ class Copies:
         return known
 
 
-def describe(name: str, follow: Follow = lambda pieces, _: pieces) -> Source:
+def describe(name: str, show_progress: Progress = lambda pieces, _: pieces) -> Source:
     """Digest the source called `name`: by reading all of it, but tiny-shakespeare, a download, is known by its digest.
 
     `follow` shows how far it is. Raises CorpusError for text that cannot be used, naming file and place.
@@ -113,8 +113,8 @@ def describe(name: str, follow: Follow = lambda pieces, _: pieces) -> Source:
     if name == TINY_SHAKESPEARE:
         return Source(name, [], SHAKESPEARE_BYTES, SHAKESPEARE_SHA256, LICENCES[name])
     files = [] if name == PYTHON_DOCS else find_files(name)
-    copies, digest, size = Copies(), hashlib.sha256(), 0
-    for piece in follow(_joined(name, files, copies), sum(file.stat().st_size for file in files)):
+    copies, digest, size = Repeats(), hashlib.sha256(), 0
+    for piece in show_progress(_joined(name, files, copies), sum(file.stat().st_size for file in files)):
         content = piece.encode()
         digest.update(content)
         size += len(content)
@@ -134,7 +134,7 @@ def read_pieces(name: str) -> Iterator[str]:
     Raises CorpusError: no such file, unsupported suffix, not UTF-8 (byte offset), bad JSON line (file:line), no text, a
     download that fails or has another digest.
     """
-    return _joined(name, [] if name in LICENCES else find_files(name), Copies())
+    return _joined(name, [] if name in LICENCES else find_files(name), Repeats())
 
 
 def find_files(pattern: str) -> list[Path]:
@@ -181,7 +181,7 @@ def _tiny_shakespeare() -> str:
     return fetch(SHAKESPEARE_URL, SHAKESPEARE_SHA256, mirrored("tiny-shakespeare.txt"), advice).decode()
 
 
-def _joined(name: str, files: Sequence[Path], copies: Copies) -> Iterator[str]:
+def _joined(name: str, files: Sequence[Path], copies: Repeats) -> Iterator[str]:
     before = ""
     for document in _documents(name, files):
         for place, piece in enumerate(copies.first(document)):
@@ -254,10 +254,10 @@ def _unless_blank(pieces: Iterator[str]) -> Iterator[str]:
             yield from filter(None, pieces)
 
 
-def _chained(begun: str, following: str, pieces: Iterator[str]) -> Iterator[str]:
+def _chained(begun: str, next_piece: str, pieces: Iterator[str]) -> Iterator[str]:
     yield begun
-    if following:
-        yield following
+    if next_piece:
+        yield next_piece
     yield from pieces
 
 

@@ -11,7 +11,7 @@ from troupe.data.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRoom:
     """From the ids of a split, of which no more than its first windows are read."""
 
     bytes: int

@@ -1,39 +1,27 @@
 """How well every model, and models that only count, predict the same held-out text."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from troupe.data.ids import Ids
 from troupe.errors import ArtifactError
 from troupe.evaluation.likelihood import bits_per_byte, nats
-from troupe.evaluation.windows import Places
-from troupe.evaluation.workers import workers
+from troupe.evaluation.result import Counted
+from troupe.judging.protocol import HeldOut, Tick
 from troupe.models import kneser_ney
 from troupe.models.gpt2 import GPT
 from troupe.params import EvaluateParams
-
-Figures = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """A split as every competitor meets it."""
-
-    content: bytes
-    ids: Ids
-    places: Places
+from troupe.workers import workers
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One evaluation: on which text, how, and whom to tell of each part's figures when it is done."""
+    """One evaluation: on which text, how, and a call for each part's figures when it is done."""
 
     train: str
     held_out: Mapping[str, HeldOut]  # validation and test
     params: EvaluateParams
-    tick: Callable[[Figures], None]
+    tick: Tick
 
     def likelihoods(self, models: Mapping[str, GPT]) -> dict[str, dict[str, float]]:
         """{model: {split: bits per byte}}. Raises ArtifactError, naming the model, if one is not finite."""
@@ -54,11 +42,11 @@ class Comparison:
             raise ArtifactError(f"{name}: its model gives the {split} text {total} nats; its training diverged")
         return bits_per_byte(total, len(text.content))
 
-    def ngram(self) -> Figures:
-        """Kneser-Ney models of bytes: {"order_chosen_on_validation", split: {order: bits per byte}}."""
+    def ngram(self) -> Counted:
+        """Kneser-Ney models of bytes."""
         contents = [text.content for text in self.held_out.values()]
         found = kneser_ney.bits_per_byte(self.train.encode(), self.params.ngram_max_order, contents)
         bpb = dict(zip(self.held_out, found, strict=True))
         by_order = {split: {str(n): value for n, value in enumerate(values, 1)} for split, values in bpb.items()}
         chosen = min(range(len(bpb["validation"])), key=bpb["validation"].__getitem__) + 1
-        return {"order_chosen_on_validation": chosen, **by_order}
+        return Counted(order_chosen_on_validation=chosen, **by_order)

@@ -9,7 +9,7 @@ Shapes: I position in the training text, T position in a text, W bytes from a po
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from troupe.arrays import Ints
 
 
 class Copies:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from troupe.evaluation.copying import Ints
+from troupe.arrays import Ints
 
 WORD = re.compile(r"\w+|[^\w\s]")
 SPAN = 50  # bytes; about eight English words: chance and grammar alone seldom repeat so much

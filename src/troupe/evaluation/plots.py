@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from troupe.evaluation.result import Curve, Detection, Evaluation
+from troupe.evaluation.result import Curve, Evaluation
 from troupe.files import write_atomic
+from troupe.judging.detection import Detection
 from troupe.layout import MODEL_STAGES
 
 Records = Sequence[Mapping[str, Any]]
@@ -28,10 +29,9 @@ SIZE = (4.6, 2.7)  # inches: small, so that pictures stand side by side on a des
 CURVE_HEIGHT = 3.4
 DIVERSITY, QUALITY = "self_bleu_3", "bits"  # of evaluation/quality.py, by which models are drawn over temperatures
 SMOOTHED_OVER = 50  # a curve is drawn over this many stretches of its steps, each at its mean
-PANELS = {  # what is drawn of a stage's log, where it has it, in this order
+PANELS = {  # what is drawn of the log of a stage, or of a method under its name, where it has it, in this order
     "train/loss": "training loss, nats per token",
     "val/bpb": "validation, bits per byte",
-    "tilt/val_bpb": "tilted, validation, bits per byte",
     "critic/loss": "critic loss",
     "critic/auc": "critic, area under the ROC curve",
     "reward/mean": "mean reward",
@@ -55,7 +55,7 @@ STYLE: Any = {  # of matplotlib
 
 
 def draw_all(folder: Path, found: Evaluation, logs: Mapping[str, Records], load: Load) -> None:
-    """Write bits-per-byte.svg, judge.svg and, for every stage and curve, e.g. pretrain-0-train-loss.svg;
+    """Write bits-per-byte.svg, judge.svg and, for every stage and curve, e.g. pretrain-00-train-loss.svg;
     moe-experts.svg; and, if models were measured over temperatures, curve-quality.svg and curve-judge.svg.
 
     `logs` are the metric records of every stage, by name, `load` is that of the experts, by layer, router, head and
@@ -70,11 +70,20 @@ def draw_all(folder: Path, found: Evaluation, logs: Mapping[str, Records], load:
             write_svg(folder / "curve-quality.svg", quality_against_diversity(found.curve))
             write_svg(folder / "curve-judge.svg", judge_over_temperature(found.curve))
         for stage, records in logs.items():
-            for place, (name, title) in enumerate(PANELS.items()):
-                if points := series(records, name):
-                    path = folder / f"{stage}-{place}-{name.replace('/', '-')}.svg"
-                    write_svg(path, curve(points, f"{stage} · {title}", COLOURS.get(stage, GREY)))
+            for number, (name, title) in enumerate(panels(records)):
+                path = folder / f"{stage}-{number:02}-{name.replace('/', '-')}.svg"
+                write_svg(path, curve(series(records, name), f"{stage} · {title}", COLOURS.get(stage, GREY)))
         write_svg(folder / "moe-experts.svg", expert_load(load))
+
+
+def panels(records: Records) -> list[tuple[str, str]]:
+    """(figure, title) of what is drawn of a log: those of a method, "gan/val/bpb", under its name and side by side."""
+    logged = dict.fromkeys(name for record in records for name in record)
+    found = [(name, PANELS[name]) for name in PANELS if series(records, name)]
+    for method in dict.fromkeys(name.partition("/")[0] for name in logged if name.partition("/")[2] in PANELS):
+        names = ((f"{method}/{name}", f"{method} · {title}") for name, title in PANELS.items())
+        found += [(name, title) for name, title in names if series(records, name)]
+    return found
 
 
 def series(records: Records, name: str) -> list[tuple[float, float]]:

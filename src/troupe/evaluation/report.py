@@ -9,8 +9,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from troupe.evaluation.result import Detection, Evaluation, ModelFound, WorstDetection
+from troupe.evaluation.result import Evaluation, ModelFound, WorstDetection
 from troupe.files import read_json, write_atomic
+from troupe.judging.detection import Detection
 from troupe.layout import METRICS, MODEL_STAGES, REPORT
 from troupe.overlay import as_typed
 
@@ -114,19 +115,13 @@ def _of_model(found: Evaluation, stage: str) -> Row:
 
 def caveats(found: Evaluation) -> list[str]:
     """What a reader must know before believing the figures: a sentence each."""
-    said, initial = [], found.initial
+    sentences, initial = [], found.initial
     if initial and initial.has_seen != "training text":
-        said.append(
+        sentences.append(
             f"The models began as {initial.init_from}; what these weights have seen before is unknown: "
             "likelihoods on test text may be too good."
         )
-    said += [
-        f"The bits per byte of {stage} are of its model without the sampler that draws one of {model.candidates} "
-        "texts: they say nothing of what the sampler adds or loses; judges and figures of texts do."
-        for stage, model in found.models.items()
-        if model.candidates > 1
-    ]
-    return said
+    return sentences
 
 
 def counted(found: Evaluation) -> str:

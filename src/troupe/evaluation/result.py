@@ -12,26 +12,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from troupe.errors import ArtifactError
 from troupe.files import read_json, write_json
+from troupe.judging.detection import Detection
 from troupe.layout import METRICS
 
 
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Detection(Part):
-    """How well judges of one family tell generated from real text, over all repetitions; accuracy 0.5: not at all."""
-
-    accuracy: float
-    low: float  # of its 95 % interval
-    high: float
-    auc: float
-    correct: int  # of the n windows that were judged
-    n: int
-    standard_error: float
-    jsd: float  # bits of Jensen-Shannon divergence that there are at least
-    jsd_low: float
-    jsd_high: float
 
 
 class WorstDetection(Detection):
@@ -53,7 +39,6 @@ class OnSplit(Part):
 class ModelFound(Part):
     weights_sha256: str
     parameters: int
-    candidates: int  # texts of which a sampler draws one; 1: the model writes token by token
     validation: OnSplit
     test: OnSplit
     quality: Mapping[str, float]  # of its texts: evaluation/quality.py
@@ -123,7 +108,9 @@ class Initial(Part):
     has_seen: str
 
 
-class Candidate(Part):
+class Chosen(Part):
+    """The stage whose model is put forward for promotion, and why: selected on validation text."""
+
     stage: str
     reason: str
 
@@ -137,7 +124,7 @@ class Evaluation(Part):
     controls: Controls
     curve: Curve | None
     ngram: Counted
-    candidate: Candidate
+    candidate: Chosen
 
     @classmethod
     def read(cls, path: Path = METRICS) -> Self:

@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 
-from troupe.decoding import Decoding
-from troupe.evaluation.workers import workers
+from troupe.decoding import Decoding, generate
 from troupe.models.bundle import Bundle
 from troupe.params import EvaluateParams
-from troupe.resampling import write
 from troupe.seeding import derive_seed
+from troupe.workers import workers
 
 
 def decodings(params: EvaluateParams) -> dict[str, Decoding]:
@@ -29,13 +28,19 @@ def write_samples(models: Mapping[str, Bundle], params: EvaluateParams, seed: in
 
     Under one decoding all models draw from the same stream of random numbers.
     """
-    ways = decodings(params)
+    named = decodings(params)
     with workers() as pool:
         pending = {
-            name: {way: pool.submit(_continue, bundle, params, decoding, seed, way) for way, decoding in ways.items()}
+            name: {
+                name_of_decoding: pool.submit(_continue, bundle, params, decoding, seed, name_of_decoding)
+                for name_of_decoding, decoding in named.items()
+            }
             for name, bundle in models.items()
         }
-        written = {name: {way: text.result() for way, text in texts.items()} for name, texts in pending.items()}
+        written = {
+            name: {name_of_decoding: text.result() for name_of_decoding, text in texts.items()}
+            for name, texts in pending.items()
+        }
     return {
         "prompt": params.prompt,
         "tokens": params.sample_tokens,
@@ -54,9 +59,9 @@ def _settings(params: EvaluateParams) -> dict[str, str]:
     }
 
 
-def _continue(bundle: Bundle, params: EvaluateParams, decoding: Decoding, seed: int, way: str) -> str:
+def _continue(bundle: Bundle, params: EvaluateParams, decoding: Decoding, seed: int, name_of_decoding: str) -> str:
     device = next(bundle.model.parameters()).device
     prompt_1T = torch.tensor([bundle.tokenizer.encode(params.prompt)], device=device)
-    seeds = [derive_seed(seed, "evaluate", "sample", way)]
-    ids_1T = write(bundle, prompt_1T, params.sample_tokens, decoding, seeds)
+    seeds = [derive_seed(seed, "evaluate", "sample", name_of_decoding)]
+    ids_1T = generate(bundle.model, prompt_1T, params.sample_tokens, decoding, seeds)
     return bundle.tokenizer.decode(ids_1T[0, prompt_1T.shape[1] :].tolist())

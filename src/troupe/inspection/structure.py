@@ -19,7 +19,7 @@ LAYER = re.compile(r"blocks\.\d+\.")
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """Modules of one name, in all layers together: how many, their parameters, the MACs of their matrices per token.
 
     `useful` counts of SwitchHead's experts those that are chosen, `executed` those that are computed.
@@ -38,7 +38,7 @@ def without_weights(build: Callable[[], GPT]) -> GPT:
         return build()
 
 
-def parts(model: GPT) -> list[Part]:
+def parts(model: GPT) -> list[ModelPart]:
     """The model by its modules' names, in the order of the computation; the tied head's MACs stand with the embedding.
 
     Scores and weighted values, which no matrix of weights has a part in, are not among them: inspection/attention.py.
@@ -50,7 +50,7 @@ def parts(model: GPT) -> list[Part]:
         if parameters:
             costs = (parameters, *_macs(model, module, experts.get(module)))
             found.setdefault(LAYER.sub("blocks.", name) or _own(module), []).append(costs)
-    return [Part(name, len(of), *map(sum, zip(*of, strict=True))) for name, of in found.items()]
+    return [ModelPart(name, len(of), *map(sum, zip(*of, strict=True))) for name, of in found.items()]
 
 
 def _own(model: nn.Module) -> str:

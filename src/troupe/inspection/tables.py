@@ -13,7 +13,7 @@ from troupe.inspection.structure import parts, without_weights
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import SwitchHead
 from troupe.models.tilted import Tilted
-from troupe.params import AdversarialParams, TrainParams
+from troupe.params import RefinementParams, TrainParams
 
 ROWS = {
     "weights": "weights, float32",
@@ -32,7 +32,7 @@ WHAT_IT_COUNTS = (
 def describe(
     name: str,
     build: Callable[[], GPT],
-    params: TrainParams | AdversarialParams,
+    params: TrainParams | RefinementParams,
     batch: int,
     context: int,
     console: Console,
@@ -71,11 +71,11 @@ def _structure(name: str, model: GPT, context: int) -> Table:
 def _title(name: str, model: GPT) -> str:
     """The experts' own dimensions too, which may be other heads than the config's, and what a tilt has counted."""
     experts = next((module.experts for module in model.modules() if isinstance(module, SwitchHead)), None)
-    said = f"\n{experts}; executed: experts that are computed though not chosen count too" if experts else ""
+    more = f"\n{experts}; executed: experts that are computed though not chosen count too" if experts else ""
     if isinstance(model, Tilted):
         sizes = model.ngrams.sizes()
-        said += f"\ntilted beside {sum(size for size, _ in sizes):,} n-grams of orders 1 to {len(sizes)}, looked up"
-    return f"{name}: {model.config}{said}"
+        more += f"\ntilted beside {sum(size for size, _ in sizes):,} n-grams of orders 1 to {len(sizes)}, looked up"
+    return f"{name}: {model.config}{more}"
 
 
 def _numbers(*counts: int) -> list[str]:

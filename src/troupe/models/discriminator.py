@@ -34,21 +34,11 @@ class LSTMDiscriminator(nn.Module):
         self.register_buffer("centre_F", torch.zeros(n_feature))
         self.register_buffer("spread_F", torch.ones(n_feature))
 
-    def dimensions(self) -> dict[str, int]:
-        """From which another of the same shape is built, but for `n_feature`, which is its features' own."""
-        vocab_size, n_embd = self.embedding.weight.shape
-        return {
-            "vocab_size": vocab_size,
-            "n_embd": n_embd,
-            "n_hidden": self.lstm.hidden_size,
-            "n_given": self.n_given,
-        }
-
     def standardise(self, features_NTF: Tensor) -> None:
         """From here on features are read less the mean of these, in units of their standard deviation."""
-        told_MF = features_NTF[:, self.n_given :].flatten(0, 1)
-        self.centre_F.copy_(told_MF.mean(0))
-        self.spread_F.copy_(told_MF.std(0).clamp_min(1e-6))
+        continued_MF = features_NTF[:, self.n_given :].flatten(0, 1)
+        self.centre_F.copy_(continued_MF.mean(0))
+        self.spread_F.copy_(continued_MF.std(0).clamp_min(1e-6))
 
     def embed(self, ids_BT: Tensor, features_BTF: Tensor | None = None) -> Tensor:
         """Token ids, and features as the model was built for -> x_BTX: the space in which a gradient penalty
@@ -84,8 +74,8 @@ class LSTMDiscriminator(nn.Module):
         first, second = torch.triu_indices(z_BTF.size(-1), z_BTF.size(-1), device=z_BTF.device)
         products_BTP = z_BTF[..., first] * z_BTF[..., second]
         evidence_BT1: Tensor = self.evidence(torch.cat([z_BTF, products_BTP], dim=-1))
-        told_T = torch.arange(x_BTX.size(1), device=x_BTX.device) >= n_given
-        return evidence_BT1.squeeze(-1) * told_T
+        continued_T = torch.arange(x_BTX.size(1), device=x_BTX.device) >= n_given
+        return evidence_BT1.squeeze(-1) * continued_T
 
 
 def init_discriminator(model: LSTMDiscriminator, rng: torch.Generator) -> None:

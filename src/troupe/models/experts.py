@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from troupe.params import grouped_fault
 
-Way = Literal["dense", "loop", "grouped"]
+Computation = Literal["dense", "loop", "grouped"]
 
 
 class Router(nn.Linear):
@@ -86,29 +86,33 @@ def balance(scores_NME: Tensor, chosen_NME: Tensor) -> Tensor:
     return scores_NME.size(-1) * (load_ME * probability_ME).sum(-1).mean()
 
 
-def mix_values(x_ND: Tensor, gates_NME: Tensor, weight: Tensor, bias: Tensor | None, way: Way) -> Tensor:
+def mix_values(
+    x_ND: Tensor, gates_NME: Tensor, weight: Tensor, bias: Tensor | None, computation: Computation
+) -> Tensor:
     """(N, M, K): in every head, the sum of gate * (x W + b) over the experts. `weight` is (Z*K, D), `bias` (Z*K)."""
     N, M, E = gates_NME.shape
-    if way == "dense":
+    if computation == "dense":
         v_NMEK = torch.unflatten(F.linear(x_ND, weight, bias), -1, (M, E, -1))
         return (v_NMEK * gates_NME.unsqueeze(-1).type_as(v_NMEK)).sum(-2)
     pairs = Pairs.of(gates_NME)
     weight_ZKD = torch.unflatten(weight, 0, (M * E, -1))
-    v_NMK = torch.unflatten(pairs.mix(x_ND, pairs.token_P, weight_ZKD, pairs.slot_P, N * M, way), 0, (N, M))
+    v_NMK = torch.unflatten(pairs.mix(x_ND, pairs.token_P, weight_ZKD, pairs.slot_P, N * M, computation), 0, (N, M))
     if bias is None:
         return v_NMK
     return v_NMK + torch.einsum("nme,mek->nmk", gates_NME, bias.view(M, E, -1)).type_as(v_NMK)
 
 
-def mix_outputs(h_NMK: Tensor, gates_NME: Tensor, weight: Tensor, bias: Tensor | None, way: Way) -> Tensor:
+def mix_outputs(
+    h_NMK: Tensor, gates_NME: Tensor, weight: Tensor, bias: Tensor | None, computation: Computation
+) -> Tensor:
     """(N, D): the sum of gate * (h W) over the experts of all heads, and the bias. `weight` is (D, Z*K), `bias` (D)."""
     N, M, E = gates_NME.shape
-    if way == "dense":
+    if computation == "dense":
         h_NMEK = h_NMK.unsqueeze(-2) * gates_NME.unsqueeze(-1).type_as(h_NMK)
         return F.linear(h_NMEK.flatten(1), weight, bias)
     pairs = Pairs.of(gates_NME)
     weight_ZDK = torch.unflatten(weight, 1, (M * E, -1)).transpose(0, 1)
-    y_ND = pairs.mix(h_NMK.flatten(0, 1), pairs.slot_P, weight_ZDK, pairs.token_P, N, way)
+    y_ND = pairs.mix(h_NMK.flatten(0, 1), pairs.slot_P, weight_ZDK, pairs.token_P, N, computation)
     return y_ND if bias is None else y_ND + bias.type_as(y_ND)
 
 
@@ -129,13 +133,19 @@ class Pairs:
         return cls(token_P, token_P * M + expert_P // E, gates_ZN[expert_P, token_P], (gates_ZN != 0).sum(1))
 
     def mix(
-        self, x_SI: Tensor, source_P: Tensor, weight_ZOI: Tensor, target_P: Tensor, n_target: int, way: Way
+        self,
+        x_SI: Tensor,
+        source_P: Tensor,
+        weight_ZOI: Tensor,
+        target_P: Tensor,
+        n_target: int,
+        computation: Computation,
     ) -> Tensor:
         """(n_target, O): of each pair, gate * (row `source` of x) W is added to row `target`."""
         x_SI, weight_ZOI = _as_autocast(x_SI), _as_autocast(weight_ZOI)
         y_TO = self.gate_P.new_zeros(n_target, weight_ZOI.size(1))
         gate_P1 = self.gate_P.unsqueeze(-1)
-        if way == "grouped":
+        if computation == "grouped":
             ends_Z = self.count_Z.cumsum(0, dtype=torch.int32)
             y_PO = F.grouped_mm(x_SI[source_P], weight_ZOI.transpose(1, 2), offs=ends_Z)
             return y_TO.index_add(0, target_P, gate_P1 * y_PO).type_as(x_SI)
@@ -153,7 +163,7 @@ def _as_autocast(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
-def pick_way(x: Tensor, head_width: int, n_expert: int, top_k: int) -> Way:
+def fastest_computation(x: Tensor, head_width: int, n_expert: int, top_k: int) -> Computation:
     """The fastest by measurement (docs/algorithms/switchhead.md).
 
     dense computes E/k times too much, but in one product, and torch.compile fuses the rest with it; grouped wins on a

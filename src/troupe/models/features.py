@@ -43,8 +43,10 @@ class ReferenceFeatures:
     def __call__(self, ids_BT: Tensor) -> Tensor:
         """Raises ValueError if the sequences are longer than the context of a reference."""
         parts = torch.split(ids_BT, self.at_once(ids_BT.size(1)))
-        said = [torch.cat([said_by(reference, part_BT) for reference in self.references], dim=-1) for part_BT in parts]
-        return torch.cat(said)
+        parts_of_all = [
+            torch.cat([features_of(reference, part_BT) for reference in self.references], dim=-1) for part_BT in parts
+        ]
+        return torch.cat(parts_of_all)
 
     def at_once(self, length: int) -> int:
         """How many sequences of `length` tokens are read at a time: as many as find room in a gigabyte (`FLOATS`)."""
@@ -53,7 +55,7 @@ class ReferenceFeatures:
         return max(1, FLOATS // (of_all_tokens * length * largest))
 
 
-def said_by(reference: GPT, ids_BT: Tensor) -> Tensor:
+def features_of(reference: GPT, ids_BT: Tensor) -> Tensor:
     """(B, T, 3): the features of one reference."""
     with evaluating(reference):
         logp_BTV = reference(ids_BT).float().log_softmax(-1)

@@ -30,7 +30,7 @@ GPT2_VOCABULARY = 50_257
 
 
 @dataclass(frozen=True)
-class Initial:
+class InitialWeights:
     """Weights to start from: `revision` is the hub's commit, `sha256` digests architecture and weights."""
 
     name: str
@@ -44,7 +44,7 @@ class Initial:
         return {"init_from": self.name, "sha256": self.sha256}
 
 
-def find_initial(name: str) -> Initial:
+def find_initial(name: str) -> InitialWeights:
     """Look up what init_from names, without loading it; a folder comes before a name of the hub.
 
     Raises ArtifactError: nothing of that name, no dense model, broken files, a folder that a stage rewrites.
@@ -63,10 +63,10 @@ def find_initial(name: str) -> Initial:
         huggingface.require_weights(folder, config)
     else:
         config, weights = _bundle_config(folder), [folder / WEIGHTS]
-    return Initial(name, folder, folder.name if from_hub else None, _digest(config, weights), config)
+    return InitialWeights(name, folder, folder.name if from_hub else None, _digest(config, weights), config)
 
 
-def has_seen(initial: Initial, corpus_sha256: str, block_bytes: int) -> Literal["training text", "unknown"]:
+def has_seen(initial: InitialWeights, corpus_sha256: str, block_bytes: int) -> Literal["training text", "unknown"]:
     """What the weights have been trained on: this run's training text and no other, or nobody knows what.
 
     Raises ParamsError if it is this very text cut into other blocks, so that they know what is now held out.
@@ -87,7 +87,7 @@ def has_seen(initial: Initial, corpus_sha256: str, block_bytes: int) -> Literal[
     return "unknown"
 
 
-def require_agreement(initial: Initial, params: Params) -> None:
+def require_agreement(initial: InitialWeights, params: Params) -> None:
     """Raise ParamsError, with a line for SET, where params.yaml asks for another model than the weights are."""
     wanted, given = initial.config, params.model
     fields = [field for field in given.model_dump() if field not in FREE]
@@ -102,7 +102,7 @@ def require_agreement(initial: Initial, params: Params) -> None:
         raise ParamsError(f'pretrain.init_from {initial.name}: its dimensions are others; set them: SET="{line}"')
 
 
-def load_initial(initial: Initial, tokenizer_file: Path, block_size: int, dropout: float) -> GPT:
+def load_initial(initial: InitialWeights, tokenizer_file: Path, block_size: int, dropout: float) -> GPT:
     """The model, with the positions beyond `block_size` cut off. Raises ArtifactError if its tokens are others."""
     _require_tokenizer(initial, tokenizer_file)
     from_huggingface = huggingface.is_huggingface(initial.folder)
@@ -137,7 +137,7 @@ def _digest(config: GPTConfig, weights: Iterable[Path]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _kind(initial: Initial) -> str | None:
+def _kind(initial: InitialWeights) -> str | None:
     """The tokens.kind that the weights are for, where it is known without looking at the tokens."""
     if not huggingface.is_huggingface(initial.folder):
         load_tokenizer(initial.folder / TOKENIZER)  # or it raises
@@ -149,7 +149,7 @@ def _yaml(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _require_tokenizer(initial: Initial, file: Path) -> None:
+def _require_tokenizer(initial: InitialWeights, file: Path) -> None:
     tokenizer = load_tokenizer(file)
     if tokenizer.vocab_size != initial.config.vocab_size:
         raise ArtifactError(

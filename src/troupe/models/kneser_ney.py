@@ -22,14 +22,14 @@ n-grams, C distinct contexts ((n-1)-grams), N order.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Text = bytes | NDArray[np.integer[Any]]
+from troupe.arrays import AnyInts, Floats, Ints
+
+TextBytes = bytes | AnyInts
 FALLBACK_DISCOUNTS = np.array([0.0, 0.5, 1.0, 1.5])  # KenLM's, for counts too sparse or too odd to estimate from
 UNSEEN = -1  # indexes the last place of an array, where Smoothed keeps what an unseen n-gram or context is worth
 
@@ -50,7 +50,7 @@ class Smoothed(NamedTuple):
     backoff: Floats  # C + 1: what the context leaves to the lower order, 1 at UNSEEN
 
 
-class Order(NamedTuple):
+class OrderCounts(NamedTuple):
     """All that is kept of one order."""
 
     key: Ints  # G: as in Grams
@@ -62,14 +62,14 @@ class Order(NamedTuple):
 class KneserNey:
     """Models of order 1 to len(orders), made by `kneser_ney`."""
 
-    orders: list[Order]
+    orders: list[OrderCounts]
     vocab_size: int
 
-    def probabilities(self, text: Text) -> Floats:
+    def probabilities(self, text: TextBytes) -> Floats:
         """p_NI: the probability of each symbol of `text` given those before it, one row per order."""
         return self.probabilities_of([text])[0]
 
-    def probabilities_of(self, texts: Sequence[Text]) -> list[Floats]:
+    def probabilities_of(self, texts: Sequence[TextBytes]) -> list[Floats]:
         """p_NI of every text, none of which has another one before it; in a small part of the time of one by one."""
         joined = Joined.of(texts)
         p_NI = np.empty((len(self.orders), len(joined.symbol_I)))
@@ -89,7 +89,7 @@ class Joined(NamedTuple):
     starts: Ints  # where each of them begins
 
     @classmethod
-    def of(cls, texts: Sequence[Text]) -> Self:
+    def of(cls, texts: Sequence[TextBytes]) -> Self:
         symbols = [_symbols(text) for text in texts]
         return cls(np.concatenate([np.zeros(0, np.int64), *symbols]), np.cumsum([0, *map(len, symbols)])[:-1])
 
@@ -103,7 +103,7 @@ class Joined(NamedTuple):
         return np.split(found, self.starts[1:], axis=-1) if len(self.starts) else []
 
 
-def kneser_ney(train: Text, max_order: int, vocab_size: int = 256) -> KneserNey:
+def kneser_ney(train: TextBytes, max_order: int, vocab_size: int = 256) -> KneserNey:
     """Count `train`, bytes or ids below `vocab_size`, and smooth the models of order 1 to `max_order`."""
     return KneserNey(list(_orders(train, max_order, vocab_size)), vocab_size)
 
@@ -118,7 +118,7 @@ def bits_per_byte(train: bytes, max_order: int, texts: Sequence[bytes]) -> list[
     return [list(of_text) for of_text in zip(*by_order, strict=True)]
 
 
-def _by_order(orders: Iterable[Order], texts: Joined, vocab_size: int) -> Iterator[Floats]:
+def _by_order(orders: Iterable[OrderCounts], texts: Joined, vocab_size: int) -> Iterator[Floats]:
     """p_I of the model of each order."""
     symbol_I, first_I = texts.symbol_I, texts.first_I
     context_I = np.zeros_like(symbol_I)  # order 1 has one context, the empty one
@@ -130,7 +130,7 @@ def _by_order(orders: Iterable[Order], texts: Joined, vocab_size: int) -> Iterat
         context_I = np.where(first_I, UNSEEN, np.roll(gram_I, 1))  # the n-gram that ends one symbol before
 
 
-def _orders(train: Text, max_order: int, vocab_size: int) -> Iterator[Order]:
+def _orders(train: TextBytes, max_order: int, vocab_size: int) -> Iterator[OrderCounts]:
     symbol_I = _symbols(train)
     n_contexts, grams = 1, _count(np.zeros_like(symbol_I), symbol_I, vocab_size)
     for n in range(1, max_order + 1):
@@ -138,11 +138,11 @@ def _orders(train: Text, max_order: int, vocab_size: int) -> Iterator[Order]:
         continuations_G = np.bincount(grams.at[longer.somewhere + 1], minlength=len(grams.key))
         context_G = grams.key // vocab_size
         highest = _smooth(grams.occurrences, context_G, n_contexts)
-        yield Order(grams.key, highest, _smooth(continuations_G, context_G, n_contexts))
+        yield OrderCounts(grams.key, highest, _smooth(continuations_G, context_G, n_contexts))
         n_contexts, grams = len(grams.key), longer
 
 
-def _symbols(text: Text) -> Ints:
+def _symbols(text: TextBytes) -> Ints:
     return (np.frombuffer(text, np.uint8) if isinstance(text, bytes) else text).astype(np.int64)
 
 

@@ -18,7 +18,7 @@ from troupe.models.kneser_ney import UNSEEN, kneser_ney
 COUNTED = 2**22  # tokens, from the beginning: bounds memory, at order 5 some 50 bytes for each, 200 while counting
 
 
-class Grams(nn.Module):
+class GramTable(nn.Module):
     """One order's tables: G n-grams in ascending order of their keys, context * V + token, and C contexts."""
 
     key_G: Tensor
@@ -68,7 +68,7 @@ class NGrams(nn.Module):
     def __init__(self, vocab_size: int, sizes: Sequence[Sequence[int]]) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        self.orders = nn.ModuleList(Grams(*of_order) for of_order in sizes)
+        self.orders = nn.ModuleList(GramTable(*of_order) for of_order in sizes)
 
     @classmethod
     def counted(cls, ids_N: Ids, order: int, vocab_size: int) -> Self:
@@ -83,8 +83,8 @@ class NGrams(nn.Module):
             grams.backoff_C.copy_(torch.from_numpy(part.backoff[:UNSEEN]))
         return model
 
-    def grams(self) -> list[Grams]:
-        return [one for one in self.orders if isinstance(one, Grams)]
+    def grams(self) -> list[GramTable]:
+        return [one for one in self.orders if isinstance(one, GramTable)]
 
     def sizes(self) -> list[tuple[int, int]]:
         return [(len(one.key_G), len(one.backoff_C)) for one in self.grams()]

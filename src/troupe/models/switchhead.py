@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from troupe.models.attention import causal_attention
 from troupe.models.config import ONLY_FIELDS, Dropout, GPTConfig, Size
 from troupe.models.dropout import dropout
-from troupe.models.experts import Router, Way, mix_outputs, mix_values, pick_way
+from troupe.models.experts import Computation, Router, fastest_computation, mix_outputs, mix_values
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.layers import LayerCache, Linear, QueryKey
 
@@ -60,20 +60,20 @@ class SwitchHead(nn.Module):
         both_BT2MK = torch.unflatten(self.query_key(x_BTD), -1, (2, self.experts.n_head, -1))
         q, k = (part_BTMK.transpose(1, 2) for part_BTMK in both_BT2MK.unbind(2))
         q, k = self.prepare(q, k, cache.start if cache else 0)
-        x_ND, way = x_BTD.flatten(0, 1), self._way(x_BTD)
+        x_ND, computation = x_BTD.flatten(0, 1), self._computation(x_BTD)
         value_gates_NME, output_gates_NME = self.router(x_ND).chunk(2, dim=1)
-        v_NMK = mix_values(x_ND, value_gates_NME, self.value.weight, self.value.bias, way)
+        v_NMK = mix_values(x_ND, value_gates_NME, self.value.weight, self.value.bias, computation)
         v = torch.unflatten(v_NMK, 0, x_BTD.shape[:2]).transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(k, v)
             q = q.contiguous()  # for the reason given in gpt2.py
         y_NMK = causal_attention(q, k, v, cache.mask_B11S if cache else None).transpose(1, 2).flatten(0, 1)
-        y_ND = mix_outputs(y_NMK, output_gates_NME, self.output.weight, self.output.bias, way)
+        y_ND = mix_outputs(y_NMK, output_gates_NME, self.output.weight, self.output.bias, computation)
         return dropout(y_ND.view_as(x_BTD), self.config.dropout, self.training)
 
-    def _way(self, x_BTD: Tensor) -> Way:
+    def _computation(self, x_BTD: Tensor) -> Computation:
         of = self.experts
-        return pick_way(x_BTD, of.head_width, of.n_expert, of.top_k) if of.compute == "auto" else of.compute
+        return fastest_computation(x_BTD, of.head_width, of.n_expert, of.top_k) if of.compute == "auto" else of.compute
 
 
 def init_switchhead(model: GPT, rng: torch.Generator) -> None:

@@ -1,10 +1,21 @@
 """The schema of params.yaml: types, ranges and units. It holds no default: every value has its one home in the file."""
 
-from troupe.params.adversarial import MOST_CANDIDATES, AdversarialParams, GameParams, RulesParams
+from troupe.params.adversarial import (
+    AdversarialParams,
+    DdoParams,
+    DiscriminatorParams,
+    DistilParams,
+    GameParams,
+    GanParams,
+    ReferenceParams,
+    RefinementParams,
+    TiltParams,
+)
 from troupe.params.files import dump_params, load_params
 from troupe.params.schema import (
     DataParams,
     EvaluateParams,
+    JudgingParams,
     ModelParams,
     Params,
     PromoteParams,
@@ -15,8 +26,8 @@ from troupe.params.section import Count, Rate, Section, Share, Weight
 from troupe.params.training import MoeParams, PretrainParams, TrainParams, grouped_fault
 
 __all__ = [
-    "MOST_CANDIDATES", "AdversarialParams", "Count", "DataParams", "EvaluateParams",
-    "GameParams", "ModelParams", "MoeParams", "Params", "PretrainParams", "PromoteParams", "Rate", "RulesParams",
-    "RunParams", "Section", "Share", "TokensParams", "TrainParams", "Weight", "dump_params", "grouped_fault",
-    "load_params",
+    "AdversarialParams", "Count", "DataParams", "DdoParams", "DiscriminatorParams", "DistilParams", "EvaluateParams",
+    "GameParams", "GanParams", "JudgingParams", "ModelParams", "MoeParams", "Params", "PretrainParams", "PromoteParams",
+    "Rate", "ReferenceParams", "RefinementParams", "RunParams", "Section", "Share", "TiltParams", "TokensParams",
+    "TrainParams", "Weight", "dump_params", "grouped_fault", "load_params",
 ]  # fmt: skip

@@ -1,30 +1,34 @@
-"""The section of the adversarial stage."""
+"""Section `adversarial`: which methods refine the expert model, and a section for each of them.
 
-from typing import Annotated, Literal, Self
+A method is one module of troupe/adversarial with a `run`; it reads its own section alone.
+"""
 
-from pydantic import Field, model_validator
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, field_validator, model_validator
 
 from troupe.params.section import Count, Rate, Section, Share, Weight
 
-MOST_CANDIDATES = 1024  # texts of which one is drawn
+MethodName = Literal["tilt", "gan", "ddo", "distil"]
+
+
+class TiltParams(Section):
+    """Next-token probabilities reweighted with the help of an n-gram model (adversarial/tilt.py)."""
+
+    rounds: Count
+    order: Annotated[int, Field(ge=2, le=16)]
+    texts: Annotated[int, Field(ge=2)]
+    prompt_length: Count
 
 
 class GameParams(Section):
-    """What two players over text need (adversarial/game.py)."""
+    """What a generator that is trained on its own continuations of real prompts needs (adversarial/game.py)."""
 
-    objective: Literal["gan", "wgan", "wgan-gp"]
     steps: Count
     batch_size: Annotated[int, Field(ge=2)]
-    sequence_length: Count
     prompt_length: Count
+    sequence_length: Count
     learning_rate: Rate
-    n_critic: Count
-    warmup_critic: Annotated[int, Field(ge=0)]
-    critic_learning_rate: Rate
-    critic_embd: Count
-    critic_hidden: Count
-    clip: Annotated[float, Field(gt=0)]
-    gradient_penalty: Weight
     grad_clip: Annotated[float, Field(gt=0)]
     max_bpb_rise: Weight
     min_distinct: Share
@@ -32,7 +36,7 @@ class GameParams(Section):
     checkpoint_interval: Count
 
     @model_validator(mode="after")
-    def something_is_left_to_tell(self) -> Self:
+    def something_is_left_to_classify(self) -> Self:
         whole = self.prompt_length + self.sequence_length
         if self.sequence_length <= whole // 8:
             raise ValueError(
@@ -42,60 +46,80 @@ class GameParams(Section):
         return self
 
 
-class RulesParams(Section):
-    """What holds a generator near its start, and how it learns from rewards (adversarial.reinforce.Reinforce)."""
+class RefinementParams(GameParams):
+    """What holds a generator near its start, and how it computes."""
 
     kl_cap: Annotated[float, Field(gt=0)]
     likelihood_every: Annotated[int, Field(ge=0)]
+    threads: Annotated[int, Field(ge=1, le=256)]
+
+
+class ReferenceParams(Section):
+    """The small model through which a discriminator reads, beside the dense one."""
+
+    n_layer: Count
+    n_embd: Annotated[int, Field(ge=2, multiple_of=2)]
+    steps: Count
+    batch_size: Count
+    learning_rate: Rate
+
+
+class DiscriminatorParams(Section):
+    """An LSTM discriminator, and its training before any generator is trained against it."""
+
+    n_embd: Count
+    n_hidden: Count
+    learning_rate: Rate
+    texts: Annotated[int, Field(ge=2)]
+    batch_size: Count
+    updates: Count
+    rounds: Count
+    more_rounds: Annotated[int, Field(ge=0)]
+    min_auc: Share
+    reference: ReferenceParams
+
+
+class GanParams(RefinementParams):
+    """SeqGAN: REINFORCE against an LSTM discriminator (adversarial/gan.py)."""
+
+    objective: Literal["gan", "wgan", "wgan-gp"]
+    n_critic: Count
+    warmup_critic: Annotated[int, Field(ge=0)]
+    clip: Annotated[float, Field(gt=0)]
+    gradient_penalty: Weight
     per_token: bool
     baseline: Literal["none", "batch mean", "leave one out"]
     kl_weight: Weight
+    discriminator: DiscriminatorParams
 
 
-class AdversarialParams(GameParams, RulesParams):
-    tilt_rounds: Annotated[int, Field(ge=0)]
-    tilt_order: Annotated[int, Field(ge=2, le=16)]
-    tilt_texts: Annotated[int, Field(ge=2)]
-    learn: Literal["none", "reinforce", "distil", "ddo"]
-    candidates: Annotated[int, Field(ge=1, le=MOST_CANDIDATES)]
-    span: Count
-    among: Count
-    threads: Annotated[int, Field(ge=1, le=256)]
-    reference_layers: Count
-    reference_embd: Annotated[int, Field(ge=2, multiple_of=2)]
-    reference_steps: Count
-    reference_batch_size: Count
-    reference_learning_rate: Rate
-    min_auc: Share
-    critic_texts: Annotated[int, Field(ge=2)]
-    critic_batch_size: Count
-    critic_updates: Count
-    critic_looks: Count
-    critic_rounds: Annotated[int, Field(ge=0)]
-    judge_texts: Annotated[int, Field(ge=10)]
-    judge_seeds: Annotated[int, Field(ge=1, le=100)]
+class DdoParams(RefinementParams):
+    """Direct discriminative optimization: the generator is its own discriminator (adversarial/ddo.py)."""
 
-    @property
-    def needs_discriminator(self) -> bool:
-        """Whether there is anybody to follow one: a generator that learns, or a writer that draws among candidates."""
-        return self.learn != "none" or self.candidates > 1
 
-    @model_validator(mode="after")
-    def spans_are_read_whole(self) -> Self:
-        if self.span > self.sequence_length:
-            raise ValueError(
-                f"span ({self.span}) must not exceed sequence_length ({self.sequence_length}), "
-                "on which the discriminator learns"
-            )
-        return self
+class DistilParams(RefinementParams):
+    """Likelihood of the candidates that a discriminator draws (adversarial/distil.py)."""
 
-    @model_validator(mode="after")
-    def scores_are_odds_where_odds_are_needed(self) -> Self:
-        needs = "distil needs" if self.learn == "distil" else f"candidates ({self.candidates}) need"
-        if self.objective != "gan" and (self.learn == "distil" or self.candidates > 1):
-            other = "learn=reinforce" if self.learn == "distil" else "candidates=1"
-            raise ValueError(
-                f"{needs} scores that are odds, and those of {self.objective} are none; "
-                f'SET="adversarial.objective=gan" or "adversarial.{other}"'
-            )
-        return self
+    candidates: Annotated[int, Field(ge=2, le=1024)]
+    n_critic: Count
+    discriminator: DiscriminatorParams
+
+
+class AdversarialParams(Section):
+    methods: list[MethodName]
+    tilt: TiltParams
+    gan: GanParams
+    ddo: DdoParams
+    distil: DistilParams
+
+    @field_validator("methods")
+    @classmethod
+    def each_once(cls, methods: list[MethodName]) -> list[MethodName]:
+        if len(set(methods)) < len(methods):
+            raise ValueError(f"each method once, got {methods}")
+        return methods
+
+    def active(self) -> dict[str, TiltParams | RefinementParams]:
+        """The sections of the methods that are run, by name, from the simplest method on: the order in which their
+        candidates are compared."""
+        return {name: getattr(self, name) for name in get_args(MethodName) if name in self.methods}

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from troupe.errors import ParamsError
-from troupe.overlay import Layers, load_layers
+from troupe.overlay import ParameterLayers, load_layers
 from troupe.params.schema import Params
 
 
@@ -36,13 +36,14 @@ def dump_params(params: Params, path: Path) -> None:
     path.write_text(text.getvalue(), encoding="utf-8")
 
 
-def _fault(layers: Layers, error: Any) -> str:
+def _fault(layers: ParameterLayers, error: Any) -> str:
     field = ".".join(str(part) for part in error["loc"])
     message = {
         "extra_forbidden": "unknown parameter; remove it or correct its name",
         "missing": "missing; add it",
+        "model_type": f"a section of parameters, got {error['input']!r}",
     }.get(error["type"], error["msg"].removeprefix("Value error, "))
-    if error["type"] not in ("extra_forbidden", "missing", "value_error"):
+    if error["type"] not in ("extra_forbidden", "missing", "model_type", "value_error"):
         message += f", got {error['input']!r}"
     if error["type"] == "string_type" and error["input"] is not None:
         message += "; put the text in quotes"

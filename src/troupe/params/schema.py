@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from troupe.params.adversarial import AdversarialParams
+from troupe.params.adversarial import AdversarialParams, TiltParams
 from troupe.params.section import Count, Section, Weight
 from troupe.params.training import MoeParams, PretrainParams, grouped_fault
 
@@ -18,10 +18,26 @@ def _threads(value: object) -> object:
 class RunParams(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Annotated[int | Literal["auto"], BeforeValidator(_threads)]
-    processes: Annotated[int, Field(ge=1, le=256)]
+    processes: Annotated[int, Field(ge=1, le=4096)]
+    nodes: Annotated[int, Field(ge=1, le=1024)]
+    launcher: Literal["local", "torchrun", "docker", "kubernetes"]
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]
     compile: Literal["auto", "always", "never"]
+
+    @property
+    def processes_per_node(self) -> int:
+        return self.processes // self.nodes
+
+    @model_validator(mode="after")
+    def nodes_can_be_reached(self) -> Self:
+        if self.processes % self.nodes:
+            raise ValueError(f"processes ({self.processes}) must be divisible by nodes ({self.nodes})")
+        if self.launcher == "local" and self.nodes > 1:
+            raise ValueError(f"launcher: local starts processes on this machine only, not on {self.nodes} nodes")
+        if self.launcher in ("docker", "kubernetes") and self.device == "auto":
+            raise ValueError(f"launcher: {self.launcher} cannot look what device there is; set device to cpu or cuda")
+        return self
 
 
 class DataParams(Section):
@@ -57,16 +73,20 @@ class ModelParams(Section):
         return self
 
 
-class EvaluateParams(Section):
-    stride: Count
+class JudgingParams(Section):
+    seeds: Annotated[int, Field(ge=1, le=100)]
+    window: Annotated[int, Field(ge=16)]
+    texts: Annotated[int, Field(ge=10)]
     train_bytes: Count
     held_out_bytes: Count
+    bits_margin: Weight
+
+
+class EvaluateParams(Section):
+    stride: Count
     ngram_max_order: Annotated[int, Field(ge=1, le=16)]
     sample_tokens: Count
     prompt: Annotated[str, Field(min_length=1)]
-    judge_seeds: Annotated[int, Field(ge=1, le=100)]
-    judge_window: Annotated[int, Field(ge=16)]
-    judge_texts: Annotated[int, Field(ge=10)]
     temperatures: list[Annotated[float, Field(gt=0, le=10)]]
     temperature: Annotated[float, Field(gt=0)]
     top_k: Count
@@ -92,18 +112,24 @@ class Params(Section):
     model: ModelParams
     pretrain: PretrainParams
     moe: MoeParams
+    judging: JudgingParams
     adversarial: AdversarialParams
     evaluate: EvaluateParams
     promote: PromoteParams
 
     @model_validator(mode="after")
     def lengths_fit_the_context(self) -> Self:
-        wanted = self.adversarial.prompt_length + self.adversarial.sequence_length
-        if wanted > self.model.block_size:
-            raise ValueError(
-                f"adversarial.prompt_length + adversarial.sequence_length ({wanted}) must not exceed "
-                f"model.block_size ({self.model.block_size})"
-            )
+        for name, method in self.adversarial.active().items():
+            if isinstance(method, TiltParams):
+                lengths, wanted, most = "prompt_length", method.prompt_length, self.model.block_size - 1
+            else:
+                lengths, most = "prompt_length + sequence_length", self.model.block_size
+                wanted = method.prompt_length + method.sequence_length
+            if wanted > most:
+                raise ValueError(
+                    f"adversarial.{name}: {lengths} ({wanted}) must not exceed {most} where model.block_size is "
+                    f"{self.model.block_size}"
+                )
         if self.evaluate.stride > self.model.block_size:
             raise ValueError(
                 f"evaluate.stride ({self.evaluate.stride}) must not exceed model.block_size ({self.model.block_size})"

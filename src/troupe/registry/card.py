@@ -26,7 +26,7 @@ LONGEST = 5000  # characters that a description may have in every database of ML
 WHAT = {
     "pretrain": "A GPT, trained from its first weights on",
     "moe": "A GPT whose attention draws values and outputs from experts (SwitchHead)",
-    "adversarial": "The expert model, refined against judges of its own text",
+    "adversarial": "The expert model, refined adversarially",
 }
 SECTIONS = {"pretrain": ("tokens", "model", "pretrain"), "moe": ("moe",), "adversarial": ("adversarial",)}
 

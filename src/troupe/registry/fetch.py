@@ -1,4 +1,4 @@
-"""Get a registered model's files: only with the weights and the sampler that were registered, else not at all."""
+"""Get a registered model's files: only with the weights that were registered, else not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,8 @@ from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models.model import MLMODEL_FILE_NAME
 
-from troupe.errors import ArtifactError, RegistryError
-from troupe.files import read_json
-from troupe.models.bundle import CONFIG, Bundle, files_of, found_identity, load_bundle
+from troupe.errors import ArtifactError, RegistryError, UnsupportedError
+from troupe.models.bundle import FILES, Bundle, found_identity, load_bundle
 from troupe.registry.versions import Version, resolve
 from troupe.tracking.connection import connection
 from troupe.tracking.store import local_path
@@ -76,11 +75,11 @@ def _check(version: Version, bundle: Path) -> None:
         raise RegistryError(_gone(version))
     try:
         found = found_identity(bundle)
-        gone = [name for name in files_of(read_json(bundle / CONFIG)) if not (bundle / name).exists()]
+    except UnsupportedError as error:
+        raise RegistryError(f"{version.uri}: {error}") from None
     except ArtifactError as error:  # "FILE: ...", with a remedy that is one for stages
-        gone = [Path(str(error).partition(":")[0]).name]
-    if gone:
-        raise RegistryError(f"{version.uri}: {gone[0]} is gone from the store, or broken; {REMEDY}")
+        name = Path(str(error).partition(":")[0]).name
+        raise RegistryError(f"{version.uri}: {name} is gone from the store, or broken; {REMEDY}") from None
     if not (registered := version.tags.get("weights_sha256")):
         raise RegistryError(f"{version.uri}: not registered by troupe, it has no tag weights_sha256")
     if found != registered:
@@ -99,13 +98,11 @@ def _here(client: MlflowClient, version: Version) -> Path | None:
 
 
 def _is_listed(version: Version) -> bool:
-    with TemporaryDirectory() as folder:
-        try:
-            wanted = files_of(read_json(_get(version, f"{BUNDLE}/{CONFIG}", folder)))
-            found = {Path(file.path).name for file in list_artifacts(f"{version.uri}/{BUNDLE}")}
-        except (MlflowException, OSError, ArtifactError, AttributeError, TypeError):  # the last two: another JSON
-            return False
-        return found.issuperset(wanted)
+    try:
+        found = {Path(file.path).name for file in list_artifacts(f"{version.uri}/{BUNDLE}")}
+    except (MlflowException, OSError):
+        return False
+    return found.issuperset(FILES)
 
 
 def _get(version: Version, path: str, folder: str) -> Path:

@@ -111,7 +111,7 @@ class Line:
         version = self.versions.get((uri or "").rpartition("/")[2])
         return version.tags.get("weights_sha256") if version else None
 
-    def way_back(self) -> Version | None:
+    def remedy(self) -> Version | None:
         """What a rollback makes champion: `previous`, or without it the newest other version of ours."""
         if self.aliases.previous != self.aliases.champion and self.previous:
             return self.previous
@@ -157,7 +157,7 @@ def reconciled(client: MlflowClient) -> tuple[Line, list[Entry]]:
     """
     line = read(client)
     change = line.change
-    if change and not change.settled and _on_the_way(line, change):
+    if change and not change.settled and _unfinished_moves(line, change):
         _carry_out(client, line, change)
         return read(client), [change.entry] if change.entry else []
     if not line.begun and (last := _last_champion()):
@@ -227,7 +227,7 @@ def _carry_out(client: MlflowClient, line: Line, change: Change) -> None:
     client.set_registered_model_tag(RELEASE, TAG, replace(change, settled=True).text())
 
 
-def _on_the_way(line: Line, change: Change) -> bool:
+def _unfinished_moves(line: Line, change: Change) -> bool:
     """Whether the aliases are as a kill in the middle of this change leaves them, and it can be completed."""
     steps = (change.before, replace(change.before, previous=change.after.previous), change.after)
     wanted = {number for number in (change.after.champion, change.after.previous) if number}

@@ -11,11 +11,10 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from troupe.decoding import Decoding
+from troupe.decoding import Decoding, generate
 from troupe.errors import ArtifactError, ParamsError
 from troupe.models.bundle import load_bundle
 from troupe.registry.request import EXAMPLE_PARAMS, FRESH, MOST_TOKENS
-from troupe.resampling import write
 from troupe.seeding import derive_seed
 
 
@@ -24,12 +23,12 @@ class TextGenerator(PythonModel):
 
     `predict(["prompt", ...], params={...})` returns one string per prompt: the prompt and `max_new_tokens` tokens after
     it, drawn with `temperature`, `top_k` (0: all), `top_p` and `min_p`, or fewer where the model ends the text with its
-    tokenizer's `end_id`. A model that carries a sampler writes with it, as it was judged. One `seed` gives one answer;
-    -1, the default, a fresh one. A prompt longer than the model's context is continued from its end.
+    tokenizer's `end_id`. One `seed` gives one answer; -1, the default, a fresh one. A prompt longer than the model's
+    context is continued from its end.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the bundle. Raises ArtifactError if its weights or its sampler are not the ones that were registered."""
+        """Read the bundle. Raises ArtifactError if its weights are not the ones that were registered."""
         self.bundle = load_bundle(Path(context.artifacts["bundle"]))
         registered = context.model_config["weights_sha256"]
         if self.bundle.sha256 != registered:
@@ -60,7 +59,7 @@ class TextGenerator(PythonModel):
         ids_1T = torch.tensor([self.bundle.tokenizer.encode(prompt)])
         seeds = [derive_seed(secrets.randbits(63) if seed == FRESH else seed, "serve", number)]
         end_id = self.bundle.tokenizer.end_id
-        made_1T = write(self.bundle, ids_1T, n_new, decoding, seeds, end_id)[:, ids_1T.size(1) :]
+        made_1T = generate(self.bundle.model, ids_1T, n_new, decoding, seeds, end_id)[:, ids_1T.size(1) :]
         return prompt + self.bundle.tokenizer.decode(takewhile(lambda token: token != end_id, made_1T[0].tolist()))
 
 

@@ -23,7 +23,7 @@ from troupe.data.corpus import read_manifest
 from troupe.errors import ArtifactError
 from troupe.files import read_json
 from troupe.gate import Figures
-from troupe.models.bundle import CONFIG, files_of, found_identity, identity
+from troupe.models.bundle import CONFIG, FILES, found_identity, identity
 from troupe.params import Params, load_params
 from troupe.registry import fetch, pyfunc
 from troupe.registry.request import EXAMPLE_PARAMS, EXAMPLE_PROMPTS
@@ -132,7 +132,7 @@ def _saved(stage: str, run_id: str | None, model_id: str, weights_sha256: str) -
     with TemporaryDirectory() as temporary:
         bundle, folder = Path(temporary, "bundle"), Path(temporary, "model")
         bundle.mkdir()
-        for name in files_of(read_json(layout.model_dir(stage) / CONFIG)):
+        for name in FILES:
             shutil.copy(layout.model_dir(stage) / name, bundle)
         mlflow.pyfunc.save_model(
             folder,

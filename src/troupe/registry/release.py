@@ -110,7 +110,7 @@ def rollback(by: str = "") -> tuple[Version, Version | None]:
                     f"not rolled back: the champion has changed meanwhile, it is {now}; look at `troupe versions`, and "
                     "say it again if that one is to be replaced"
                 )
-            target, before = known.way_back(), known.champion or _last(known)
+            target, before = known.remedy(), known.champion or _last(known)
             if not target:
                 raise RegistryError(_nothing_before(known))
             fetch.verify(target.uri)
@@ -151,7 +151,7 @@ def _set_aside(decision: Entry) -> str:
 
 def _vacant(known: Line, candidate: Version) -> str:
     """Why a release line that has begun and has no champion takes no first one."""
-    target = known.way_back()
+    target = known.remedy()
     back = f"`troupe rollback` makes {target.uri} champion again" if target else "there is no version to roll back to"
     return (
         f"the release line has no champion, though it has had one: {back}; `troupe promote --fresh` makes this "

@@ -21,7 +21,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from troupe.serving.answer import Answer, Chunk
 from troupe.serving.faults import INVOCATIONS, Refusal, of_validation
-from troupe.serving.figures import Measured
+from troupe.serving.figures import MeasuredAnswer
 from troupe.serving.guard import LOCAL_HOSTS, Guard
 from troupe.serving.messages import (
     Completion,
@@ -29,10 +29,10 @@ from troupe.serving.messages import (
     ErrorAnswer,
     Health,
     Invocation,
+    InvocationAnswer,
     InvocationError,
     Model,
     ModelList,
-    Predictions,
 )
 from troupe.serving.models import Models
 from troupe.serving.scheduler import Limits
@@ -40,7 +40,7 @@ from troupe.serving.server import Order, Server
 
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'"
 DEFAULT_TOKENS = 16  # OpenAI's
-SAID = {
+MEANINGS = {
     400: "The request is malformed, or asks for something that is not done.",
     401: "The bearer token is missing or wrong.",
     403: "Another web page asks.",
@@ -70,7 +70,7 @@ def create_app(
     app.add_middleware(Guard, token=token)
     if local:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_HOSTS, www_redirect=False)
-    app.add_middleware(Measured, figures=server.figures)
+    app.add_middleware(MeasuredAnswer, figures=server.figures)
     _add_errors(app)
     _add_completions(app, server)
     _add_invocations(app, server)
@@ -148,7 +148,7 @@ def _usage(made: list[Answer], n: int) -> dict[str, int]:
 def _add_invocations(app: FastAPI, server: Server) -> None:
     answers = _errors(400, 413, 429, 500, 503, 504, form=InvocationError)
 
-    @app.post(INVOCATIONS, response_model=Predictions, responses=answers)
+    @app.post(INVOCATIONS, response_model=InvocationAnswer, responses=answers)
     async def invoke(asked: Invocation, request: Request) -> Response:
         """Continue prompts as MLflow's server of the same model does: each prediction begins with its prompt."""
         params = asked.params
@@ -225,7 +225,7 @@ def _add_errors(app: FastAPI) -> None:
 
 def _errors(*statuses: int, form: type[BaseModel] = ErrorAnswer) -> dict[int | str, dict[str, Any]]:
     """Of the description: these, and what any request may get."""
-    return {status: {"model": form, "description": SAID[status]} for status in sorted({401, 403, *statuses})}
+    return {status: {"model": form, "description": MEANINGS[status]} for status in sorted({401, 403, *statuses})}
 
 
 def _describe(app: FastAPI) -> None:

@@ -11,7 +11,7 @@ from troupe.serving.scheduler import Scheduler
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
-class Figures:
+class ServerFigures:
     """The figures of one server."""
 
     def __init__(self, scheduler: Scheduler, models: Models) -> None:
@@ -35,10 +35,10 @@ class Figures:
         ProcessCollector(registry=self.registry)
 
 
-class Measured:
+class MeasuredAnswer:
     """ASGI middleware that counts and times every answer."""
 
-    def __init__(self, app: ASGIApp, figures: Figures) -> None:
+    def __init__(self, app: ASGIApp, figures: ServerFigures) -> None:
         self.app, self.figures = app, figures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

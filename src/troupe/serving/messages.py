@@ -32,7 +32,7 @@ Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 TopK = Annotated[Whole, Field(ge=0, lt=2**31)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 MinP = Annotated[float, Field(ge=0, le=1)]
-Penalty = Annotated[float, Field(ge=0.01, le=100)]
+PenaltyNumber = Annotated[float, Field(ge=0.01, le=100)]
 
 
 class StreamOptions(BaseModel):
@@ -63,7 +63,7 @@ class CompletionRequest(BaseModel):
     seed: Seed | None = None
     top_k: TopK | None = None
     min_p: MinP | None = None
-    repetition_penalty: Penalty | None = None
+    repetition_penalty: PenaltyNumber | None = None
 
     @property
     def prompts(self) -> list[str]:
@@ -93,7 +93,7 @@ class LogprobsShown(BaseModel):
     text_offset: list[int]
 
 
-class Choice(BaseModel):
+class CompletionChoice(BaseModel):
     index: int
     text: str
     logprobs: LogprobsShown | None
@@ -112,7 +112,7 @@ class Completion(BaseModel):
     created: int
     model: str
     system_fingerprint: str  # of the weights: the same seed gives the same text under the same ones
-    choices: list[Choice]
+    choices: list[CompletionChoice]
     usage: Usage | None
 
 
@@ -161,7 +161,7 @@ class Invocation(BaseModel):
     params: InvocationParams = Field(default_factory=InvocationParams)
 
 
-class Predictions(BaseModel):
+class InvocationAnswer(BaseModel):
     predictions: list[str]
 
 

@@ -8,16 +8,14 @@ no locks.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from troupe.batching import Batch, rows_at_once
 from troupe.models.bundle import Bundle
-from troupe.resampling import stream
 from troupe.serving.answer import Answer
 
 MOST_ROWS = 32  # texts that one model writes side by side
@@ -45,55 +43,34 @@ class Limits:
 
 
 class Engine:
-    """The texts that one model is writing: token by token side by side or, where it writes with a sampler, each by
-    itself a span at a time."""
+    """The texts that one model is writing, token by token, side by side."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.room = rows_at_once(bundle.model.config, MOST_ROWS)
         self.answers: list[Answer] = []
         self._batch = Batch(bundle.model)
-        self._spans: dict[Answer, Iterator[Tensor]] = {}
-
-    def writes_with_sampler(self, answer: Answer) -> bool:
-        """As resampling.stream does: greedy candidates would all be the same text."""
-        sampler = self.bundle.resampling
-        return sampler is not None and sampler.candidates > 1 and not answer.text.decoding.greedy
 
     def add(self, answer: Answer) -> None:
         self.answers.append(answer)
-        if self.writes_with_sampler(answer):
-            self._spans[answer] = self._by_spans(answer)
-        else:
-            self._batch.add(answer.text)
+        self._batch.add(answer.text)
 
     def remove(self, answer: Answer) -> None:
         self.answers.remove(answer)
-        if self._spans.pop(answer, None) is None:
-            self._batch.remove(answer.text)
+        self._batch.remove(answer.text)
 
     def step(self) -> None:
         """One token more of every text. Raises what the model raises."""
-        if len(self._batch):
-            texts, logits_BV = self._batch.step()
-            answer_of = {id(answer.text): answer for answer in self.answers}
-            for row, text in enumerate(texts):
-                answer = answer_of[id(text)]
-                answer.take(text.ids[-1], logits_BV[row] if answer.n_top is not None else None)
-        for answer, tokens in self._spans.items():
-            token = int(next(tokens))
-            answer.text.ids.append(token)
-            answer.take(token, None)
+        texts, logits_BV = self._batch.step()
+        answer_of = {id(answer.text): answer for answer in self.answers}
+        for row, text in enumerate(texts):
+            answer = answer_of[id(text)]
+            answer.take(text.ids[-1], logits_BV[row] if answer.n_top is not None else None)
 
     def begin_anew(self) -> None:
         """After a step that failed: what it left in the cache belongs to no text."""
         self._batch.close()
         self._batch = Batch(self.bundle.model)
-        self._spans.clear()
-
-    def _by_spans(self, answer: Answer) -> Iterator[Tensor]:
-        text, end_id = answer.text, self.bundle.tokenizer.end_id
-        return stream(self.bundle, torch.tensor([text.ids]), text.n_new, text.decoding, [text.seed], end_id)
 
 
 class Scheduler:

@@ -15,7 +15,7 @@ from troupe.registry.request import FRESH
 from troupe.seeding import derive_seed
 from troupe.serving.answer import Answer, Chunk, Outbox
 from troupe.serving.faults import Refusal
-from troupe.serving.figures import Figures
+from troupe.serving.figures import ServerFigures
 from troupe.serving.messages import MOST_PROMPT, MOST_TEXTS
 from troupe.serving.models import Models, Served, Unknown
 from troupe.serving.scheduler import Busy, Limits, NoRoom, OutOfTime, Scheduler
@@ -42,7 +42,7 @@ class Server:
 
     def __init__(self, models: Models, limits: Limits) -> None:
         self.models, self.scheduler = models, Scheduler(limits)
-        self.figures = Figures(self.scheduler, models)
+        self.figures = ServerFigures(self.scheduler, models)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -92,8 +92,6 @@ class Server:
             )
             for number in range(len(prompts) * order.n)
         ]
-        if order.n_top is not None and served.engine.writes_with_sampler(answers[0]):
-            raise Refusal(400, "logprobs: this model's sampler chooses whole spans, not tokens", param="logprobs")
         try:
             self.scheduler.submit(served.engine, answers)
         except Busy:

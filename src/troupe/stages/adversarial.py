@@ -1,158 +1,164 @@
 """Stage adversarial: tokens, artifacts/pretrain and moe -> artifacts/adversarial: the expert model, refined.
 
-Three ways, each against a discriminator of what the expert model writes, and each only if it is asked for: the model is
-tilted, with itself as the discriminator (tilt.py); it learns from an LSTM in a game (learn, game.py); it draws among
-candidates by the score of that LSTM (candidates, troupe/resampling.py). A discriminator that cannot tell is not
-followed. Judges of validation text say what of all that is kept (duels.py).
+Each of `adversarial.methods` (troupe/adversarial/methods.py) refines the expert model in its own way. Judges of
+validation text select among the start and all that came of the methods (troupe/judging).
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import cache
+from itertools import count
 
-from troupe.compute import set_up
+from troupe.adversarial.method import Facts, MethodResult, Task
+from troupe.adversarial.methods import METHODS
+from troupe.compute import Arithmetic, set_up, threads_of
 from troupe.data.dataset import TokenDataset
 from troupe.data.room import check_tokens
 from troupe.files import write_json
-from troupe.layout import model_dir
-from troupe.models.bundle import Bundle, load_bundle, save_bundle
+from troupe.judging.protocol import make_setup
+from troupe.judging.selection import Candidate, Selection, select
+from troupe.layout import CORPUS, model_dir
+from troupe.models.bundle import CONFIG, WEIGHTS, Bundle, load_bundle, save_bundle
 from troupe.models.gpt2 import GPT
-from troupe.params import AdversarialParams, Params
+from troupe.models.mode import evaluating
+from troupe.params import Params
+from troupe.progress import track
 from troupe.stages.common import stage_main
-from troupe.stages.contenders import Tried, contenders
-from troupe.stages.duels import Duel, duels, kept
 from troupe.stages.fit import finished
-from troupe.stages.following import Followed, follow
-from troupe.stages.game import NAME, Table, bits_per_byte_of_validation
-from troupe.stages.hearing import Figures, Hearing, ValidationJudges, validation_judges
-from troupe.stages.progress import track
-from troupe.stages.tilt import tilt
+from troupe.stages.log import MetricsLog, up_to_each
+from troupe.training.checkpoint import Checkpoints, folder_of, run_key
+from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
 from troupe.training.probe import eager
+from troupe.training.validation import validate
 
-NO_GAME = {"steps": 0, "stopped": None, "collapsed": False, "kept_step": 0}  # what summary.json says then
-Judges = Callable[[], ValidationJudges]  # made when they are first asked for
+NAME, START = "adversarial", "start"  # the stage; the candidate to which nothing was done
+LOG = model_dir(NAME) / "metrics.jsonl"
+PROBED_BATCH = 16  # sequences on which the precision of forward passes is chosen
 
 
 def adversarial(params: Params) -> None:
-    """Refine the expert model as the parameters say; write what judges of validation text find best."""
+    """Refine the expert model as the parameters say; write what judges of validation text select."""
     data = TokenDataset.open()
     check_tokens(params, data)
     began, device = time.monotonic(), set_up(params.run)
     expert, dense = (load_bundle(model_dir(stage), device) for stage in ("moe", "pretrain"))
-    how, _ = eager(params.run, dense.model, params.adversarial.reference_batch_size)
-    measured = bits_per_byte_of_validation(data, how)
-    bits_per_byte = cache(measured)  # of models that no longer change: each is asked for up to four times
-    judges, table = cache(lambda: validation_judges(data, params)), Table(data, params, how)
-    followed = try_game(expert, dense, data, judges, measured, table, params)
-    tried = try_tilt(expert, followed, data, bits_per_byte, table, params)
-    among = contenders(expert, tried, params.adversarial)
-    with signals_noted("while judges chose what is kept"):
-        heard = hear_all(judges, among, bits_per_byte, params.adversarial) if len(among) > 1 else {}
-    if heard:
-        table.log(tried.steps + 1, dict(pair for name in heard for pair in heard[name].logged(name).items()))
-    table.checkpoints.finish()
-    fought = duels(heard, params.adversarial.max_bpb_rise)
-    chosen = kept(heard, fought)
+    how, _ = eager(params.run, dense.model, PROBED_BATCH)
+    measure = validation_bits(data, how)
+    bits_per_byte = cache(measure)  # of candidates, which no longer change
+    results: dict[str, MethodResult] = {}
+    checkpoints = checkpoints_of_methods(data, params, how)
+    for name, context in contexts(checkpoints, how).items():
+        task = Task(expert, dense, data, measure, params.run.seed, threads_of(params.run), context)
+        results[name] = METHODS[name](task, getattr(params.adversarial, name))
+        print(f"{NAME}: {name}: {results[name].reason}", flush=True)
+    models = {START: expert.model}
+    for result in results.values():
+        models |= result.candidates
+    candidates = judged(models, data, bits_per_byte, params)
+    selection = select(candidates, params.judging.bits_margin) if candidates else Selection(START, ())
+    for one in checkpoints.values():
+        one.finish()
+    chosen = models[selection.selected]
     facts = {
-        **summary(params.adversarial, tried, heard, fought, chosen),
+        **summary(results, candidates, selection),
         "start/val/bpb": bits_per_byte(expert.model),
-        "kept/val/bpb": bits_per_byte(among[chosen].model),
-        "resumed_at_step": table.done,
+        "kept/val/bpb": bits_per_byte(chosen),
         **asdict(how),
-        "parameters": sum(parameter.numel() for parameter in among[chosen].model.parameters()),
-        "weights_sha256": save(params, data, among[chosen], expert, dense, tried),
+        "parameters": sum(parameter.numel() for parameter in chosen.parameters()),
+        "weights_sha256": save(params, data, chosen, expert, provenance(results, selection)),
         "seconds": round(time.monotonic() - began, 1),
     }
     write_json(model_dir(NAME) / "summary.json", facts)
     print(f"{NAME}: kept {facts['kept']}", flush=True)
-    finished(NAME)
+    finished(*(fit_of(name) for name in METHODS))
 
 
-def try_game(
-    expert: Bundle,
-    dense: Bundle,
-    data: TokenDataset,
-    judges: Judges,
-    bits_per_byte: Callable[[GPT], float],
-    table: Table,
-    params: Params,
-) -> Followed | None:
-    """What came of a discriminator, if one is asked for. It comes first, since it may go on from a checkpoint: its
-    steps come first in the log too."""
-
-    def judge(model: GPT) -> float:
-        return judges().hear(replace(expert, model=model)).accuracy
-
-    if not params.adversarial.needs_discriminator:
-        return None
-    return follow(expert, dense, data, judge, bits_per_byte, table, params)
+def judged(
+    models: Mapping[str, GPT], data: TokenDataset, bits_per_byte: Callable[[GPT], float], params: Params
+) -> dict[str, Candidate]:
+    """The figures of every model on validation text; none if there is nothing to select from."""
+    if len(models) == 1:
+        return {}
+    with signals_noted("while candidates were judged"):
+        setup = make_setup(data, params, models[START].config.block_size, "validation")
+        with track(f"{NAME}: judges", setup.steps(len(models))) as show:
+            done = count(1)
+            found = setup.on_validation(models, lambda figures: show(next(done), figures))
+        return {name: Candidate(bits_per_byte(models[name]), found[name]) for name in models}
 
 
-def try_tilt(
-    expert: Bundle,
-    followed: Followed | None,
-    data: TokenDataset,
-    bits_per_byte: Callable[[GPT], float],
-    table: Table,
-    params: Params,
-) -> Tried:
-    """What was tried, the tilt included if it is asked for."""
-    tried = Tried(followed=followed)
-    if not params.adversarial.tilt_rounds:
-        return tried
-    with signals_noted("while the model was tilted"):
-        return tried._replace(tilting=tilt(expert, data, bits_per_byte, table.log, tried.steps, params))
-
-
-def hear_all(
-    judges: Judges, among: Mapping[str, Bundle], bits_per_byte: Callable[[GPT], float], settings: AdversarialParams
-) -> dict[str, Hearing]:
-    """What judges say of every contender, and what validation text costs it."""
-    heard: dict[str, Hearing] = {}
-    with track(f"{NAME}: judges", len(among)) as show:
-        for name, bundle in among.items():
-            found = judges().hear(bundle, settings.judge_seeds)
-            heard[name] = replace(found, bpb=None if bundle.resampling else bits_per_byte(bundle.model))
-            show(len(heard), {name: heard[name].accuracy})
-    return heard
-
-
-def summary(
-    settings: AdversarialParams, tried: Tried, heard: Mapping[str, Hearing], fought: Sequence[Duel], chosen: str
-) -> Figures:
-    """What was asked for, what came of it, what judges said of every contender, and why one of them is kept."""
-    tilting, followed = tried
+def summary(results: Mapping[str, MethodResult], candidates: Mapping[str, Candidate], selection: Selection) -> Facts:
+    """What came of every method, what judges found of every candidate, and why one of them is kept."""
+    in_vain = [f"{name}: {result.reason}" for name, result in results.items() if not result.candidates]
+    reason = "; ".join([*in_vain, *([selection.reason] if selection.reason else [])]) or "no method was asked for"
     return {
-        **{name: getattr(settings, name) for name in ("learn", "objective", "candidates", "tilt_rounds")},
-        **NO_GAME,
-        **(tilting.facts() if tilting else {}),
-        **(followed.facts(chosen) if followed else {}),
-        "contenders": {name: hearing.facts() for name, hearing in heard.items()},
-        "duels": [duel.facts() for duel in fought],
-        "kept": f"{chosen}: {why(tried, fought)}",
+        "methods": list(results),
+        **{name: {"result": result.reason, **result.facts} for name, result in results.items()},
+        "candidates": {name: candidate.facts() for name, candidate in candidates.items()},
+        "comparisons": [comparison.facts() for comparison in selection.comparisons],
+        "selected": selection.selected,
+        "kept": f"{selection.selected}: {reason}",
     }
 
 
-def why(tried: Tried, fought: Sequence[Duel]) -> str:
-    return "; ".join([*tried.in_vain(), *map(str, fought)]) or "nothing else was asked for"
+def provenance(results: Mapping[str, MethodResult], selection: Selection) -> Facts:
+    """Which method made the model that is kept, and what else it was made from."""
+    for name, result in results.items():
+        if selection.selected in result.candidates:
+            return {"method": name, **result.provenance}
+    return {"method": None}
 
 
-def save(params: Params, data: TokenDataset, chosen: Bundle, expert: Bundle, dense: Bundle, tried: Tried) -> str:
-    """Write the model, with its sampler if it has one; returns its digest."""
-    followed = tried.followed
-    provenance = {
+def save(params: Params, data: TokenDataset, model: GPT, expert: Bundle, made: Facts) -> str:
+    """Write the model; returns its digest."""
+    about = {
         "stage": NAME,
         "seed": params.run.seed,
         "corpus_sha256": data.corpus_sha256,
         "parent_weights_sha256": expert.sha256,
-        **({"reference_weights_sha256": dense.sha256, **followed.references()} if followed else {}),
-        "learn": params.adversarial.learn,
-        "objective": params.adversarial.objective,
-        "tilt_rounds_followed": tried.tilting.rounds_of(chosen.model) if tried.tilting else 0,
+        **made,
     }
-    return save_bundle(model_dir(NAME), chosen.model, chosen.tokenizer, provenance, chosen.resampling)
+    return save_bundle(model_dir(NAME), model, expert.tokenizer, about)
+
+
+def fit_of(method: str) -> str:
+    """The name of a method's checkpoints."""
+    return f"{NAME}-{method}"
+
+
+def checkpoints_of_methods(data: TokenDataset, params: Params, how: Arithmetic) -> dict[str, Checkpoints]:
+    """By method: with any of what its result depends on changed, a method begins afresh."""
+    models = [model_dir(stage) / name for stage in ("pretrain", "moe") for name in (WEIGHTS, CONFIG)]
+    inputs = [*data.files("train", "critic", "validation"), CORPUS / "manifest.json", *models]
+    found = {}
+    for name, settings in params.adversarial.active().items():
+        key = run_key(NAME, {"run": params.run, name: settings}, inputs)
+        found[name] = Checkpoints(folder_of(fit_of(name), key, how), LOG)
+    return found
+
+
+def contexts(checkpoints: Mapping[str, Checkpoints], how: Arithmetic) -> dict[str, RunContext]:
+    """What each method resumes from, where it saves and logs; one that cannot resume logs again from its start."""
+    # A method's checkpoint holds the log of those before it, too, so that the last one's is restored first.
+    newest = {name: checkpoints[name].newest() for name in reversed([*checkpoints])}
+    log = MetricsLog(LOG, up_to_each({name: found.step for name, found in newest.items() if found}))
+    return {
+        name: RunContext(how.autocast, log=log.under(name), save=own.save, resume=newest[name])
+        for name, own in checkpoints.items()
+    }
+
+
+def validation_bits(data: TokenDataset, how: Arithmetic) -> Callable[[GPT], float]:
+    """The figure that pretrain and moe report too, of the same text."""
+    ids, n_bytes = data.ids("validation"), data.n_bytes["validation"]
+
+    def bits_per_byte(model: GPT) -> float:
+        with evaluating(model):  # `validate` leaves a model in training mode
+            return validate(model, ids, n_bytes, how.autocast)["val/bpb"]
+
+    return bits_per_byte
 
 
 if __name__ == "__main__":

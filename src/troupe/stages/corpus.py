@@ -5,14 +5,14 @@ from troupe.data.source import Source, read_pieces
 from troupe.files import read_json
 from troupe.layout import CORPUS, SOURCE
 from troupe.params import Params
+from troupe.progress import with_progress
 from troupe.stages.common import stage_main
-from troupe.stages.progress import follow
 
 
 def corpus(params: Params) -> None:
     """Write artifacts/corpus, provided that the source still holds the text that was digested."""
     source = Source(**read_json(SOURCE))
-    pieces = follow("corpus", read_pieces(params.data.source), source.bytes)
+    pieces = with_progress("corpus", read_pieces(params.data.source), source.bytes)
     write_corpus(CORPUS, pieces, params.data.source, source, params.data.block_bytes)
 
 

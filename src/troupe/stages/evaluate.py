@@ -6,26 +6,23 @@ from itertools import count
 
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from troupe.compute import set_up
-from troupe.data.corpus import Split, read_manifest, split_beginning
+from troupe.data.corpus import Split, read_manifest
 from troupe.data.dataset import TokenDataset
-from troupe.data.room import prompt_length
-from troupe.evaluation.candidate import choose
-from troupe.evaluation.comparison import Comparison, Figures, HeldOut
-from troupe.evaluation.judging import make_judging
+from troupe.evaluation.comparison import Comparison
+from troupe.evaluation.judged import JudgedTexts, description, make_judging
 from troupe.evaluation.plots import draw_all
 from troupe.evaluation.provenance import gather_provenance
-from troupe.evaluation.referee import description
 from troupe.evaluation.report import caveats, render_report, rows
 from troupe.evaluation.result import (
+    Chosen,
+    ControlDetection,
     Controls,
-    Counted,
-    Curve,
+    DenseContinued,
     Evaluation,
     Initial,
-    JudgeDescription,
+    Likelihood,
     Measured,
     ModelFound,
     OnSplit,
@@ -33,18 +30,20 @@ from troupe.evaluation.result import (
     WorstDetection,
 )
 from troupe.evaluation.samples import write_samples
-from troupe.evaluation.windows import candidates, find_places
-from troupe.evaluation.writing import CONTROLS, REAL, Writing
 from troupe.files import read_json, write_json
+from troupe.judging.protocol import KNOWN_BAD, REAL, make_setup
+from troupe.judging.selection import Candidate, select
+from troupe.judging.two_sample import Judged
 from troupe.layout import CORPUS, MODEL_STAGES, REPORTS, USAGE, model_dir
 from troupe.models.bundle import Bundle, load_bundle
-from troupe.params import EvaluateParams, Params
+from troupe.params import Params
+from troupe.progress import track
 from troupe.stages.common import overrides_from_environment, profile_from_environment, stage_main
 from troupe.stages.log import read_metrics
-from troupe.stages.progress import track
 
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
 CONTROL = model_dir("moe") / "control"  # the dense model continued, with moe.control
+Bits = Mapping[str, Mapping[str, float]]  # bits per byte, by model and split
 
 
 def evaluate(params: Params) -> None:
@@ -66,84 +65,80 @@ def evaluate(params: Params) -> None:
 
 def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -> Evaluation:
     """All figures of all models."""
-    train = split_beginning(CORPUS, "train", params.evaluate.train_bytes)
-    held_out = read_held_out(params.evaluate, models["pretrain"].model.config.block_size)
-    text = {"train": train.encode()} | {split: held_out[split].content for split in HELD_OUT}
+    setup = make_setup(TokenDataset.open(), params, models["pretrain"].model.config.block_size, *HELD_OUT)
+    text = {"train": setup.train.encode()} | {split: setup.held_out[split].content for split in HELD_OUT}
     digests = {split: hashlib.sha256(content).hexdigest() for split, content in text.items()}
     everyone = models | ({"dense_continued": control} if control else {})
-    judging = make_judging(Writing(train, held_out, models, params.evaluate, params.run.seed))
+    judging = make_judging(setup, {name: bundle.model for name, bundle in models.items()}, params.evaluate.temperatures)
     with track("evaluate", len(everyone) * len(HELD_OUT) + judging.steps) as show:
         done = count(1)
-        comparison = Comparison(train, held_out, params.evaluate, lambda figures: show(next(done), figures))
+        comparison = Comparison(setup.train, setup.held_out, params.evaluate, lambda figures: show(next(done), figures))
         bpb = comparison.likelihoods({name: bundle.model for name, bundle in everyone.items()})
-        judged = judging.figures(comparison.tick)
-    measured = {stage: of_model(bundle, bpb[stage], judged, stage) for stage, bundle in models.items()}
+        texts = judging.run(comparison.tick)
     initial, learnt_from = models["pretrain"].config["provenance"].get("initial"), ("train", "validation")
     return Evaluation(
         test_sha256=digests["test"],
         text=shares(text),
         initial=Initial(**initial) if initial else None,
-        judge=JudgeDescription(**description(params.evaluate, {split: digests[split] for split in learnt_from})),
-        models=measured,
-        controls=controls(judged, control, bpb),
-        curve=Curve(**judged["curve"]) if judged["curve"] else None,
-        ngram=Counted(**comparison.ngram()),
-        candidate=choose(measured, params.promote.bpb_margin),
+        judge=description(params.judging, params.evaluate.stride, {split: digests[split] for split in learnt_from}),
+        models={stage: of_model(bundle, bpb[stage], texts, stage) for stage, bundle in models.items()},
+        controls=controls(texts, control, bpb),
+        curve=texts.curve,
+        ngram=comparison.ngram(),
+        candidate=chosen(texts, bpb, params.judging.bits_margin),
     )
 
 
-def of_model(bundle: Bundle, bpb: Mapping[str, float], judged: Figures, stage: str) -> ModelFound:
+def of_model(bundle: Bundle, bpb: Mapping[str, float], texts: JudgedTexts, stage: str) -> ModelFound:
     """What was found of one model."""
-    validation, test = (OnSplit(bpb=bpb[split], **judged["rulings"][stage][split]) for split in HELD_OUT)
+    validation, test = (on_split(bpb[split], texts.judged[stage, split]) for split in HELD_OUT)
+    quality = texts.quality[stage]
     return ModelFound(
-        weights_sha256=bundle.sha256,
-        parameters=size(bundle),
-        candidates=candidates(bundle),
-        validation=validation,
-        test=test,
-        quality=judged["quality"][stage],
+        weights_sha256=bundle.sha256, parameters=size(bundle), validation=validation, test=test, quality=quality
     )
 
 
-def controls(judged: Figures, control: Bundle | None, bpb: Mapping[str, Mapping[str, float]]) -> Controls:
-    """What the models' figures are held against; rulings are of test text."""
-    rulings = {name: judged["rulings"][name]["test"] for name in CONTROLS}
-    found: Figures = {name: {**of_all["judge"], "judges": of_all["judges"]} for name, of_all in rulings.items()}
+def on_split(bpb: float, judged: Judged) -> OnSplit:
+    return OnSplit(bpb=bpb, judge=worst(judged), judges=judged.detections)
+
+
+def worst(judged: Judged) -> WorstDetection:
+    return WorstDetection(family=judged.worst, **judged.detection.model_dump())
+
+
+def controls(texts: JudgedTexts, control: Bundle | None, bpb: Bits) -> Controls:
+    """What the models' figures are held against, on test text."""
+    real, bad = (texts.judged[name, "test"] for name in (REAL, KNOWN_BAD))
+    real_against_real, known_bad = (
+        ControlDetection(**worst(judged).model_dump(), judges=judged.detections) for judged in (real, bad)
+    )
+    continued = None
     if control:
-        likelihood = {split: {"bpb": value} for split, value in bpb["dense_continued"].items()}
-        found["dense_continued"] = {"parameters": size(control), **likelihood}
-    return Controls(real_text=RealText(quality=judged["quality"][REAL]), **found)
+        validation, test = (Likelihood(bpb=bpb["dense_continued"][split]) for split in HELD_OUT)
+        continued = DenseContinued(parameters=size(control), validation=validation, test=test)
+    return Controls(
+        real_against_real=real_against_real,
+        known_bad=known_bad,
+        real_text=RealText(quality=texts.quality[REAL]),
+        **({"dense_continued": continued} if continued else {}),
+    )
+
+
+def chosen(texts: JudgedTexts, bpb: Bits, margin: float) -> Chosen:
+    """The stage that is put forward for promotion: selected as the adversarial stage selects, on the same text."""
+    found = {stage: Candidate(bpb[stage]["validation"], texts.judged[stage, "validation"]) for stage in MODEL_STAGES}
+    selection = select(found, margin)
+    return Chosen(stage=selection.selected, reason=f"on validation text {selection.reason}")
 
 
 def size(bundle: Bundle) -> int:
-    """The parameters of all that it takes to write: the model and, of a sampler, critic and references."""
-    networks: list[nn.Module] = [bundle.model]
-    if bundle.resampling:
-        discriminator = bundle.resampling.discriminator
-        networks += [discriminator.critic, *discriminator.features.references]
-    return sum(parameter.numel() for network in networks for parameter in network.parameters())
+    return sum(parameter.numel() for parameter in bundle.model.parameters())
 
 
 def shares(measured: Mapping[str, bytes]) -> dict[str, Measured]:
     """How many bytes of each split the figures are of, and how many it has."""
     splits = read_manifest(CORPUS)["splits"]
     return {split: Measured(bytes=len(content), of=splits[split]["bytes"]) for split, content in measured.items()}
-
-
-def read_held_out(params: EvaluateParams, block_size: int) -> dict[str, HeldOut]:
-    """The beginning of each held-out split, with the judge's places in it.
-
-    At most `held_out_bytes` in whole characters: the same text whatever the tokens, so that figures can be compared.
-    """
-    data = TokenDataset.open()
-    tokenizer, prompt = data.tokenizer, prompt_length(data.bytes_per_token("train"), block_size)
-    read: dict[str, HeldOut] = {}
-    for split in HELD_OUT:
-        blocks = split_beginning(CORPUS, split, params.held_out_bytes).encode()
-        text = blocks[: params.held_out_bytes].decode(errors="ignore")  # all but the last character is whole
-        ids = tokenizer.encode_array(text)
-        read[split] = HeldOut(text.encode(), ids, find_places(split, ids, tokenizer, params.judge_window, prompt))
-    return read
 
 
 def table(found: Evaluation) -> Table:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from troupe.compute import compiler_faults_told
+from troupe.compute import compiler_faults_named
 from troupe.data.batches import Batches
 from troupe.data.dataset import TokenDataset
 from troupe.errors import Diverged
@@ -18,19 +18,17 @@ from troupe.layout import model_dir
 from troupe.models.bundle import save_bundle
 from troupe.models.gpt2 import GPT
 from troupe.params import Params, TrainParams
+from troupe.progress import track
 from troupe.seeding import derive_seed
-from troupe.stages.log import MetricsLog
-from troupe.stages.progress import track
+from troupe.stages.log import Log, MetricsLog, up_to
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
 from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
-from troupe.training.loop import Figures, Penalty, train
+from troupe.training.loop import Penalty, StepFigures, train
 from troupe.training.loss import Autocast
 from troupe.training.parallel import Team, leads, team_of
 from troupe.training.probe import Choice
 from troupe.training.validation import validate
-
-Log = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Trainee:
 
     name: str
     model: GPT
-    watch: Callable[[GPT], Figures] | None = None  # what else to measure at a look at validation
+    watch: Callable[[GPT], StepFigures] | None = None  # what else to measure at a look at validation
     penalty: Penalty | None = None  # added to the loss (training/loop.py)
 
     @property
@@ -64,7 +62,7 @@ def fit(
     choice: Choice,
     inputs: Sequence[Path] = (),
     origin: Mapping[str, Any] | None = None,
-) -> Figures:
+) -> StepFigures:
     """Train a model on the training split; write to its folder the best one by validation, metrics.jsonl, summary.json.
 
     `choice` says how it computes, and is shown in one line. `inputs` are the files beyond the tokens that the result
@@ -81,12 +79,13 @@ def fit(
     checkpoints = Checkpoints(folder_of(name, _key(trainee, data, params, inputs), how), journal)
     resume = checkpoints.newest()
     start = resume.step if resume else 0
+    team.require_same(f"{checkpoints.folder} step {start}")
     if team.leads:
         print(f"{name:<12} {choice.line(start)}", flush=True)
     _seed_dropout(trainee, params, team)
     batches, look = _batches(trainee, data, params), _look(trainee, data, how.autocast)
-    record = _logged_and_shown(name, journal, settings.steps, start) if journal else nullcontext(_unheard)
-    with record as log, signals_noted() as interrupted, _last_good_one_named(checkpoints), compiler_faults_told():
+    record = _logged_and_shown(name, journal, settings.steps, start) if journal else nullcontext(_unlogged)
+    with record as log, signals_noted() as interrupted, _last_good_one_named(checkpoints), compiler_faults_named():
         context = RunContext(how.autocast, how.compiled, team, log, checkpoints.save, resume, interrupted)
         best = train(model, batches, look, settings, context, trainee.penalty)
     if not team.leads:
@@ -127,11 +126,11 @@ def _seed_dropout(trainee: Trainee, params: Params, team: Team) -> None:
     torch.manual_seed(derive_seed(params.run.seed, trainee.stage, purpose))
 
 
-def _look(trainee: Trainee, data: TokenDataset, precision: Autocast) -> Callable[[], Figures]:
+def _look(trainee: Trainee, data: TokenDataset, precision: Autocast) -> Callable[[], StepFigures]:
     """What is measured at a look at validation: the loss, and what the trainee's `watch` finds."""
     model, watch, ids, n_bytes = trainee.model, trainee.watch, data.ids("validation"), data.n_bytes["validation"]
 
-    def look() -> Figures:
+    def look() -> StepFigures:
         seen = validate(model, ids, n_bytes, precision)
         return seen | (watch(model) if watch else {})
 
@@ -157,7 +156,7 @@ def _save(trainee: Trainee, data: TokenDataset, origin: Mapping[str, Any]) -> st
 
 @contextmanager
 def _logged_and_shown(name: str, journal: Path, steps: int, start: int) -> Iterator[Log]:
-    log = MetricsLog(journal, start)
+    log = MetricsLog(journal, up_to(start))
     with track(name, steps, start) as show:
 
         def log_and_show(step: int, figures: Mapping[str, float]) -> None:
@@ -167,7 +166,7 @@ def _logged_and_shown(name: str, journal: Path, steps: int, start: int) -> Itera
         yield log_and_show
 
 
-def _unheard(step: int, figures: Mapping[str, float]) -> None:
+def _unlogged(step: int, figures: Mapping[str, float]) -> None:
     """The log of a process that does not lead."""
 
 

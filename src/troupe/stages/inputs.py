@@ -15,16 +15,16 @@ from troupe.dependencies import code_digest
 from troupe.files import write_json
 from troupe.layout import CODE, EFFECTIVE_PARAMS, INITIAL, SOURCE
 from troupe.params import Params, dump_params
+from troupe.progress import with_progress
 from troupe.stages.common import stage_main
-from troupe.stages.progress import follow
 
 
 def inputs(params: Params) -> None:
     """Write this run's parameters and the digests of source and code; every fault is found before one is written."""
-    source = describe(params.data.source, partial(follow, "inputs"))
+    source = describe(params.data.source, partial(with_progress, "inputs"))
     if source.copies:
-        said = f"{source.copies:,} ({source.copied_bytes:,} bytes)"
-        print(f"data.source: documents left out because they repeat others: {said}", flush=True)
+        size = f"{source.copies:,} ({source.copied_bytes:,} bytes)"
+        print(f"data.source: documents left out because they repeat others: {size}", flush=True)
     check_bytes(source.bytes, params)
     initial = _initial_weights(params, source.sha256)
     dump_params(params, EFFECTIVE_PARAMS)

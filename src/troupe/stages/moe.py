@@ -27,14 +27,14 @@ from troupe.models.gpt2 import GPT
 from troupe.models.mode import evaluating
 from troupe.models.switchhead import ExpertUsage, balance_loss, expert_usage, keep_balance
 from troupe.params import Params, grouped_fault
+from troupe.progress import track
 from troupe.seeding import derive_seed, generator
 from troupe.stages.common import stage_main
 from troupe.stages.fit import Trainee, finished, fit
-from troupe.stages.progress import track
 from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
 from troupe.training.launch import side_by_side
-from troupe.training.loop import Figures, Penalty
+from troupe.training.loop import Penalty, StepFigures
 from troupe.training.loss import Autocast
 from troupe.training.parallel import leads, team_of
 from troupe.training.probe import Choice, choose
@@ -85,7 +85,7 @@ def _choose(params: Params, dense: GPT) -> Choice:
     return replace(choice, how=how)
 
 
-def _switch(dense: GPT, data: TokenDataset, params: Params, precision: Autocast) -> tuple[GPT, Figures]:
+def _switch(dense: GPT, data: TokenDataset, params: Params, precision: Autocast) -> tuple[GPT, StepFigures]:
     """The model with experts as it is before it is trained on, and figures: {"switch/bpb_before", "switch/bpb_after":
     bits per byte of validation text, of the dense model and of this one; "distil/error": what the distillation
     leaves, mean over layers}.
@@ -107,7 +107,7 @@ def _switch(dense: GPT, data: TokenDataset, params: Params, precision: Autocast)
     return model, figures
 
 
-def _distil(dense: GPT, model: GPT, data: TokenDataset, params: Params, precision: Autocast) -> Figures:
+def _distil(dense: GPT, model: GPT, data: TokenDataset, params: Params, precision: Autocast) -> StepFigures:
     team = team_of(params.run, next(model.parameters()).device)
     seed = derive_seed(params.run.seed, "moe", "distillation")
     how = params.moe.distilling()
@@ -129,7 +129,7 @@ def _penalty(model: GPT, weight: float) -> Penalty | None:
     return lambda: weight * balance_loss(model)
 
 
-def _figures(model: GPT, ids_BT: Tensor) -> Figures:
+def _figures(model: GPT, ids_BT: Tensor) -> StepFigures:
     """{"moe/effective_experts": exp(entropy of a router's choices), mean over routers, from 1 to n_expert (even);
     "moe/dead_experts": how many experts no token chose; "experts/layer0/values/head0", ...: the effective ones of
     every router}, on `ids_BT`."""

@@ -13,8 +13,8 @@ from troupe.data.tokenizer import FILE, BytePairTokenizer, Tokenizer, make_token
 from troupe.files import sha256_file, write_json
 from troupe.layout import CORPUS, TOKENS
 from troupe.params import Params, TokensParams
+from troupe.progress import with_progress
 from troupe.stages.common import stage_main
-from troupe.stages.progress import follow
 
 LEARN_FROM = 2**28  # bytes of training text, spread over all of it: more changes a vocabulary little and takes long
 LEARN_PIECE = 2**16  # characters; the library that learns holds 256 pieces
@@ -46,7 +46,7 @@ def tokens(params: Params) -> None:
 
 def learn(params: TokensParams, n_bytes: int) -> Tokenizer:
     """The tokenizer, from the `n_bytes` of training text; `bpe` learns from LEARN_FROM of them."""
-    text = follow("tokens: read", split_blocks(CORPUS, "train"), n_bytes)
+    text = with_progress("tokens: read", split_blocks(CORPUS, "train"), n_bytes)
     pieces = cut_pieces(text, LEARN_PIECE)
     return make_tokenizer(
         params.kind, spread(pieces, LEARN_FROM / n_bytes) if params.kind == "bpe" else pieces, params.vocab_size
@@ -60,7 +60,7 @@ def spread(pieces: Iterable[str], share: float) -> Iterator[str]:
 
 def encode(tokenizer: Tokenizer, split: Split, n_bytes: int) -> int:
     """Write the ids of a split of `n_bytes`; returns how many there are."""
-    text = follow(f"tokens: {split}", split_blocks(CORPUS, split), n_bytes)
+    text = with_progress(f"tokens: {split}", split_blocks(CORPUS, split), n_bytes)
     pieces = cut_pieces(text)
     if isinstance(tokenizer, BytePairTokenizer):
         pieces = with_cuts_reported(pieces, split)

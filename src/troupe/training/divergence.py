@@ -55,7 +55,7 @@ def require_health(watch: Watch, done: int, figures: Mapping[str, float], steps:
         )
 
 
-def require_lesson(error: float, done: int, steps: int) -> None:
+def require_progress(error: float, done: int, steps: int) -> None:
     """Raise Diverged if the error of a distillation at step `done` is no number, or in the last one not below that of
     attention that puts out nothing.
     """

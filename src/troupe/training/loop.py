@@ -29,18 +29,18 @@ from troupe.training.parallel import Team
 from troupe.training.schedule import learning_rate_factor
 from troupe.training.state import restore, snapshot
 
-Figures = dict[str, float]
+StepFigures = dict[str, float]
 Penalty = Callable[[], Tensor]  # a scalar, asked for after each forward pass
 
 
 def train(
     model: GPT,
     batches: Batches,
-    validate: Callable[[], Figures],
+    validate: Callable[[], StepFigures],
     params: TrainParams,
     context: RunContext,
     penalty: Penalty | None = None,
-) -> Figures:
+) -> StepFigures:
     """Train `model` in place for `params.steps` updates; return the figures of the best look at validation.
 
     `context.log(step, figures)` gets what a step measures (Step) and, at each look, what `validate()` finds. `penalty`
@@ -88,7 +88,7 @@ class Step:
         self.optimizers = build_optimizers(model, params, precision_of_muon(context.autocast, self.team.device))
         self.watch = Watch()
 
-    def __call__(self, done: int) -> tuple[Figures, bool]:
+    def __call__(self, done: int) -> tuple[StepFigures, bool]:
         """Take the step after which `done` are done; returns its figures, and whether any process of the team has been
         asked to stop, so that all act upon it.
 
@@ -117,7 +117,7 @@ class Step:
         grad_norm = clip_grad_norm_(self.model.parameters(), self.params.grad_clip)
         return {"train/loss": loss, **added, "train/grad_norm": grad_norm}
 
-    def _read(self, measured: Mapping[str, Tensor]) -> tuple[Figures, bool]:
+    def _read(self, measured: Mapping[str, Tensor]) -> tuple[StepFigures, bool]:
         """The team's means, in one exchange and with one wait for the device."""
         values = [value.detach() for value in measured.values()]
         *means, asked = self.team.means(*values, self.context.interrupted())
@@ -128,10 +128,10 @@ class Best:
     """The weights of the look at validation with the fewest bits per byte, and what it saw."""
 
     def __init__(self) -> None:
-        self.figures: Figures = {}
+        self.figures: StepFigures = {}
         self.weights: dict[str, Tensor] = {}
 
-    def offer(self, model: GPT, figures: Figures) -> None:
+    def offer(self, model: GPT, figures: StepFigures) -> None:
         """Keep a copy of the model's weights if it is better than every one before."""
         if not self.weights or figures["val/bpb"] < self.figures["val/bpb"]:
             self.figures = figures
@@ -142,7 +142,7 @@ def _due(done: int, interval: int, steps: int) -> bool:
     return done % interval == 0 or done == steps
 
 
-def _look(validate: Callable[[], Figures], model: GPT, best: Best, done: int, steps: int) -> Figures:
+def _look(validate: Callable[[], StepFigures], model: GPT, best: Best, done: int, steps: int) -> StepFigures:
     seen = validate()
     require_finite(seen, done, steps)  # NaN is less than nothing: once the best, no later look would be better
     best.offer(model, {"step": done, **seen})

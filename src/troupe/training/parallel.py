@@ -6,6 +6,7 @@ same order. (DistributedDataParallel, which exchanges while it computes, lays it
 of every start.) launch.py starts the processes.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from troupe.errors import ParamsError
+from troupe.errors import ArtifactError, ParamsError
 from troupe.params import RunParams
 
 CPU = torch.device("cpu")
@@ -42,7 +43,7 @@ class Team:
             gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
             flat = parameters_to_vector(gradients)
             dist.all_reduce(flat)
-            vector_to_parameters(flat / self.size, gradients)
+            vector_to_parameters(flat.div_(self.size), gradients)  # in place: it is as large as the model
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor, element by element, over the processes: where there is one, the tensor itself."""
@@ -61,6 +62,19 @@ class Team:
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Every process's tensors, which are alike in shape, as "<rank>.<name>"."""
         return {f"{rank}.{name}": part for name, mine in tensors.items() for rank, part in enumerate(self._all(mine))}
+
+    def require_same(self, start: str) -> None:
+        """Raises ArtifactError unless `start`, what a training goes on from, is the same text in every process.
+
+        It is not where machines do not share their storage, or where one of them still sees an older state of it.
+        """
+        digest = torch.tensor(list(hashlib.sha256(start.encode()).digest()), dtype=torch.uint8)
+        digests = list(self.gather({"start": digest}).values())
+        if others := [rank for rank, other in enumerate(digests) if not other.equal(digests[0])]:
+            raise ArtifactError(
+                f"process {others[0]} does not start from what process 0 starts from: all machines must see one folder "
+                "(parameters, code, artifacts, .troupe/checkpoints) and have the same torch"
+            )
 
     def _all(self, mine: Tensor) -> list[Tensor]:
         if self.size == 1:

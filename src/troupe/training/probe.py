@@ -196,14 +196,18 @@ def _timed_shape(model: GPT, batch_size: int) -> tuple[int, int]:
 
 
 def _agreed(mine: Arithmetic, model: GPT) -> Arithmetic:
-    """As the process that leads computes, where several train together: gradients of two precisions must not mix."""
+    """As the process that leads computes, where several train together: gradients of two precisions must not mix.
+
+    Its threads too, which name the checkpoints that all of them read: on another machine there may be more or fewer.
+    """
     if not dist.is_initialized():
         return mine
     device = next(model.parameters()).device
-    flags = torch.tensor([mine.precision == "bfloat16", mine.compiled], dtype=torch.int32, device=device)
-    dist.broadcast(flags, src=0)
-    bfloat16, compiled = map(bool, flags.tolist())
-    return replace(mine, precision="bfloat16" if bfloat16 else "float32", compiled=compiled)
+    facts = torch.tensor([mine.precision == "bfloat16", mine.compiled, mine.threads], dtype=torch.int32, device=device)
+    dist.broadcast(facts, src=0)
+    bfloat16, compiled, threads = facts.tolist()
+    precision: Precision = "bfloat16" if bfloat16 else "float32"
+    return replace(mine, precision=precision, compiled=bool(compiled), threads=threads)
 
 
 def _key(model: GPT, rows: int, width: int, threads: int) -> str:

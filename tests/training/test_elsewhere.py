@@ -1,0 +1,102 @@
+"""What other engines are given to start a stage: the command for docker, the manifest for Kubeflow Trainer."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+from ruamel.yaml import YAML
+from torch.distributed.run import config_from_args, parse_args
+from typer.testing import CliRunner
+
+from tests.conftest import ROOT
+from tests.workspace import TINY, clone, succeed
+from tests.workspace import run as start
+from troupe.cli.common import app
+from troupe.layout import EFFECTIVE_PARAMS
+from troupe.params import RunParams, dump_params, load_params
+from troupe.training.elsewhere import docker_command, train_job
+
+STAGE_COMMAND = ["-m", "troupe.stages.pretrain", "--params", "artifacts/params.yaml"]
+
+
+def run(*overrides: str) -> RunParams:
+    return load_params(ROOT / "params.yaml", [f"run.{override}" for override in overrides]).run
+
+
+@pytest.mark.parametrize("overrides", [("device=cpu",), ("device=cuda", "nodes=8", "processes=32")])
+def test_the_manifest_is_a_train_job_of_trainer_2_2(overrides: tuple[str, ...]) -> None:
+    """Read and written by Trainer's own classes it is the same: they drop what the API does not have."""
+    manifest = train_job("pretrain", run("launcher=kubernetes", *overrides), "registry/troupe:1", "work")
+    job = TrainerV1alpha1TrainJob.from_dict(manifest)
+    assert job is not None
+    assert job.to_dict() == manifest
+
+
+def test_the_manifest_says_how_many_of_what_run_where() -> None:
+    wanted = run("launcher=kubernetes", "device=cuda", "nodes=8", "processes=32")
+    spec = train_job("pretrain", wanted, "registry/troupe:1", "work")["spec"]
+    trainer = spec["trainer"]
+    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (8, 4)
+    assert trainer["resourcesPerNode"] == {"limits": {"nvidia.com/gpu": "4"}}
+    assert trainer["command"][0] == "torchrun"
+    assert "--rdzv-endpoint=$(PET_MASTER_ADDR):$(PET_MASTER_PORT)" in trainer["command"]
+    assert "--max-restarts=3" in trainer["command"]
+    assert trainer["args"] == STAGE_COMMAND
+    (patch,) = spec["runtimePatches"]
+    (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = node["template"]["spec"]["template"]["spec"]
+    assert pod["volumes"][0]["persistentVolumeClaim"] == {"claimName": "work"}
+    assert pod["containers"][0]["volumeMounts"] == [{"name": "workspace", "mountPath": "/workspace"}]
+
+
+def test_what_docker_runs_torchrun_understands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PET_RDZV_ENDPOINT", "one:29400")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # torchrun sets it where it is not
+    command = docker_command("pretrain", run("launcher=docker", "device=cuda", "nodes=2", "processes=8"), "image", ROOT)
+    assert {"--gpus=all", "--network=host", "--env=PET_RDZV_ENDPOINT", f"--volume={ROOT}:/workspace"} <= set(command)
+    torchrun = command.index("torchrun")
+    assert command[torchrun - 1] == "image"
+    config, _, arguments = config_from_args(parse_args(command[torchrun + 1 :]))
+    assert (config.min_nodes, config.max_nodes, config.nproc_per_node) == (2, 2, 4)
+    assert (config.rdzv_backend, config.rdzv_endpoint, config.run_id) == ("c10d", "one:29400", "troupe-pretrain")
+    assert arguments[-len(STAGE_COMMAND) :] == STAGE_COMMAND
+
+
+def test_on_one_machine_docker_needs_no_network() -> None:
+    command = docker_command("moe", run("launcher=docker", "device=cpu", "processes=2"), "image", ROOT)
+    assert not [word for word in command if word.startswith(("--gpus", "--network", "--env=PET"))]
+    assert "--rdzv-endpoint=localhost:0" in command
+
+
+def test_the_command_prints_what_the_last_run_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for launcher in ("docker", "kubernetes"):
+        overrides = [f"run.launcher={launcher}", "run.device=cpu", "run.processes=2"]
+        dump_params(load_params(ROOT / "params.yaml", overrides), EFFECTIVE_PARAMS)
+        said = CliRunner().invoke(app, ["launch", "pretrain", "--image", "mine"], catch_exceptions=False).stdout
+        if launcher == "docker":
+            assert shlex.split(said)[:2] == ["docker", "run"]
+            assert f"{tmp_path}:/workspace mine torchrun" in said
+        else:
+            assert YAML(typ="safe").load(said)["spec"]["trainer"]["image"] == "mine"
+
+
+@pytest.mark.slow
+def test_what_an_engine_has_trained_is_taken_for_what_the_stage_made(tmp_path: Path) -> None:
+    """As docs/scale.md has it, with what the container would run: the pipeline stops, the engine trains, it goes on."""
+    folder = clone(tmp_path / "clone")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    asked = {"TROUPE_SET": f"{TINY} run.launcher=docker run.device=cpu run.processes=2", "PATH": path}
+    stopped = start(folder, "-m", "dvc", "repro", "pretrain", **asked)
+    assert stopped.returncode
+    assert "pretrain: run.launcher: docker trains this stage: `troupe launch pretrain`" in stopped.stderr
+
+    command = shlex.split(succeed(start(folder, "-m", "troupe.cli", "launch", "pretrain")).stdout)
+    inside = command[command.index("torchrun") + 1 :]
+    succeed(start(folder, "-m", "torch.distributed.run", *inside))
+    succeed(start(folder, "-m", "dvc", "commit", "--force", "pretrain"))
+    again = succeed(start(folder, "-m", "dvc", "repro", "pretrain", **asked))
+    assert "Stage 'pretrain' didn't change, skipping" in again.stdout
