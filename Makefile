@@ -35,9 +35,11 @@ BENCHMARKS ?= tokenisation text_size generation training shakespeare switchhead 
 PORT   ?= 5001
 COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
+BACKUP ?= backup
+STACK = SERVICE=trainer-$(ENGINE_PROFILE) COMPOSE="$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline bench study-moe study-gan study-adversarial study-oracle test test-faults test-security numerics check ui address schedule service promote rollback serve up down image clean
+.PHONY: help setup pipeline bench study-moe study-gan study-adversarial study-oracle test test-faults test-security numerics check ui address schedule service promote rollback serve init image up backup restore down clean
 
 help: ## list the targets
 	@echo "troupe: text in, a judged, registered and promoted small language model out"
@@ -105,11 +107,11 @@ check: $(STAMP) ## lint, format, types, import contract
 ui: $(STAMP) ## Prefect and MLflow on loopback, with `train` and others to start and schedule; what dies is started again
 	@$(BIN)/python -m pipelines ui --cron "$$CRON"
 
-schedule: $(STAMP) ## have it run by itself, where `make ui` runs: CRON="0 3 * * *" [TZ=Europe/Berlin] [PROFILE=] [SET=]
-	@$(BIN)/python -m pipelines schedule --cron "$$CRON" --profile "$$PROFILE" --set "$$SET" \
 address: $(STAMP) ## where `make ui` is, with the token that its servers ask for
 	@$(BIN)/python -m pipelines address
 
+schedule: $(STAMP) ## have it run by itself, where `make ui` runs: CRON="0 3 * * *" [TZ=Europe/Berlin] [PROFILE=] [SET=]
+	@$(BIN)/python -m pipelines schedule --cron "$$CRON" --profile "$$PROFILE" --set "$$SET" \
 	    --when-busy "$$WHEN_BUSY" --catch-up "$$CATCH_UP"
 
 service: $(STAMP) ## write a systemd user unit that keeps `make ui` running (CRON= as there)
@@ -124,11 +126,20 @@ rollback: $(STAMP) ## make the previous champion the champion again
 serve: $(STAMP) ## the champion on http://127.0.0.1:5001: a page to try it, OpenAI's API, MLflow's, Prometheus
 	@$(BIN)/troupe serve --port $(PORT)
 
+init: ## make the secrets of the containers, in docker/.env
+	@docker/init.sh
+
 image: ## build the containers (ENGINE_PROFILE=gpu for CUDA)
 	$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE) build
 
-up: ## start MLflow, Prefect and a training worker in containers
+up: ## start PostgreSQL, MLflow, Prefect and a training worker in containers (after `make init`)
 	$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE) up --detach
+
+backup: ## databases, artifacts and cache of the running containers into BACKUP=backup
+	@$(STACK) docker/backup.sh save $(BACKUP)
+
+restore: ## the same, from there, into running containers that have nothing yet
+	@$(STACK) docker/backup.sh restore $(BACKUP)
 
 down: ## stop the containers; volumes stay
 	$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE) down

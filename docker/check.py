@@ -1,9 +1,11 @@
 """Have the worker of the stack train, then ask MLflow and Prefect what they remember. Standard library only.
 
-`python3 check.py OVERRIDES`, where both servers are published on loopback at MLFLOW_PORT and PREFECT_PORT. Exits
+`python3 check.py OVERRIDES`, where both servers are published on loopback at MLFLOW_PORT and PREFECT_PORT; without
+overrides nothing is trained. Passwords are those of the environment that docker/compose.yaml asks for. Exits
 non-zero, saying why, if anything is not as it should be.
 """
 
+import base64
 import json
 import os
 import sys
@@ -14,6 +16,10 @@ from typing import Any
 
 MLFLOW = f"http://127.0.0.1:{os.environ['MLFLOW_PORT']}"
 PREFECT = f"http://127.0.0.1:{os.environ['PREFECT_PORT']}/api"
+AUTHORIZATION = {  # as the clients of each server send it
+    MLFLOW: f"troupe:{os.environ['MLFLOW_PASSWORD']}",
+    PREFECT.removesuffix("/api"): os.environ["PREFECT_AUTH"],
+}
 MODEL_VERSIONS = "/api/2.0/mlflow/model-versions/search"
 WORKER_SECONDS = 120.0
 TRAIN_SECONDS = 900.0
@@ -24,29 +30,40 @@ REGISTERED = ("troupe-pretrain", "troupe-moe", "troupe-adversarial")
 def main(overrides: str) -> None:
     shows_pages()
     refuses_strangers()
+    if not overrides:  # a stack that was restored: nothing is to be done
+        report(registered())
+        return
     run = train(deployment(), overrides)
     if run["state"]["type"] != "COMPLETED":
         sys.exit(f"the flow run ended {run['state']['type']}: {run['state']['message']}")
-    versions = registered()
+    print(f"Prefect: flow run {run['name']!r} completed in {run['total_run_time']:.0f} s")
+    report(registered())
+
+
+def report(versions: dict[str, list[str]]) -> None:
+    """Print what the registry holds; exit where it lacks a model."""
     if missing := [name for name in REGISTERED if not versions.get(name)]:
         sys.exit(f"MLflow has no version of {', '.join(missing)}")
-    print(f"Prefect: flow run {run['name']!r} completed in {run['total_run_time']:.0f} s")
     print("MLflow:  " + ", ".join(f"{name} {versions[name]}" for name in sorted(versions)))
 
 
 def shows_pages() -> None:
     """Both servers have a page for a person; Prefect's is missing when it cannot prepare it."""
     for page in (f"{MLFLOW}/", PREFECT.removesuffix("api")):
-        if (status := status_of(urllib.request.Request(page))) != 200:
+        if (status := status_of(request_to(page))) != 200:
             sys.exit(f"{page} answers {status}, expected a page")
 
 
 def refuses_strangers() -> None:
-    """MLflow answers this machine and the stack, and no page that a browser was lured to."""
+    """MLflow answers this machine and the stack, and no page that a browser was lured to; neither server a stranger."""
     for host, expected in (("mlflow:5000", 200), ("stranger.example", 403)):
-        request = urllib.request.Request(f"{MLFLOW}{MODEL_VERSIONS}", headers={"Host": host})
+        request = request_to(f"{MLFLOW}{MODEL_VERSIONS}")
+        request.add_header("Host", host)
         if (status := status_of(request)) != expected:
             sys.exit(f"MLflow answers Host {host} with {status}, expected {expected}")
+    for url in (f"{MLFLOW}{MODEL_VERSIONS}", f"{PREFECT}/admin/settings"):
+        if (status := status_of(urllib.request.Request(url))) != 401:
+            sys.exit(f"{url} answers without a password: {status}, expected 401")
 
 
 def status_of(request: urllib.request.Request) -> int:
@@ -90,10 +107,17 @@ def registered() -> dict[str, list[str]]:
 def ask(url: str, body: object = None) -> Any:
     """The JSON that a GET, or with a body a POST, is answered with."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    request = request_to(url, data)
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
 
+def request_to(url: str, data: bytes | None = None) -> urllib.request.Request:
+    """A request with the server's password."""
+    given = next(given for server, given in AUTHORIZATION.items() if url.startswith(server))
+    header = f"Basic {base64.b64encode(given.encode()).decode()}"
+    return urllib.request.Request(url, data, {"Content-Type": "application/json", "Authorization": header})
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1] if len(sys.argv) > 1 else "")

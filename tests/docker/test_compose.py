@@ -1,6 +1,8 @@
 """What docker/compose.yaml, docker/Dockerfile and .dockerignore promise, read without an engine; check.sh runs them."""
 
 import re
+import shutil
+import subprocess
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +12,18 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from ruamel.yaml import YAML
 
+from pipelines.alive import LAST_LOOK
 from troupe import environment
 from troupe.layout import STATE
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 SERVERS = {"mlflow": "MLFLOW_TRACKING_URI", "prefect": "PREFECT_API_URL"}
+STATEFUL = [*SERVERS, "postgres"]
 TRAINERS = {"trainer-cpu": "cpu", "trainer-gpu": "gpu"}
-SERVICES = [*SERVERS, *TRAINERS]
+SERVICES = [*STATEFUL, *TRAINERS]
 QUIET = re.compile(r"DO_NOT_TRACK|TELEMETRY|ANALYTICS|PROMOTIONAL|PICKLE")
-SECRET = re.compile(r"password|passwd|secret|token|credential|api_?key|private", re.IGNORECASE)
+SECRET = re.compile(r"password|passwd|secret|token|credential|api_?key|private|auth_?string", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def _stages() -> dict[str, Stage]:
         if instruction == "FROM":
             parent, _, name = argument.partition(" AS ")
             stages[name] = stage = Stage(parent, [])
-        else:
+        elif stages:  # before the first FROM stands what bases are
             stage.instructions.append((instruction, argument))
     return stages
 
@@ -104,10 +108,38 @@ def test_no_service_is_root_or_can_become_it(name: str) -> None:
 @pytest.mark.security("no image and no service carries a secret")
 @pytest.mark.parametrize("name", SERVICES)
 def test_no_image_or_service_carries_a_secret(name: str) -> None:
-    given = " ".join(arguments(name, "ENV") + arguments(name, "ARG"))
-    names = [*re.findall(r"([A-Z_]+)=", given), *service(name).get("environment", {})]
+    names = re.findall(r"([A-Z_]+)=", " ".join(arguments(name, "ENV") + arguments(name, "ARG")))
     assert names
     assert not [one for one in names if SECRET.search(one)]
+    given = {one: value for one, value in service(name)["environment"].items() if SECRET.search(one)}
+    assert given
+    assert not [one for one, value in given.items() if not re.fullmatch(r"\$\{[A-Z_]+:\?run make init\}", value)]
+
+
+@pytest.mark.security("containers: secrets are made once, for their user alone, and required")
+def test_secrets_are_made_once_and_are_all_that_is_required(tmp_path: Path) -> None:
+    script = shutil.copy(DOCKER / "init.sh", tmp_path)
+    for _ in range(2):
+        subprocess.run(["sh", script], check=True, capture_output=True)
+        made = (tmp_path / ".env").read_text()
+    assert subprocess.run(["sh", script], check=True, capture_output=True, text=True).stdout.count("\n") == 1
+    assert (tmp_path / ".env").read_text() == made, "a second time nothing changes"
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    secrets = dict(line.split("=") for line in made.splitlines())
+    required = set(re.findall(r"\$\{([A-Z_]+):\?", (DOCKER / "compose.yaml").read_text()))
+    assert secrets.keys() == required
+    assert len(set(secrets.values())) == 4
+    assert all(re.fullmatch(r"(troupe:)?[0-9a-f]{48}", secret) for secret in secrets.values())
+
+
+@pytest.mark.security("containers: images are read-only, memory, processors and logs are bounded")
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_bounded_and_cannot_change_its_image(name: str) -> None:
+    assert service(name)["read_only"] is True
+    assert any(place.startswith("/tmp") for place in service(name)["tmpfs"])
+    assert service(name)["init"] is True
+    assert {"mem_limit", "cpus"} <= service(name).keys()
+    assert service(name)["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
 
 
 def test_nothing_enters_an_image_unless_it_is_named() -> None:
@@ -134,15 +166,31 @@ def test_what_a_trainer_measures_of_its_machine_outlives_the_container(name: str
     assert f"TROUPE_CACHE={mount}/{STATE}" in arguments(name, "ENV")
 
 
-@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("name", STATEFUL)
 def test_a_server_is_asked_for_its_health_and_keeps_its_state_in_a_volume(name: str) -> None:
-    assert f"http://127.0.0.1:{arguments(name, 'EXPOSE')[0]}" in arguments(name, "HEALTHCHECK")[0]
+    asks = f"http://127.0.0.1:{arguments(name, 'EXPOSE')[0]}" if name in SERVERS else "pg_isready"
+    assert asks in arguments(name, "HEALTHCHECK")[0]
     assert service(name)["volumes"] == [f"{name}:{arguments(name, 'WORKDIR')[-1]}"]
     assert name in COMPOSE["volumes"]
 
 
-def test_mlflow_answers_the_stack() -> None:
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_trainer_is_asked_when_it_last_looked_at_its_server(name: str) -> None:
+    assert f"/workspace/{LAST_LOOK}" in service(name)["healthcheck"]["test"]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_the_servers_keep_their_state_in_postgres(name: str) -> None:
+    assert service(name)["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    place = " ".join(arguments(name, "CMD") + arguments(name, "ENV"))
+    database = re.search(r"postgresql\S*://troupe@postgres/(\w+)", place)
+    assert database, "and the password comes with the environment"
+    assert database[1] in (DOCKER / "postgres.sh").read_text()
+
+
+def test_mlflow_answers_the_stack_and_who_has_a_password() -> None:
     assert "mlflow:*" in arguments("mlflow", "CMD")[0], "or the trainer gets 403"
+    assert '"--app-name", "basic-auth"' in arguments("mlflow", "CMD")[0]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -154,7 +202,9 @@ def test_only_the_gpu_profile_reserves_a_gpu(name: str) -> None:
 
 def test_every_base_image_is_one_pinned_python_that_the_project_supports() -> None:
     bases = {stage.parent for stage in STAGES.values()} - STAGES.keys()
-    assert bases == {"python:3.11-slim-bookworm"}
+    assert bases == {"${PYTHON}"}
+    [python] = re.findall(r"^ARG PYTHON=(.*)$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+    assert re.fullmatch(r"python:3\.11-slim-bookworm@sha256:[0-9a-f]{64}", python)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert "3.11" in SpecifierSet(project["requires-python"])
 

@@ -1,14 +1,18 @@
 """The scripts that run inside the images and around them, run here without an engine."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+
+from troupe.params import load_params
 
 DOCKER = Path(__file__).parents[2] / "docker"
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -66,7 +70,23 @@ def test_nobody_there_is_not_healthy() -> None:
     assert subprocess.run(command, capture_output=True).returncode == 1
 
 
-@pytest.mark.parametrize("script", ["check.sh", "entrypoint.sh"])
+@pytest.mark.parametrize(("age", "healthy"), [(0, True), (500, False)])
+def test_health_is_the_age_of_a_file(age: float, healthy: bool, tmp_path: Path) -> None:
+    written = tmp_path / "written"
+    command = [sys.executable, str(DOCKER / "health.py"), str(written), "180"]
+    assert subprocess.run(command, capture_output=True).returncode == 1, "not there yet"
+    written.touch()
+    os.utime(written, (time.time() - age,) * 2)
+    assert (subprocess.run(command, capture_output=True).returncode == 0) is healthy
+
+
+def test_the_check_asks_for_parameters_that_there_are() -> None:
+    """Else it fails after minutes of building."""
+    [overrides] = re.findall(r'OVERRIDES="([^"]*)"', (DOCKER / "check.sh").read_text(encoding="utf-8"))
+    assert load_params(DOCKER.parent / "params.yaml", overrides.split()).pretrain.steps == 20
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in DOCKER.glob("*.sh")))
 def test_scripts_are_valid_shell(script: str) -> None:
     shell = (DOCKER / script).read_text(encoding="utf-8").splitlines()[0].rpartition("/")[2].split()[-1]
     subprocess.run([shell, "-n", str(DOCKER / script)], check=True)

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Make the secrets of the stack: `make init`. Those that are there stay, for the databases have them too.
+set -eu
+cd "$(dirname "$0")"
+
+umask 077
+touch .env
+secret() { # NAME [PREFIX]
+    grep -q "^$1=" .env || echo "$1=${2:-}$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" >>.env
+}
+secret POSTGRES_PASSWORD
+secret MLFLOW_PASSWORD
+secret MLFLOW_SECRET_KEY
+secret PREFECT_AUTH troupe:
+echo "docker/.env has the secrets; MLflow's user is troupe, its password MLFLOW_PASSWORD; Prefect asks for PREFECT_AUTH"
