@@ -30,7 +30,7 @@ export TROUPE_GID ?= $(shell id -g)
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 NUMERIC := $(PYTEST) -m 'not slow' $(addprefix tests/,models training conversion \
-    adversarial evaluation oracle inspection golden stages/test_pretrain.py stages/test_moe.py stages/test_evaluate.py)
+    adversarial judging evaluation oracle inspection golden stages/test_pretrain.py stages/test_moe.py stages/test_evaluate.py)
 BENCHMARKS ?= tokenisation text_size generation training shakespeare switchhead serving
 PORT   ?= 5001
 COMPOSE ?= docker compose

@@ -5,6 +5,7 @@ cd "$(dirname "$0")"
 
 umask 077
 touch .env
+chmod 600 .env
 secret() { # NAME [PREFIX]
     grep -q "^$1=" .env || echo "$1=${2:-}$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" >>.env
 }

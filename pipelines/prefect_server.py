@@ -26,7 +26,7 @@ def main() -> None:
     os.environ["PREFECT_SERVER_API_AUTH_STRING"] = f"{USER}:{secret}"
     from prefect.server.api.server import create_app  # which reads the settings of the environment
 
-    app = OwnPagesOnly(Admission(create_app(final=True), secret))
+    app = OwnPagesOnly(Admission(create_app(final=True), secret, stored=True))
     uvicorn.run(app, host=HOST, port=given.port, log_level="warning", timeout_keep_alive=5)
 
 

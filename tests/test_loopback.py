@@ -81,6 +81,9 @@ def test_a_browser_comes_in_by_the_address_that_is_printed() -> None:
     assert not client.cookies
     page = client.get(with_token(PLACE, SECRET))
     assert "location.replace(location.pathname" in page.text
+    assert "localStorage" not in page.text, "only Prefect's own pages need what lies there"
+    prefect = TestClient(Admission(APP, SECRET, stored=True), base_url=PLACE)
+    assert 'localStorage.setItem("prefect-password"' in prefect.get(with_token(PLACE, SECRET)).text
     [cookie] = page.headers.get_list("set-cookie")
     assert re.fullmatch(r"troupe-\w{8}=\w{64}; HttpOnly; Path=/; SameSite=strict", cookie)
     assert client.post("/").text == "changed"

@@ -22,8 +22,9 @@ ASKED_FOR = (
     f"as the password of the user {USER}"
 )
 # Prefect's pages send what lies there as their credentials; their own form for it would have to be filled in by hand.
+STORE = 'localStorage.setItem("prefect-password", "{credentials}");'
 PAGE = """<!doctype html><meta charset="utf-8"><title>troupe</title><script>
-localStorage.setItem("prefect-password", "{credentials}");
+{store}
 location.replace(location.pathname + location.hash);
 </script><noscript>The pages of this server need JavaScript.</noscript>"""
 
@@ -47,14 +48,15 @@ class OwnPagesOnly:
 
 
 class Admission:
-    """ASGI middleware: a browser that comes with the token in its address is admitted, until it is closed.
+    """ASGI middleware: a browser that comes with the token in its address is admitted.
 
-    It gets a cookie that is not the token (`Admitted` takes it), for all servers of the workspace, for cookies know no
-    ports; and the credentials that Prefect's own pages send. The address without the token follows.
+    It gets a cookie that is not the token (`Admitted` takes it), until it is closed, for all servers of the workspace,
+    for cookies know no ports; and, if `stored`, the credentials that Prefect's own pages send, which its storage keeps.
+    The address without the token follows.
     """
 
-    def __init__(self, app: ASGIApp, secret: str) -> None:
-        self._app, self._secret = app, secret
+    def __init__(self, app: ASGIApp, secret: str, stored: bool = False) -> None:
+        self._app, self._secret, self._stored = app, secret, stored
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = _given(scope) if scope["type"] == "http" and (scope["method"], scope["path"]) == ("GET", "/") else None
@@ -66,7 +68,8 @@ class Admission:
     def _answer(self, given: str) -> Response:
         if not _equal(given, self._secret):
             return PlainTextResponse("this is not, or no longer, the token; `make address` prints it", status_code=401)
-        page = PAGE.format(credentials=base64(f"{USER}:{self._secret}"))
+        store = STORE.format(credentials=base64(f"{USER}:{self._secret}")) if self._stored else ""
+        page = PAGE.format(store=store)
         answer = HTMLResponse(page, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
         name, value = _cookie(self._secret)
         answer.set_cookie(name, value, httponly=True, samesite="strict")

@@ -60,14 +60,15 @@ class ParameterLayers:
         values = self.values
         for depth, section in enumerate(sections, 1):
             if not isinstance(values.get(section), dict):
-                there = [name for name, value in values.items() if isinstance(value, dict)]
+                there = ", ".join(name for name, value in values.items() if isinstance(value, dict)) or "none there"
                 wanted = ".".join(sections[:depth])
-                raise ParamsError(f"override {override!r}: no section {wanted!r}; there are {', '.join(there)}")
+                raise ParamsError(f"override {override!r}: no section {wanted!r}; there are {there}")
             values = values[section]
         try:
             values[key] = _typed(text, self._options(path))
         except _NOT_YAML as error:
             raise ParamsError(f"override {override!r}: not a YAML value: {_problem(error)}") from None
+        self._places = {at: place for at, place in self._places.items() if at[: len(path)] != path}
         self._places[path] = "override"
 
     def place(self, location: Location) -> str:

@@ -114,6 +114,19 @@ def test_no_fewer_bits_are_no_gain_whatever_the_bar() -> None:
     assert not compare("start", "tilt_1", of, 0.0).better
 
 
+def test_small_steps_do_not_lead_to_what_one_step_may_not() -> None:
+    """Each needs 0.8 % more bits than the one before, which is allowed, and is detected clearly less often: the second
+    step would need 1.6 % more than the start."""
+    correct = [np.arange(80) % 4 != 5, np.arange(80) % 4 != 0, np.arange(80) % 4 > 1]
+    names = ("start", "tilt_1", "tilt_2")
+    of = {name: candidate([one] * 2, bpb=1.008**n) for n, (name, one) in enumerate(zip(names, correct, strict=True))}
+    selection = select(of, 0.01)
+    assert [one.better for one in selection.comparisons[:2]] == [True, True]
+    assert (selection.comparisons[2].against, selection.comparisons[2].costs_bits) == ("start", True)
+    assert selection.selected == "tilt_1"
+    assert select({name: of[name] for name in ("tilt_1", "tilt_2")}, 0.01).selected == "tilt_2"
+
+
 def test_equal_candidates_are_exchanged_by_chance_in_few_cases() -> None:
     """Of 600 pairs of equal candidates. A normal deviate passes 2 with probability 0.023; the error, from eight
     stretches and two repetitions, is itself uncertain and on average too large."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from troupe.progress import track
-from troupe.stages.log import MetricsLog, read_metrics, up_to, up_to_each
+from troupe.stages.log import MetricsLog, lines_under, lines_up_to, read_metrics
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 STAGE = """
@@ -80,7 +80,7 @@ def test_a_resumed_log_drops_what_the_lost_attempt_wrote(tmp_path: Path) -> None
         first(step, {"loss": float(step)})
     with path.open("a") as file:
         file.write('{"step": 40, "lo')  # killed while writing
-    second = MetricsLog(path, up_to(20))
+    second = MetricsLog(path, lines_up_to(path, 20))
     second(30, {"loss": 0.5})
     assert [(r["step"], r["loss"]) for r in read_metrics(path)] == [(10, 10.0), (20, 20.0), (30, 0.5)]
 
@@ -91,7 +91,8 @@ def test_a_resumed_log_of_several_methods_drops_what_each_had_logged_beyond_its_
     for method, steps in {"tilt": 2, "gan": 3, "distil": 1}.items():
         for step in range(steps + 1):
             first.under(method)(step, {"val/bpb": step / 2})
-    resumed = MetricsLog(path, up_to_each({"gan": 2, "distil": 0}))
+    lines = [*lines_under(path, "gan", 2), *lines_under(path, "distil", 0)]
+    resumed = MetricsLog(path, lines)
     resumed.under("tilt")(0, {"val/bpb": 9.0})
     kept = [(r["step"], name, value) for r in read_metrics(path) for name, value in r.items() if "/" in name]
     gan = [(step, "gan/val/bpb", step / 2) for step in range(3)]

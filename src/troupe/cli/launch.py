@@ -11,6 +11,7 @@ import typer
 from troupe import layout
 from troupe.cli.common import app
 from troupe.errors import ArtifactError
+from troupe.lock import workspace_lock
 
 
 @app.command()
@@ -38,5 +39,7 @@ def launch(
 
         YAML().dump(train_job(stage, run, image, claim), sys.stdout)
     else:
+        with workspace_lock():
+            pass  # a pipeline that is at work here has the workspace to itself
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *stage_command(stage)])

@@ -108,7 +108,7 @@ class Repeats:
 def describe(name: str, show_progress: Progress = lambda pieces, _: pieces) -> Source:
     """Digest the source called `name`: by reading all of it, but tiny-shakespeare, a download, is known by its digest.
 
-    `follow` shows how far it is. Raises CorpusError for text that cannot be used, naming file and place.
+    `show_progress` shows how far it is. Raises CorpusError for text that cannot be used, naming file and place.
     """
     if name == TINY_SHAKESPEARE:
         return Source(name, [], SHAKESPEARE_BYTES, SHAKESPEARE_SHA256, LICENCES[name])

@@ -4,7 +4,8 @@ All generators continue the same real text (protocol.py), so that two of them ar
 a place easy or hard cancels, and the difference of two accuracies is known better than either. The more complex model
 replaces the simpler one if it is detected less often by more than two standard errors of that difference; or if
 neither is detected less often by so much, and it predicts validation text with clearly fewer bits. A model that needs
-clearly more bits never replaces another, however seldom it is detected. Of equals the simpler is kept. How good it is,
+clearly more bits never replaces another, however seldom it is detected; and none is selected, by way of others, that
+is detected clearly more often than the first or needs clearly more bits. Of equals the simpler is kept. How good it is,
 stage evaluate measures on test text: a figure by which a model was picked looks too good.
 
 Two errors, because one is passed by chance in one case of six: then a stage that never improved anything would still
@@ -104,11 +105,14 @@ def select(candidates: Mapping[str, Candidate], margin: float) -> Selection:
 
     `margin` is the share of bits per byte that counts as a difference.
     """
-    selected, *others = candidates
-    comparisons = []
+    first, *others = candidates
+    selected, comparisons = first, list[PairedComparison]()
     for name in others:
-        comparisons.append(compare(selected, name, candidates, margin))
-        if comparisons[-1].better:
+        found = [compare(selected, name, candidates, margin)]
+        if found[0].better and selected != first:  # small steps must not lead to what one step may not
+            found.append(compare(first, name, candidates, margin))
+        comparisons += found
+        if found[0].better and not any(one.detected_more or one.costs_bits for one in found):
             selected = name
     return Selection(selected, comparisons)
 

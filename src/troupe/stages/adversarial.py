@@ -26,7 +26,7 @@ from troupe.params import Params
 from troupe.progress import track
 from troupe.stages.common import stage_main
 from troupe.stages.fit import finished
-from troupe.stages.log import MetricsLog, up_to_each
+from troupe.stages.log import MetricsLog, lines_under
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key
 from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
@@ -141,9 +141,11 @@ def checkpoints_of_methods(data: TokenDataset, params: Params, how: Arithmetic) 
 
 def contexts(checkpoints: Mapping[str, Checkpoints], how: Arithmetic) -> dict[str, RunContext]:
     """What each method resumes from, where it saves and logs; one that cannot resume logs again from its start."""
-    # A method's checkpoint holds the log of those before it, too, so that the last one's is restored first.
-    newest = {name: checkpoints[name].newest() for name in reversed([*checkpoints])}
-    log = MetricsLog(LOG, up_to_each({name: found.step for name, found in newest.items() if found}))
+    newest = {name: own.newest() for name, own in checkpoints.items()}
+    resumed = {name: found.step for name, found in newest.items() if found}
+    # Each method's own copy of the log: another's may be of other parameters, or of before this one had begun.
+    copies = {name: checkpoints[name].folder / LOG.name for name in resumed}
+    log = MetricsLog(LOG, [line for name, step in resumed.items() for line in lines_under(copies[name], name, step)])
     return {
         name: RunContext(how.autocast, log=log.under(name), save=own.save, resume=newest[name])
         for name, own in checkpoints.items()

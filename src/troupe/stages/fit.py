@@ -20,7 +20,7 @@ from troupe.models.gpt2 import GPT
 from troupe.params import Params, TrainParams
 from troupe.progress import track
 from troupe.seeding import derive_seed
-from troupe.stages.log import Log, MetricsLog, up_to
+from troupe.stages.log import Log, MetricsLog, lines_up_to
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
 from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
@@ -156,7 +156,7 @@ def _save(trainee: Trainee, data: TokenDataset, origin: Mapping[str, Any]) -> st
 
 @contextmanager
 def _logged_and_shown(name: str, journal: Path, steps: int, start: int) -> Iterator[Log]:
-    log = MetricsLog(journal, up_to(start))
+    log = MetricsLog(journal, lines_up_to(journal, start))
     with track(name, steps, start) as show:
 
         def log_and_show(step: int, figures: Mapping[str, float]) -> None:

@@ -3,23 +3,22 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from troupe.files import write_atomic, writing
 
 Log = Callable[[int, Mapping[str, float]], None]  # a step, and its figures
-MetricsRecord = Mapping[str, float]
 
 
 class MetricsLog:
     """Appends one JSON line per call: {"step", "time" in unix seconds, **values}; the file is closed between calls.
 
-    A stage that resumes drops what the lost attempt had logged beyond its checkpoint: all but the records `kept`.
+    It begins with `lines`: a stage that resumes keeps those up to its checkpoint, and drops what the lost attempt had
+    logged beyond it.
     """
 
-    def __init__(self, path: Path, kept: Callable[[MetricsRecord], bool] = lambda record: False) -> None:
-        lines = [line for line in _whole_lines(path) if kept(json.loads(line))]
+    def __init__(self, path: Path, lines: Sequence[str] = ()) -> None:
         write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
         self._path = path
 
@@ -33,19 +32,15 @@ class MetricsLog:
         return lambda step, values: self(step, {f"{prefix}/{name}": value for name, value in values.items()})
 
 
-def up_to(step: int) -> Callable[[MetricsRecord], bool]:
-    """The records of a stage that resumes after `step` steps; none for one that begins."""
-    return lambda record: 0 < record["step"] <= step
+def lines_up_to(path: Path, step: int) -> list[str]:
+    """Those of a log that a stage keeps which resumes after `step` steps; none for one that begins."""
+    return [line for line in _whole_lines(path) if 0 < json.loads(line)["step"] <= step]
 
 
-def up_to_each(steps: Mapping[str, int]) -> Callable[[MetricsRecord], bool]:
-    """The records under each prefix up to its step, its start at step 0 included; none under others."""
-
-    def kept(record: MetricsRecord) -> bool:
-        prefix = next((name.partition("/")[0] for name in record if name not in ("step", "time")), "")
-        return record["step"] <= steps.get(prefix, -1)
-
-    return kept
+def lines_under(path: Path, prefix: str, step: int) -> list[str]:
+    """Those of one method, up to a step, its start at step 0 included."""
+    records = ((line, json.loads(line)) for line in _whole_lines(path))
+    return [line for line, record in records if record["step"] <= step and _prefix(record) == prefix]
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -57,3 +52,7 @@ def _whole_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=False) if line.endswith("}")]
+
+
+def _prefix(record: Mapping[str, object]) -> str:
+    return next((name.partition("/")[0] for name in record if name not in ("step", "time")), "")
