@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -43,10 +44,13 @@ def test_every_model_is_registered_and_the_verdict_is_told(workspace: Path) -> N
 
 def test_an_up_to_date_run_recomputes_nothing_whatever_layer_its_parameters_come_from(workspace: Path) -> None:
     """The parameters of the run before, one of them wrong in the profile and put right by an override: no change."""
-    before, runs, mine = stamps(workspace), records(workspace), {}
+    before, runs, mine = stamps(workspace), records(workspace), dict[str, Any]()
     for name, _, value in (override.partition("=") for override in f"{TINY} run.seed=8".split()):
-        section, _, key = name.partition(".")
-        mine.setdefault(section, {})[key] = YAML(typ="safe").load(value)
+        *sections, key = name.split(".")
+        values = mine
+        for section in sections:
+            values = values.setdefault(section, {})
+        values[key] = YAML(typ="safe").load(value)
     (workspace / "profiles" / "tiny.yaml").write_text(json.dumps(mine))  # JSON is YAML
     result = succeed(run(workspace, "-m", "pipelines", "run", "--profile", "tiny", "--set", "run.seed=1337"))
     assert "Running stage" not in result.stdout
