@@ -69,7 +69,9 @@ class Experiment:
 
     def __init__(self, common: Common, text: Text, seed: int) -> None:
         self.looks, self.text, self.seed = common.looks, text, seed
-        self.run = RunParams(seed=seed, threads=1, processes=1, **common.hardware.model_dump())
+        self.run = RunParams(
+            seed=seed, threads=1, processes=1, nodes=1, launcher="local", **common.hardware.model_dump()
+        )
         self.device, hardware = set_up(self.run), common.hardware
         how = Arithmetic(self.device.type, hardware.precision, hardware.compile == "always", 1, str(torch.__version__))
         self.precision, self.compiled = how.autocast, how.compiled
