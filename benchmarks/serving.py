@@ -32,7 +32,9 @@ import numpy as np
 import psutil
 import torch
 
-from benchmarks.common import Figures, faults_in_one_line, finish, interleaved, short, start, table
+from benchmarks.common import Figures, comparison, finish, interleaved, short, start
+from studies.core.command import faults_in_one_line
+from studies.core.page import table
 from troupe import environment, layout, stopping
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.data.source import read_text
@@ -155,7 +157,7 @@ def sections(args: argparse.Namespace) -> Iterator[str]:
         }
         figures = interleaved(works, args)
         alone, former, *_ = works
-        yield table("Speed", figures, "tokens/s", bases=[alone, former])
+        yield comparison("Speed", figures, "tokens/s", bases=[alone, former])
         yield latencies([theirs, ours])
         yield verdicts(figures, ours)
 
@@ -165,18 +167,13 @@ def clients(n: int) -> str:
 
 
 def latencies(servers: list[Contestant]) -> str:
-    lines = [
-        "### Latency and memory",
-        "",
-        "| | p50, ms | p95, ms | requests | errors | MB |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    rows = {}
     for one in servers:
         for n, loads in one.loads.items():
             p50, p95 = (short(one.percentile(n, share)) for share in (50, 95))
             requests, errors = sum(len(load.latencies) for load in loads), sum(load.errors for load in loads)
-            lines.append(f"| {one.name}, {clients(n)} | {p50} | {p95} | {requests:,} | {errors} | {one.memory():.0f} |")
-    return "\n".join(lines)
+            rows[f"{one.name}, {clients(n)}"] = [p50, p95, f"{requests:,}", errors, f"{one.memory():.0f}"]
+    return f"### Latency and memory\n\n{table('', ['p50, ms', 'p95, ms', 'requests', 'errors', 'MB'], rows)}"
 
 
 def verdicts(figures: Figures, ours: Contestant) -> str:
@@ -184,24 +181,15 @@ def verdicts(figures: Figures, ours: Contestant) -> str:
     former, _, found = (figures[name] for name in list(figures)[1:])
     speed = median(new / old for new, old in zip(found, former, strict=True))
     latency = ours.percentile(CLIENTS, 95) / ours.percentile(1, 50)
-    rows = [
-        (
-            f"{CLIENTS} clients get at least {LEAST_SPEED:g} times the former tokens/s",
-            f"{speed:.1f}",
-            speed >= LEAST_SPEED,
-        ),
-        (
-            f"p95 of {CLIENTS} clients is at most {MOST_LATENCY:g} times the median of one alone",
-            f"{latency:.2f}",
-            latency <= MOST_LATENCY,
-        ),
-        ("no errors", str(ours.errors()), not ours.errors()),
-        (f"below {MOST_MEMORY:g} MB", f"{ours.memory():.0f}", ours.memory() < MOST_MEMORY),
-    ]
-    lines = ["### Bars", "", "| | found | |", "|---|---:|---|"]
-    return "\n".join(
-        [*lines, *(f"| {bar} | {found} | {'cleared' if well else 'missed'} |" for bar, found, well in rows)]
-    )
+    faster, slower = f"{LEAST_SPEED:g} times the former tokens/s", f"{MOST_LATENCY:g} times the median of one alone"
+    bars = {
+        f"{CLIENTS} clients get at least {faster}": (f"{speed:.1f}", speed >= LEAST_SPEED),
+        f"p95 of {CLIENTS} clients is at most {slower}": (f"{latency:.2f}", latency <= MOST_LATENCY),
+        "no errors": (str(ours.errors()), not ours.errors()),
+        f"below {MOST_MEMORY:g} MB": (f"{ours.memory():.0f}", ours.memory() < MOST_MEMORY),
+    }
+    rows = {bar: [found, "cleared" if well else "missed"] for bar, (found, well) in bars.items()}
+    return f"### Bars\n\n{table('', ['found', ''], rows)}"
 
 
 @contextmanager
