@@ -202,7 +202,7 @@ def games(settings: Settings, results: Results) -> str:
         lines = [f"seed {seed}: {run['stopped']}" for seed, run in enumerate(runs, 1) if "stopped" in run]
         return [
             ", ".join(str(look["kept"]["step"]) for look in looks),
-            *(_mean([look[which]["auc"] for look in looks]) for which in ("start", "kept")),
+            *(_mean([look[which].get("auc") for look in looks]) for which in ("start", "kept")),
             f"{over(runs, 'auc'):.3f}",
             f"{over(runs, 'kl'):.4f}",
             _mean([run["effective"] for run in runs]),
