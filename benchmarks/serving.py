@@ -34,11 +34,11 @@ import torch
 
 from benchmarks.common import Figures, faults_in_one_line, finish, interleaved, short, start, table
 from troupe import environment, layout, stopping
+from troupe.bundles.bundle import save_bundle
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.data.source import read_text
 from troupe.data.tokenizer import make_tokenizer
 from troupe.files import write_json
-from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.ngrams import NGrams

@@ -27,8 +27,7 @@ from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.files import write_atomic
 from troupe.inspection.attention import attention_costs
 from troupe.models.config import GPTConfig
-from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.mode import evaluating
+from troupe.models.gpt2 import GPT, evaluating, init_gpt2
 from troupe.models.switchhead import (
     SwitchHead,
     balance_loss,

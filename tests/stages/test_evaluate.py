@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.splits import split_text
+from troupe.bundles.bundle import load_bundle, save_bundle
 from troupe.data.dataset import TokenDataset
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError
@@ -19,7 +20,6 @@ from troupe.evaluation.provenance import gather_provenance, git_commit
 from troupe.files import read_json, write_json
 from troupe.judging.protocol import held_out
 from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORT, REPORTS, TOKENS, USAGE, model_dir
-from troupe.models.bundle import load_bundle, save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import Params

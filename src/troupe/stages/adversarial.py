@@ -12,6 +12,7 @@ from itertools import count
 
 from troupe.adversarial.method import Facts, MethodResult, Task
 from troupe.adversarial.methods import METHODS
+from troupe.bundles.bundle import CONFIG, WEIGHTS, Bundle, load_bundle, save_bundle
 from troupe.compute import Arithmetic, set_up, threads_of
 from troupe.data.dataset import TokenDataset
 from troupe.data.room import check_tokens
@@ -19,9 +20,7 @@ from troupe.files import write_json
 from troupe.judging.protocol import make_setup
 from troupe.judging.selection import Candidate, Selection, select
 from troupe.layout import CORPUS, model_dir
-from troupe.models.bundle import CONFIG, WEIGHTS, Bundle, load_bundle, save_bundle
-from troupe.models.gpt2 import GPT
-from troupe.models.mode import evaluating
+from troupe.models.gpt2 import GPT, evaluating
 from troupe.params import Params
 from troupe.progress import track
 from troupe.stages.common import stage_main

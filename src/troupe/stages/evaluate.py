@@ -7,6 +7,7 @@ from itertools import count
 from rich.console import Console
 from rich.table import Table
 
+from troupe.bundles.bundle import Bundle, load_bundle
 from troupe.compute import set_up
 from troupe.data.corpus import Split, read_manifest
 from troupe.data.dataset import TokenDataset
@@ -35,7 +36,6 @@ from troupe.judging.protocol import KNOWN_BAD, REAL, make_setup
 from troupe.judging.selection import Candidate, select
 from troupe.judging.two_sample import Judged
 from troupe.layout import CORPUS, MODEL_STAGES, REPORTS, USAGE, model_dir
-from troupe.models.bundle import Bundle, load_bundle
 from troupe.params import Params
 from troupe.progress import track
 from troupe.stages.common import overrides_from_environment, profile_from_environment, stage_main

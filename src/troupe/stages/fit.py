@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from troupe.bundles.bundle import save_bundle
 from troupe.compute import compiler_faults_named
 from troupe.data.batches import Batches
 from troupe.data.dataset import TokenDataset
 from troupe.errors import Diverged
 from troupe.files import write_json
 from troupe.layout import model_dir
-from troupe.models.bundle import save_bundle
 from troupe.models.gpt2 import GPT
 from troupe.params import Params, TrainParams
 from troupe.progress import track
