@@ -37,6 +37,14 @@ def test_a_first_run_leaves_models_figures_and_a_page(workspace: Path) -> None:
     assert "https://" not in page.replace("https://www.w3.org", "")
 
 
+def test_dvc_shows_the_curves(workspace: Path) -> None:
+    """Those of dvc.yaml, from the figures that the stages logged."""
+    shown = json.loads(succeed(run(workspace, "-m", "dvc", "plots", "show", "--json")).stdout)
+    assert not shown.get("errors")
+    drawn = {name for name in shown["data"] if name.startswith("dvc.yaml::")}
+    assert drawn == {"dvc.yaml::loss", "dvc.yaml::bits"}
+
+
 def test_every_model_is_registered_and_the_verdict_is_told(workspace: Path) -> None:
     assert registered(workspace) == {f"troupe-{stage}": 1 for stage in MODELS} | {"troupe": 1}
     assert aliases(workspace) == {"champion": "1"}
