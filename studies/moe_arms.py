@@ -40,7 +40,7 @@ from troupe.params import RunParams, TrainParams
 from troupe.seeding import derive_seed, generator
 from troupe.training.context import RunContext
 from troupe.training.loop import train
-from troupe.training.validation import validate
+from troupe.training.loss import validate
 
 WEIGHTS = "model.safetensors"
 DENSE = Arm(start="random")  # what the first phase makes for arms with start: pretrained

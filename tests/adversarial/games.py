@@ -18,7 +18,7 @@ from troupe.models.gpt2 import GPT, evaluating, init_gpt2
 from troupe.models.switchhead import SwitchHeadConfig
 from troupe.params import load_params
 from troupe.seeding import generator
-from troupe.training.validation import validate
+from troupe.training.loss import validate
 
 NEAR = Reinforce(kl_weight=0.1)
 ROOT = Path(__file__).parents[2]

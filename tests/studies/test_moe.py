@@ -28,7 +28,7 @@ from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.params import DataParams, TokensParams, TrainParams
-from troupe.training.schedule import learning_rate_factor
+from troupe.training.optim import learning_rate_factor
 
 PATHS = sorted(CONFIGS.glob("moe*.yaml"))
 CONFIG = GPTConfig(vocab_size=5, block_size=2, n_layer=1, n_head=2, n_embd=4, dropout=0.0, bias=False)

@@ -18,9 +18,8 @@ from troupe.training.context import RunContext
 from troupe.training.divergence import require_progress
 from troupe.training.interruption import given_up
 from troupe.training.loss import Autocast
-from troupe.training.optim import build_optimizers, precision_of_muon, set_rate
+from troupe.training.optim import build_optimizers, learning_rate_factor, precision_of_muon, set_rate
 from troupe.training.parallel import Team
-from troupe.training.schedule import learning_rate_factor
 
 Seen = list[tuple[Tensor, Tensor]]  # of each layer of attention what went in and what came out, both BTD
 

@@ -29,8 +29,8 @@ from troupe.stages.log import MetricsLog, lines_under
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key
 from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
+from troupe.training.loss import validate
 from troupe.training.probe import eager
-from troupe.training.validation import validate
 
 NAME, START = "adversarial", "start"  # the stage; the candidate to which nothing was done
 LOG = model_dir(NAME) / "metrics.jsonl"

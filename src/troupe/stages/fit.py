@@ -25,10 +25,9 @@ from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
 from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
 from troupe.training.loop import Penalty, StepFigures, train
-from troupe.training.loss import Autocast
+from troupe.training.loss import Autocast, validate
 from troupe.training.parallel import Team, leads, team_of
 from troupe.training.probe import Choice
-from troupe.training.validation import validate
 
 
 @dataclass(frozen=True)

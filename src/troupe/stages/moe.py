@@ -34,10 +34,9 @@ from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
 from troupe.training.launch import side_by_side
 from troupe.training.loop import Penalty, StepFigures
-from troupe.training.loss import Autocast
+from troupe.training.loss import Autocast, validate
 from troupe.training.parallel import leads, team_of
 from troupe.training.probe import Choice, choose
-from troupe.training.validation import validate
 
 EXPERTS_WORK = 1.4  # times the time of a dense step, roughly, whatever the number of experts
 WATCHED = 32  # windows of validation text on which the routers are watched

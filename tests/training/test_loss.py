@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from troupe.models.gpt2 import GPT
-from troupe.training.validation import validate
+from troupe.training.loss import validate
 
 
 def test_a_model_without_opinion_costs_the_logarithm_of_the_vocabulary(
