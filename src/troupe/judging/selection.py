@@ -3,10 +3,10 @@
 All generators continue the same real text (protocol.py), so that two of them are compared window by window: what makes
 a place easy or hard cancels, and the difference of two accuracies is known better than either. The more complex model
 replaces the simpler one if the 95 % interval of that difference lies above 0, so that it is detected less often; or if
-it predicts validation text with clearly fewer bits, and is not detected more often by two standard errors. A model that needs
-clearly more bits never replaces another, however seldom it is detected; and none is selected, by way of others, that
-is detected clearly more often than the first or needs clearly more bits. Of equals the simpler is kept. How good it is,
-stage evaluate measures on test text: a figure by which a model was picked looks too good.
+it predicts validation text with clearly fewer bits, and is not detected more often by two standard errors. A model that
+needs clearly more bits never replaces another, however seldom it is detected; and none is selected, by way of others,
+that is detected clearly more often than the first or needs clearly more bits. Of equals the simpler is kept. How good
+it is, stage evaluate measures on test text: a figure by which a model was picked looks too good.
 
 An interval of 95 %, because one standard error is passed by chance in one case of six: then a stage that never improved
 anything would still replace the model time and again. With few repetitions it reaches beyond two errors (Student's t).
