@@ -29,7 +29,7 @@ export TROUPE_GID ?= $(shell id -g)
 # A run starts dozens of interpreters, and uv compiles nothing: without bytecode each would compile torch for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
-NUMERIC := $(PYTEST) -m 'not slow' $(addprefix tests/,models training conversion \
+NUMERIC := $(PYTEST) -m 'not slow' $(addprefix tests/,kernels models bundles training conversion \
     adversarial judging evaluation oracle inspection golden stages/test_pretrain.py stages/test_moe.py stages/test_evaluate.py)
 BENCHMARKS ?= tokenisation text_size generation training shakespeare switchhead serving
 PORT   ?= 5001

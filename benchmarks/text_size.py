@@ -55,8 +55,8 @@ def main() -> None:
             f"Text: lines of {LINE:,} words out of {WORDS:,}, in one file. `inputs` and `corpus` read it once; of the "
             "corpus `tokens` reads the training split twice and the others once.",
             "Memory grows to that of one shard of ids and of what BPE learns from (256 MB of text at most).",
-            "`evaluate` reads at most `judging.train_bytes` of the training split and `judging.held_out_bytes` of each of "
-            "the two others, here for three untrained models of the profile tiny.",
+            "`evaluate` reads at most `judging.train_bytes` of the training split and `judging.held_out_bytes` of each "
+            "of the two others, here for three untrained models of the profile tiny.",
         ],
         packages=["tiktoken", "tokenizers", "numpy"],
     )
