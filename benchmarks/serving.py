@@ -136,8 +136,8 @@ def main() -> None:
         f"{max(LENGTHS)} characters, drawn with {', '.join(f'{name} {value:g}' for name, value in DRAWN.items())}.",
         "The model has the default champion's shape and random weights.",
         "Clients are threads of one process beside the servers, on the same cores; its work is a part of every figure.",
-        "`transformers serve` has a GPT-2 of the same depth, width and vocabulary. Its texts may end early: what counts are "
-        "the tokens that it reports.",
+        "`transformers serve` has a GPT-2 of the same depth, width and vocabulary. Its texts may end early: what "
+        "counts are the tokens that it reports.",
         "`mlflow models serve` is what `make serve` was before: MLflow's own server of the same registered model.",
         "Memory is what a server and its children hold after all measurements.",
     ]
