@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import faults_in_one_line
+from studies.core.command import faults_in_one_line
 from troupe.compute import set_up
 from troupe.data.batches import Batches
 from troupe.data.ids import Ids

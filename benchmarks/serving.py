@@ -32,7 +32,9 @@ import numpy as np
 import psutil
 import torch
 
-from benchmarks.common import Figures, faults_in_one_line, finish, interleaved, short, start, table
+from benchmarks.common import Figures, comparison, finish, interleaved, short, start
+from studies.core.command import faults_in_one_line
+from studies.core.page import table
 from troupe import environment, layout, stopping
 from troupe.bundles.bundle import save_bundle
 from troupe.bundles.huggingface import export_gpt2
@@ -159,7 +161,8 @@ def sections(args: argparse.Namespace) -> Iterator[str]:
             f"{one.name}, {clients(n)}": partial(one.measure, n, seconds) for one in everyone for n in (1, CLIENTS)
         }
         figures = interleaved(works, args)
-        yield table("Speed", figures, "tokens/s", bases=[f"{one.name}, {clients(CLIENTS)}" for one in (theirs, peer)])
+        bases = [f"{one.name}, {clients(CLIENTS)}" for one in (theirs, peer)]
+        yield comparison("Speed", figures, "tokens/s", bases=bases)
         yield latencies(everyone)
         yield verdicts(figures, ours)
 
@@ -169,18 +172,13 @@ def clients(n: int) -> str:
 
 
 def latencies(servers: Sequence[Contestant]) -> str:
-    lines = [
-        "### Latency and memory",
-        "",
-        "| | p50, ms | p95, ms | requests | errors | MB |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    rows = {}
     for one in servers:
         for n, loads in one.loads.items():
             p50, p95 = (short(one.percentile(n, share)) for share in (50, 95))
             requests, errors = sum(len(load.latencies) for load in loads), sum(load.errors for load in loads)
-            lines.append(f"| {one.name}, {clients(n)} | {p50} | {p95} | {requests:,} | {errors} | {one.memory():.0f} |")
-    return "\n".join(lines)
+            rows[f"{one.name}, {clients(n)}"] = [p50, p95, f"{requests:,}", errors, f"{one.memory():.0f}"]
+    return f"### Latency and memory\n\n{table('', ['p50, ms', 'p95, ms', 'requests', 'errors', 'MB'], rows)}"
 
 
 def verdicts(figures: Figures, ours: Contestant) -> str:
@@ -188,29 +186,17 @@ def verdicts(figures: Figures, ours: Contestant) -> str:
     former, peer, found = (figures[name] for name in list(figures)[1::2])
     speed, beside_peer = (median(new / old for new, old in zip(found, olds, strict=True)) for olds in (former, peer))
     latency = ours.percentile(CLIENTS, 95) / ours.percentile(1, 50)
-    rows = [
-        (
-            f"{CLIENTS} clients get at least {LEAST_SPEED:g} times the former tokens/s",
-            f"{speed:.1f}",
-            speed >= LEAST_SPEED,
-        ),
-        (
-            f"{CLIENTS} clients get at least {LEAST_BESIDE_PEER:g} times the tokens/s of `transformers serve`",
-            f"{beside_peer:.1f}",
-            beside_peer >= LEAST_BESIDE_PEER,
-        ),
-        (
-            f"p95 of {CLIENTS} clients is at most {MOST_LATENCY:g} times the median of one alone",
-            f"{latency:.2f}",
-            latency <= MOST_LATENCY,
-        ),
-        ("no errors", str(ours.errors()), not ours.errors()),
-        (f"below {MOST_MEMORY:g} MB", f"{ours.memory():.0f}", ours.memory() < MOST_MEMORY),
-    ]
-    lines = ["### Bars", "", "| | found | |", "|---|---:|---|"]
-    return "\n".join(
-        [*lines, *(f"| {bar} | {found} | {'cleared' if well else 'missed'} |" for bar, found, well in rows)]
-    )
+    faster, slower = f"{LEAST_SPEED:g} times the former tokens/s", f"{MOST_LATENCY:g} times the median of one alone"
+    beside = f"{LEAST_BESIDE_PEER:g} times the tokens/s of `transformers serve`"
+    bars = {
+        f"{CLIENTS} clients get at least {faster}": (f"{speed:.1f}", speed >= LEAST_SPEED),
+        f"{CLIENTS} clients get at least {beside}": (f"{beside_peer:.1f}", beside_peer >= LEAST_BESIDE_PEER),
+        f"p95 of {CLIENTS} clients is at most {slower}": (f"{latency:.2f}", latency <= MOST_LATENCY),
+        "no errors": (str(ours.errors()), not ours.errors()),
+        f"below {MOST_MEMORY:g} MB": (f"{ours.memory():.0f}", ours.memory() < MOST_MEMORY),
+    }
+    rows = {bar: [found, "cleared" if well else "missed"] for bar, (found, well) in bars.items()}
+    return f"### Bars\n\n{table('', ['found', ''], rows)}"
 
 
 @contextmanager

@@ -18,7 +18,9 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from benchmarks.common import faults_in_one_line, finish, start, watched
+from benchmarks.common import finish, start, watched
+from studies.core.command import faults_in_one_line
+from studies.core.page import row, table
 from troupe.bundles.bundle import save_bundle
 from troupe.data.tokenizer import load_tokenizer
 from troupe.files import write_json
@@ -40,17 +42,16 @@ def main() -> None:
     args = start("text_size", "Cost against the size of the text", extra=options)
     load_params(PARAMS)  # raises ParamsError where there is none
     sizes = [0.1] if args.quick else args.sizes
-    lines = ["| MB | " + " | ".join(f"{stage}: s of processor, s, MB" for stage in STAGES) + " |"]
-    lines += [f"|{'---:|' * (len(STAGES) + 1)}"]
+    rows = {}
     for size in sizes:
         with watched(args), TemporaryDirectory() as folder:
             write(Path(folder), size)
             cells = [" / ".join(f"{figure:.3g}" for figure in measure(Path(folder), stage)) for stage in STAGES]
-        lines.append(f"| {size:g} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
+        rows[f"{size:g}"] = cells
+        print(row(f"{size:g}", cells), flush=True)
     finish(
         args,
-        ["\n".join(lines)],
+        [table("MB", [f"{stage}: s of processor, s, MB" for stage in STAGES], rows)],
         notes=[
             f"Text: lines of {LINE:,} words out of {WORDS:,}, in one file. `inputs` and `corpus` read it once; of the "
             "corpus `tokens` reads the training split twice and the others once.",

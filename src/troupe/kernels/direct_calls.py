@@ -15,7 +15,7 @@ def calling_directly(model: nn.Module) -> Iterator[None]:
     """Inside, a call of a module is a call of its `forward`, but for modules that have forward hooks as it begins.
 
     For generation, without gradients: each token calls every module once, and torch's look for hooks at each call was
-    3 to 12 % of the time that one took of a model of 10.7M parameters (docs/results.md#speed).
+    3 to 12 % of the time that one took of a model of 10.7M parameters (docs/results/2026-11-22-generation-speed.md).
     """
     hooked = bool(_has_any_global_hook())  # type: ignore[no-untyped-call]
     bare = [module for module in model.modules() if not hooked and _is_bare(module)]

@@ -17,12 +17,12 @@ class StackedMuon(Muon):
     is not heeded), but matrices of one shape are orthogonalised together.
 
     The layers of a model are alike, and one after another their products are too small to keep a machine busy: on
-    4 threads 16 matrices of a model 256 wide took 38 ms alone and 14 ms in stacks (docs/results.md#speed). For that a
-    step needs room for about twice the matrices of one shape, where torch's needs it for one matrix. It can go once
-    torch stacks them itself.
+    4 threads 16 matrices of a model 256 wide took 38 ms alone and 14 ms in stacks (docs/results/2026-11-22-kernels.md).
+    For that a step needs room for about twice the matrices of one shape, where torch's needs it for one matrix. It can
+    go once torch stacks them itself.
 
     `dtype` is what they are orthogonalised in. torch's is bfloat16, which takes 2 to 21 times as long as float32 on
-    CPUs that do not multiply it (docs/results.md#speed).
+    CPUs that do not multiply it (docs/results/2026-11-30-muon-precision.md).
     """
 
     def __init__(self, params: Iterable[Tensor], dtype: torch.dtype = torch.bfloat16, **options: Any) -> None:

@@ -11,7 +11,7 @@ from troupe.params.adversarial import (
     RefinementParams,
     TiltParams,
 )
-from troupe.params.files import dump_params, load_params
+from troupe.params.files import checked, dump_params, load_params
 from troupe.params.schema import (
     DataParams,
     EvaluateParams,
@@ -29,5 +29,5 @@ __all__ = [
     "AdversarialParams", "Count", "DataParams", "DdoParams", "DiscriminatorParams", "DistilParams", "EvaluateParams",
     "GameParams", "GanParams", "JudgingParams", "ModelParams", "MoeParams", "Params", "PretrainParams", "PromoteParams",
     "Rate", "ReferenceParams", "RefinementParams", "RunParams", "Section", "Share", "TiltParams", "TokensParams",
-    "TrainParams", "Weight", "dump_params", "grouped_fault", "load_params",
+    "TrainParams", "Weight", "checked", "dump_params", "grouped_fault", "load_params",
 ]  # fmt: skip
