@@ -9,6 +9,7 @@ Host nor Origin; and its pages, which are in front of the API, want the token ty
 import argparse
 import os
 import socket
+from contextlib import suppress
 
 import uvicorn
 
@@ -34,7 +35,8 @@ def main() -> None:
     app = OwnPagesOnly(Admission(create_app(final=True), secret, stored=True))
     config = uvicorn.Config(app, host=HOST, port=given.port or 0, log_level="warning", timeout_keep_alive=5)
     inherited = None if given.fd is None else [socket.socket(fileno=given.fd)]
-    uvicorn.Server(config).run(inherited)
+    with suppress(KeyboardInterrupt):  # Ctrl-C, for which the server has stopped by then
+        uvicorn.Server(config).run(inherited)
 
 
 if __name__ == "__main__":
