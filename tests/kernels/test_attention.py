@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from troupe.kernels.attention import CompiledAttention, causal_attention
-from troupe.models import attention
+from troupe.kernels import attention
 
 
 def in_float64(q: Tensor, k: Tensor, v: Tensor, dy: Tensor) -> list[Tensor]:
