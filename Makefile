@@ -29,13 +29,13 @@ export TROUPE_GID ?= $(shell id -g)
 # A run starts dozens of interpreters, and uv compiles nothing: without bytecode each would compile torch for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
-NUMERIC := $(PYTEST) -m 'not slow' $(addprefix tests/,models training conversion \
+NUMERIC := $(PYTEST) -m 'not slow' $(addprefix tests/,kernels models bundles training conversion \
     adversarial judging evaluation oracle inspection golden stages/test_pretrain.py stages/test_moe.py stages/test_evaluate.py)
 BENCHMARKS ?= tokenisation text_size generation training shakespeare switchhead serving
 PORT   ?= 5001
 COMPOSE ?= docker compose
 ENGINE_PROFILE ?= cpu
-BACKUP ?= backup
+BACKUP ?= ../$(notdir $(CURDIR))-backup
 STACK = SERVICE=trainer-$(ENGINE_PROFILE) COMPOSE="$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE)"
 
 .DEFAULT_GOAL := help
@@ -98,11 +98,12 @@ numerics: $(STAMP) ## the fast numeric tests as other machines compute: AVX2 alo
 	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(NUMERIC)
 	@TROUPE_TEST_THREADS=2 TROUPE_TEST_PRECISION=float32 $(NUMERIC)
 
-check: $(STAMP) ## lint, format, types, import contract
+check: $(STAMP) ## lint, format, types, import contract, Dockerfile
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint docker/Dockerfile
 
 ui: $(STAMP) ## Prefect and MLflow on loopback, with `train` and others to start and schedule; what dies is started again
 	@$(BIN)/python -m pipelines ui --cron "$$CRON"
@@ -135,7 +136,7 @@ image: ## build the containers (ENGINE_PROFILE=gpu for CUDA)
 up: ## start PostgreSQL, MLflow, Prefect and a training worker in containers (after `make init`)
 	$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE) up --detach
 
-backup: ## databases, artifacts and cache of the running containers into BACKUP=backup
+backup: ## databases, artifacts and cache of the running containers into BACKUP=../troupe-backup
 	@$(STACK) docker/backup.sh save $(BACKUP)
 
 restore: ## the same, from there, into running containers that have nothing yet

@@ -35,8 +35,8 @@ from troupe.params import ModelParams, Params, PretrainParams, RunParams
 from troupe.seeding import derive_seed, generator
 from troupe.training.context import RunContext
 from troupe.training.loop import train
+from troupe.training.loss import validate
 from troupe.training.probe import choose
-from troupe.training.validation import validate
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from transformers import AutoModelForCausalLM
 from benchmarks.attention_step import seconds
 from benchmarks.common import comparison, finish, interleaved, nanogpt, start
 from studies.core.command import faults_in_one_line
+from troupe.bundles.bundle import save_bundle
+from troupe.bundles.huggingface import export_gpt2, their_name
 from troupe.data.tokenizer import CharTokenizer
 from troupe.decoding import Decoding, generate
-from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.huggingface import export_gpt2, their_name
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 96)))  # 65, as many as tiny Shakespeare has
 DIMENSIONS = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")

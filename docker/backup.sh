@@ -26,8 +26,18 @@ fail() {
     exit 1
 }
 
+outside_the_workspace() { # the trainer reads all that lies in there
+    mkdir -p "$(dirname "$folder")"
+    case $(cd "$(dirname "$folder")" && pwd -P)/ in
+    "$(cd "${TROUPE_WORKSPACE:-.}" && pwd -P)"/*)
+        fail "$folder lies in the workspace, which the trainer reads, and a backup has the stack's passwords; name another"
+        ;;
+    esac
+}
+
 case $what in
 save)
+    outside_the_workspace
     umask 077
     new="$folder.new" # a backup that fails leaves the one before it as it is
     rm -rf "$new"

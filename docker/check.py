@@ -20,6 +20,8 @@ AUTHORIZATION = {  # as the clients of each server send it
     MLFLOW: f"troupe:{os.environ['MLFLOW_PASSWORD']}",
     PREFECT.removesuffix("/api"): os.environ["PREFECT_AUTH"],
 }
+READER = f"reader:{os.environ['MLFLOW_READER_PASSWORD']}"  # whom people are in MLflow
+ALIAS = "/api/2.0/mlflow/registered-models/alias"
 MODEL_VERSIONS = "/api/2.0/mlflow/model-versions/search"
 WORKER_SECONDS = 120.0
 TRAIN_SECONDS = 900.0
@@ -38,6 +40,7 @@ def main(overrides: str) -> None:
         sys.exit(f"the flow run ended {run['state']['type']}: {run['state']['message']}")
     print(f"Prefect: flow run {run['name']!r} completed in {run['total_run_time']:.0f} s")
     report(registered())
+    people_see_the_champion_and_do_not_move_it()
 
 
 def report(versions: dict[str, list[str]]) -> None:
@@ -64,6 +67,23 @@ def refuses_strangers() -> None:
     for url in (f"{MLFLOW}{MODEL_VERSIONS}", f"{PREFECT}/admin/settings"):
         if (status := status_of(urllib.request.Request(url))) != 401:
             sys.exit(f"{url} answers without a password: {status}, expected 401")
+
+
+def people_see_the_champion_and_do_not_move_it() -> None:
+    """Whoever is to promote a model does it through the deployment `promote`, whose user alone is let."""
+    place = f"{MLFLOW}{ALIAS}"
+    champion = ask(f"{place}?name=troupe&alias=champion")["model_version"]["version"]
+    move = json.dumps({"name": "troupe", "alias": "champion", "version": champion}).encode()
+    remove = json.dumps({"name": "troupe", "alias": "champion"}).encode()
+    tries = [("GET", f"{place}?name=troupe&alias=champion", None, 200), ("POST", place, move, 403)]
+    for method, url, data, expected in [*tries, ("DELETE", place, remove, 403)]:
+        request = request_to(url, data, READER)
+        request.method = method
+        if (status := status_of(request)) != expected:
+            sys.exit(f"MLflow answers {method} of the champion's alias by a reader with {status}, expected {expected}")
+    if (status := status_of(request_to(place, move))) != 200:
+        sys.exit(f"MLflow does not let the gate's user move the champion: {status}")
+    print("MLflow:  reader sees the champion and cannot move it")
 
 
 def status_of(request: urllib.request.Request) -> int:
@@ -112,9 +132,9 @@ def ask(url: str, body: object = None) -> Any:
         return json.load(answer)
 
 
-def request_to(url: str, data: bytes | None = None) -> urllib.request.Request:
-    """A request with the server's password."""
-    given = next(given for server, given in AUTHORIZATION.items() if url.startswith(server))
+def request_to(url: str, data: bytes | None = None, user: str = "") -> urllib.request.Request:
+    """A request with a user's name and password, by default those of the server's own clients."""
+    given = user or next(given for server, given in AUTHORIZATION.items() if url.startswith(server))
     header = f"Basic {base64.b64encode(given.encode()).decode()}"
     return urllib.request.Request(url, data, {"Content-Type": "application/json", "Authorization": header})
 

@@ -11,6 +11,7 @@ secret() { # NAME [PREFIX]
 }
 secret POSTGRES_PASSWORD
 secret MLFLOW_PASSWORD
+secret MLFLOW_READER_PASSWORD
 secret MLFLOW_SECRET_KEY
 secret PREFECT_AUTH troupe:
-echo "docker/.env has the secrets; MLflow's user is troupe, its password MLFLOW_PASSWORD; Prefect asks for PREFECT_AUTH"
+echo "docker/.env has the secrets; people are reader in MLflow, with MLFLOW_READER_PASSWORD; Prefect asks for PREFECT_AUTH"

@@ -119,14 +119,15 @@ def ui(
         if servers.announcement():
             raise WorkspaceBusy("`make ui` is running in this workspace already; stop that one first")
         schedule = _schedule(cron, timezone)
-        prefect = servers.prefect_server(servers.free_port(prefect_port))
-        mlflow = servers.mlflow_server(servers.free_port(mlflow_port))
+        listeners = [stack.enter_context(servers.listening(port)) for port in (prefect_port, mlflow_port)]
+        prefect = servers.prefect_server(servers.port_of(listeners[0]))
+        mlflow = servers.mlflow_server(servers.port_of(listeners[1]))
         print("Starting Prefect and MLflow, about ten seconds ...", flush=True)
         os.environ |= prefect.environment() | mlflow.environment()
-        commands = {prefect: servers.prefect_command(prefect, ui=True), mlflow: servers.mlflow_command(mlflow)}
+        commands = {prefect: servers.prefect_command(ui=True), mlflow: servers.mlflow_command(mlflow)}
         kept: list[Kept] = []
-        for server, command in commands.items():
-            kept.append(Kept(server.name, command, servers.log_of(server)))
+        for listener, (server, command) in zip(listeners, commands.items(), strict=True):
+            kept.append(Kept(server.name, command, servers.log_of(server), listener))
             stack.callback(kept[-1].stop)
         for server, child in zip(commands, kept, strict=True):
             servers.wait_for(server, child.child)

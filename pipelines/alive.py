@@ -2,7 +2,7 @@
 
 A process that is killed, with its runner, its server or its machine, leaves its file there with nobody's lock on it. A
 run whose work is done says what it has come to in a second file, before it says so to Prefect, which may not answer. A
-workspace may have workers of several Prefect servers, in a container and outside; each server has a folder there.
+workspace may have runs of several Prefect servers, in a container and outside; each server has a folder there.
 """
 
 import os
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from troupe.credentials import USER, token
 from troupe.files import read_json, write_json
 from troupe.layout import STATE
 
@@ -78,10 +79,15 @@ def settled(flow_run_id: str) -> None:
 
 
 def folder() -> Path:
-    """Where the flow runs of the server are that PREFECT_API_URL names; all those on loopback have one database."""
-    server = urlsplit(os.environ.get("PREFECT_API_URL", ""))
-    local = server.hostname in (None, "127.0.0.1", "localhost")
-    return FOLDER / ("local" if local else re.sub("[^A-Za-z0-9.]+", "-", server.netloc.rpartition("@")[2]))
+    """Where the flow runs of the server are that PREFECT_API_URL names.
+
+    The workspace's own servers, all with one database, share a folder. They alone are sent the workspace's token: on
+    loopback there may be others, such as a container's.
+    """
+    url = os.environ.get("PREFECT_API_URL")
+    if not url or os.environ.get("PREFECT_API_AUTH_STRING") == f"{USER}:{token()}":
+        return FOLDER / "local"
+    return FOLDER / re.sub("[^A-Za-z0-9.]+", "-", urlsplit(url).netloc.rpartition("@")[2])
 
 
 def _outcome_file(path: Path) -> Path:

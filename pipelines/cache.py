@@ -19,7 +19,9 @@ from typing import Any
 
 from troupe.errors import TroupeError
 from troupe.files import DISK_FAULTS, disk_fault
-from troupe.layout import STATE
+from troupe.layout import EFFECTIVE_PARAMS, MODEL_STAGES, STATE
+from troupe.params import load_params
+from troupe.training.made_from import note_of, require_made_from_this
 
 DVC = (sys.executable, "-m", "dvc")
 OBJECTS = Path(".dvc/cache/files/md5")  # <2 hex digits>/<30 hex digits>[.dir]; a cache elsewhere is other people's too
@@ -92,6 +94,28 @@ def commit_lost(changes: Mapping[str, Any]) -> list[str]:
     return [stage for stage in lost if _committed(stage)]
 
 
+def take_trained_elsewhere(changes: Mapping[str, Any]) -> list[str]:
+    """Have DVC take what another engine has trained for the results of stages; return which. Prints a line for each.
+
+    `changes` is what `status` returned. Raises ArtifactError, and nothing is deleted, for a result that was made from
+    other parameters, inputs or code than lie here now, also where somebody has committed it by hand.
+    """
+    there = [stage for stage in MODEL_STAGES if note_of(stage).exists()]
+    new = [stage for stage in there if _has_new_outputs(changes.get(stage, ()))]
+    if there:
+        params = load_params(EFFECTIVE_PARAMS)
+        for stage in there:
+            if stage in new or stage not in changes:
+                require_made_from_this(stage, params)
+    for stage in new:
+        result = dvc("commit", "--force", stage)
+        fault = disk_fault_in(result.stderr.splitlines())  # with which DVC may exit with 0
+        if result.returncode or fault:
+            raise TroupeError(f"{stage}: not taken: {fault or last_line(result.stderr)}")
+        print(f"{stage}: taken as it was trained elsewhere", flush=True)
+    return new
+
+
 def disk_fault_in(lines: Iterable[str]) -> str | None:
     """What keeps DVC from writing its cache or the outputs, by what it says, and what to do; None if nothing does."""
     faults = [match for line in lines if (match := OF_THE_SYSTEM.match(line)) and int(match["number"]) in DISK_FAULTS]
@@ -158,6 +182,12 @@ def _digest(path: Path) -> str:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise TroupeError(f"{path}: not read: {error.strerror}; remove it, the pipeline writes it again") from None
+
+
+def _has_new_outputs(changes: Any) -> bool:
+    """Whether a stage's outputs are others than those in dvc.lock, and not only lost."""
+    outputs = [change["changed outs"] for change in changes if isinstance(change, dict) and "changed outs" in change]
+    return any("modified" in how.values() for how in outputs)
 
 
 def _only_lost(changed: Any) -> bool:

@@ -6,8 +6,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from troupe.errors import TroupeError
-
-GRAPH = Path("dvc.yaml")
+from troupe.layout import GRAPH
 
 
 def stage_names(path: Path = GRAPH) -> list[str]:

@@ -58,13 +58,12 @@ def form(properties: Mapping[str, Schema], definitions: Mapping[str, Schema] | N
 
 def params_form(*sections: str) -> Form:
     """The form for runs with parameters of `sections`; of all sections, and with profiles, if none is named."""
-    whole = Params.model_json_schema(ref_template="#/definitions/{model}")
+    whole = Params.model_json_schema()
     names = sections or tuple(whole["properties"])
     comments = _comments(PARAMS)
-    used = {name: whole["properties"][name]["$ref"].rpartition("/")[2] for name in names}
     definitions: dict[str, Schema] = {}
     for name in names:
-        _define(definitions, whole["$defs"], used[name], comments.get(name, {}))
+        _define(definitions, whole, name, whole["properties"][name], comments.get(name, {}))
     properties: dict[str, Schema] = {}
     if not sections and (profiles := _profiles()):
         about = "; ".join(f"{name}: {what}" for name, what in profiles.items())
@@ -87,7 +86,7 @@ def params_form(*sections: str) -> Form:
         "title": "Params",
         "description": "What differs from params.yaml and the profile in this run.",
         "type": "object",
-        "properties": {name: {"$ref": f"#/definitions/{used[name]}", "title": name} for name in names},
+        "properties": {name: {"$ref": f"#/definitions/{name}", "title": name} for name in names},
         "additionalProperties": False,
     }
     return form(properties, definitions)
@@ -121,22 +120,20 @@ def literal(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value).replace("Infinity", ".inf")
 
 
-def _define(definitions: dict[str, Schema], whole: Mapping[str, Schema], name: str, comments: Comments) -> None:
-    """Add a section of which nothing need be given, and the sections in it; what params.yaml says of a field is its
-    help. Sections of one kind in several places share the help of the first."""
-    if name in definitions:
-        return
-    fields = {}
-    for key, field in whole[name]["properties"].items():
+def _define(definitions: dict[str, Schema], whole: Schema, place: str, section: Schema, comments: Comments) -> None:
+    """Add a section of which nothing need be given, and the sections in it, each under its place in params.yaml, e.g.
+    adversarial.gan.discriminator: what params.yaml says there of a field is its help."""
+    kind, fields = whole["$defs"][section["$ref"].rpartition("/")[2]], {}
+    for key, field in kind["properties"].items():
         about = comments.get(key)
         if "$ref" in field:
-            _define(definitions, whole, field["$ref"].rpartition("/")[2], about if isinstance(about, dict) else {})
-        help_ = {"description": about} if isinstance(about, str) else {}
-        fields[key] = {**_choice(field), "title": key, **help_}
-    definitions[name] = {
-        **{key: value for key, value in whole[name].items() if key != "required"},
-        "properties": fields,
-    }
+            inner = f"{place}.{key}"
+            _define(definitions, whole, inner, field, about if isinstance(about, dict) else {})
+            fields[key] = {"$ref": f"#/definitions/{inner}", "title": key}
+        else:
+            help_ = {"description": about} if isinstance(about, str) else {}
+            fields[key] = {**_choice(field), "title": key, **help_}
+    definitions[place] = {**{key: value for key, value in kind.items() if key != "required"}, "properties": fields}
 
 
 def _choice(field: Schema) -> Schema:

@@ -1,4 +1,6 @@
-"""`python -m pipelines.prefect_server --port PORT`: Prefect's server on loopback, for who has the workspace's token.
+"""`python -m pipelines.prefect_server --fd N`: Prefect's server on loopback, for who has the workspace's token.
+
+It serves a socket that it inherits as file descriptor N (supervisor.started), or listens at `--port PORT` itself.
 
 Prefect checks that itself, of every request and websocket to its API, when it is given the token. It looks at neither
 Host nor Origin; and its pages, which are in front of the API, want the token typed into a form.
@@ -6,6 +8,8 @@ Host nor Origin; and its pages, which are in front of the API, want the token ty
 
 import argparse
 import os
+import socket
+from contextlib import suppress
 
 import uvicorn
 
@@ -17,7 +21,9 @@ from troupe.loopback import HOST, Admission, OwnPagesOnly
 def main() -> None:
     """Serve until stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--port", type=int)
+    place.add_argument("--fd", type=int)
     parser.add_argument("--no-ui", action="store_true")
     given = parser.parse_args()
     environment.prepare()
@@ -27,7 +33,10 @@ def main() -> None:
     from prefect.server.api.server import create_app  # which reads the settings of the environment
 
     app = OwnPagesOnly(Admission(create_app(final=True), secret, stored=True))
-    uvicorn.run(app, host=HOST, port=given.port, log_level="warning", timeout_keep_alive=5)
+    config = uvicorn.Config(app, host=HOST, port=given.port or 0, log_level="warning", timeout_keep_alive=5)
+    inherited = None if given.fd is None else [socket.socket(fileno=given.fd)]
+    with suppress(KeyboardInterrupt):  # Ctrl-C, for which the server has stopped by then
+        uvicorn.Server(config).run(inherited)
 
 
 if __name__ == "__main__":

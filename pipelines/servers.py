@@ -1,4 +1,8 @@
-"""The Prefect and MLflow servers of a workspace: started on loopback, asked for their health, announced to runs."""
+"""The Prefect and MLflow servers of a workspace: started on loopback, asked for their health, announced to runs.
+
+Clients send the workspace's token to whoever answers at their addresses. So the process that starts a server holds the
+socket, not the server: until it ends, nobody else can listen there, whatever becomes of the server.
+"""
 
 import atexit
 import json
@@ -66,30 +70,36 @@ def credentials(variable: str) -> dict[str, str]:
     return {connection.USERNAME: USER, connection.PASSWORD: token()}
 
 
-def prefect_command(server: Server, ui: bool) -> list[str]:
-    port = server.url.rpartition(":")[2]
-    return [sys.executable, "-m", "pipelines.prefect_server", "--port", port, *([] if ui else ["--no-ui"])]
+def prefect_command(ui: bool) -> list[str]:
+    """The server listens on its standard input (supervisor.started)."""
+    return [sys.executable, "-m", "pipelines.prefect_server", "--fd", "0", *([] if ui else ["--no-ui"])]
 
 
 def mlflow_command(server: Server) -> list[str]:
     """The server reads the same files as a run without it: runs made before and after stand in one list.
 
-    The address is relative, so that no character of the workspace's path means anything in it.
+    The address is relative, so that no character of the workspace's path means anything in it. It listens on its
+    standard input (supervisor.started), over which host and port count no more.
     """
     port = server.url.rpartition(":")[2]
     place = ["--host", HOST, "--port", port, "--workers", "1"]
     hosts = ["--allowed-hosts", f"{HOST}:{port},localhost:{port}"]
-    ours = ["--app-name", APP, "--uvicorn-opts", "--no-access-log"]  # which would have the token of an address
+    ours = [
+        "--app-name",
+        APP,
+        "--uvicorn-opts",
+        "--fd 0 --no-access-log",
+    ]  # it would have the token of an address
     store = ["--backend-store-uri", "sqlite:///mlflow.db"]
     artifacts = ["--no-serve-artifacts", "--default-artifact-root", Path("mlartifacts").resolve().as_uri()]
     return [sys.executable, "-m", "troupe.tracking.store", *place, *hosts, *ours, *store, *artifacts]
 
 
 @contextmanager
-def starting(server: Server, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+def starting(server: Server, command: list[str], listener: socket.socket) -> Iterator[subprocess.Popen[bytes]]:
     """Have a server, which need not answer yet; it stops at the end of the block, or when this process dies."""
     log_of(server).parent.mkdir(parents=True, exist_ok=True)
-    with log_of(server).open("w", encoding="utf-8") as file, started(command, file) as child:
+    with log_of(server).open("w", encoding="utf-8") as file, started(command, file, listener=listener) as child:
         yield child
 
 
@@ -122,7 +132,8 @@ def announced(*servers: Server) -> Iterator[None]:
 def use_announced() -> None:
     """Point the environment at the servers that `make ui` started here, unless the user has pointed it elsewhere.
 
-    Their token is put there too. What a killed `make ui` left behind is ignored.
+    Their token is put there too: while that `make ui` lives, nobody else can listen at their addresses. What a killed
+    one left behind is ignored.
     """
     for variable, server in announcement().items():
         if answers(server["health"]) and os.environ.setdefault(variable, server["api"]) == server["api"]:
@@ -138,10 +149,11 @@ def ensure_prefect_api() -> None:
     if url := os.environ.get(PREFECT):
         _require_prefect(url.rstrip("/"))
         return
-    server = prefect_server(free_port())
     stack = ExitStack()
     atexit.register(stack.close)
-    wait_for(server, stack.enter_context(starting(server, prefect_command(server, ui=False))))
+    listener = stack.enter_context(listening())
+    server = prefect_server(port_of(listener))
+    wait_for(server, stack.enter_context(starting(server, prefect_command(ui=False), listener)))
     os.environ |= server.environment()
 
 
@@ -202,15 +214,20 @@ def status_of(address: str, headers: Mapping[str, str] | None = None) -> int:
         return 0
 
 
-def free_port(wanted: int = 0) -> int:
-    """A port of loopback that nobody listens on: `wanted`, or any if that is 0 or taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, wanted))
-        except OSError:
-            probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+def listening(wanted: int = 0) -> socket.socket:
+    """A socket that listens on loopback, at the port `wanted`, or at any if that is 0 or taken."""
+    try:
+        listener = socket.create_server((HOST, wanted))
+    except OSError:
+        listener = socket.create_server((HOST, 0))
+    # What it accepts inherits this. asyncio would set it, but uvicorn takes any socket that it is given for a Unix one.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def port_of(listener: socket.socket) -> int:
+    """Where it listens."""
+    return int(listener.getsockname()[1])
 
 
 def announcement() -> Mapping[str, Mapping[str, str]]:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -62,19 +63,25 @@ def supervise(
 
 @contextmanager
 def started(
-    command: Sequence[str], output: IO[str] | int | None = None, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    output: IO[str] | int | None = None,
+    environment: Mapping[str, str] | None = None,
+    listener: socket.socket | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Have a command running behind a guard (guard.py); its whole process group ends with this block or this process.
 
-    SIGTERM first, SIGKILL for what is left after GRACE_SECONDS. `environment` adds to our own.
+    SIGTERM first, SIGKILL for what is left after GRACE_SECONDS. `environment` adds to our own. `listener` is its
+    standard input (file descriptor 0), as inetd has it; this process keeps it, and with it the port.
     """
+    stdin = ["--stdin", str(listener.fileno())] if listener else []
     child = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(GUARD), *command],
+        [sys.executable, "-I", "-S", str(GUARD), *stdin, *command],
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT if output else None,
         env={**os.environ, "PATH": _path(), "PYTHONUNBUFFERED": "1", **(environment or {})},
         start_new_session=True,
+        pass_fds=[listener.fileno()] if listener else [],
     )
     try:
         yield child
@@ -88,9 +95,13 @@ def started(
 class Kept:
     """A command that is started again whenever it ends, after a pause that doubles each time it ends soon."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
-        """Start it, with its output in `log`. `again` is the command for every later time."""
-        self.name, self.log = name, log
+    def __init__(self, name: str, command: Sequence[str], log: Path, listener: socket.socket | None = None) -> None:
+        """Start it, with its output in `log`. `again` is the command for every later time.
+
+        A server is given the socket that it is to listen on: while it does not run, who connects waits for it, and
+        nobody else can take its port.
+        """
+        self.name, self.log, self._listener = name, log, listener
         self.again = command
         self._pause = FIRST_PAUSE
         self._due: float | None = None  # when it starts again; None while it runs
@@ -117,7 +128,7 @@ class Kept:
     def _start(self, command: Sequence[str], mode: Literal["w", "a"]) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         file = self._stack.enter_context(self.log.open(mode, encoding="utf-8"))
-        self.child = self._stack.enter_context(started(command, file))
+        self.child = self._stack.enter_context(started(command, file, listener=self._listener))
         self._began, self._due = time.monotonic(), None
 
 

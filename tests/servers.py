@@ -19,9 +19,7 @@ BUCKET = "troupe"
 @contextmanager
 def started(words: list[str], health: str, logs: Path = Path(), **environment: str) -> Iterator[str]:
     """Run `python WORDS --port PORT` until the end of the block; its address, once `health` answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (said := logs / f"{words[1]}.log").open("w") as log:
         server = subprocess.Popen(
@@ -41,6 +39,12 @@ def started(words: list[str], health: str, logs: Path = Path(), **environment: s
         finally:
             os.killpg(server.pid, 15)
             server.wait(30)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def _answers(url: str) -> bool:

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import GPT2, ROOT
 from troupe import cli
+from troupe.adversarial.texts import AT_ONCE
+from troupe.bundles.bundle import save_bundle
 from troupe.data.tokenizer import ByteTokenizer, make_tokenizer
-from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
@@ -107,8 +108,10 @@ def test_a_model_is_described_with_the_batch_of_its_own_stage(troupe: Run) -> No
     experts = GPT(config, partial(SwitchHead, experts=SwitchHeadConfig(1, 8, 2, 1, "sigmoid")))
     for stage in ("moe", "adversarial"):
         save_bundle(Path("artifacts", stage), experts, ByteTokenizer(), {"stage": stage})
-    batches = ("--set", "moe.batch_size=5 adversarial.gan.batch_size=7")
-    moe, adversarial = (troupe("describe", "--model", stage, *batches) for stage in ("moe", "adversarial"))
+    sizes = "moe.batch_size=5 adversarial.gan.batch_size=47 adversarial.ddo.batch_size=37 adversarial.methods="
+    moe = troupe("describe", "--model", "moe", "--set", f"{sizes}[gan]")
     assert "a training step of 5 x 16 tokens" in moe
-    assert "a training step" not in adversarial
-    assert "7 x 16 tokens, float32" in adversarial
+    for methods, batch in {"[gan]": 47, "[ddo,tilt]": 37, "[tilt]": AT_ONCE, "[]": AT_ONCE}.items():
+        adversarial = troupe("describe", "--model", "adversarial", "--set", sizes + methods)
+        assert "a training step" not in adversarial
+        assert f"{batch} x 16 tokens, float32" in adversarial

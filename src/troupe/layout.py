@@ -1,8 +1,10 @@
 """Where things lie in a workspace, relative to its root (the folder with dvc.yaml). The one home of every path."""
 
+import sys
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+GRAPH = Path("dvc.yaml")
 ARTIFACTS = Path("artifacts")  # outputs of stages, owned by DVC
 EFFECTIVE_PARAMS = ARTIFACTS / "params.yaml"  # params.yaml with the overrides of this run
 SOURCE = ARTIFACTS / "source.json"  # what data.source names, with its digest
@@ -28,3 +30,10 @@ MODEL_STAGES = (
 def model_dir(stage: str) -> Path:
     """The folder of a stage's model: weights, config, tokenizer, metrics and summary."""
     return ARTIFACTS / stage
+
+
+def own(program: str) -> str:
+    """What a user types for a program of this environment: its path where that lies in the workspace, as `make` sets it
+    up; else its name."""
+    path, here = Path(sys.prefix, "bin", program), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else program

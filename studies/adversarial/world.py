@@ -33,7 +33,7 @@ from troupe.params import TrainParams
 from troupe.seeding import derive_seed, generator
 from troupe.training.context import RunContext
 from troupe.training.loop import train
-from troupe.training.validation import validate
+from troupe.training.loss import validate
 
 VERDICT = "verdict.json"  # in the first job's folder: what its discriminator found
 

@@ -27,8 +27,7 @@ from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.files import write_atomic
 from troupe.inspection.attention import attention_costs
 from troupe.models.config import GPTConfig
-from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.mode import evaluating
+from troupe.models.gpt2 import GPT, evaluating, init_gpt2
 from troupe.models.switchhead import (
     SwitchHead,
     balance_loss,
@@ -41,7 +40,7 @@ from troupe.params import RunParams, TrainParams
 from troupe.seeding import derive_seed, generator
 from troupe.training.context import RunContext
 from troupe.training.loop import train
-from troupe.training.validation import validate
+from troupe.training.loss import validate
 
 WEIGHTS = "model.safetensors"
 DENSE = Arm(start="random")  # what the first phase makes for arms with start: pretrained

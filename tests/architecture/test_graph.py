@@ -9,7 +9,8 @@ from ruamel.yaml import YAML
 
 from tests.workspace import clone, run, succeed
 from troupe.dependencies import code_of
-from troupe.layout import CODE
+from troupe.layout import CODE, EFFECTIVE_PARAMS, MODEL_STAGES
+from troupe.params import INCIDENTAL, RunParams
 
 ROOT = Path(__file__).parents[2]
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -21,6 +22,13 @@ def test_a_stage_depends_on_the_code_that_it_runs_and_no_list_says_which(stage: 
     """`inputs` digests it by troupe.dependencies: DVC runs a stage again when a module that it imports has changed."""
     assert {str(CODE): [stage]} in STAGES[stage]["params"]
     assert not [path for path in STAGES[stage]["deps"] if not path.startswith("artifacts/")]
+
+
+def test_a_stage_that_computes_depends_on_all_of_section_run_but_who_starts_it() -> None:
+    wanted = [f"run.{field}" for field in RunParams.model_fields if field not in INCIDENTAL["run"]]
+    for stage in (*MODEL_STAGES, "evaluate"):
+        [keys] = [entry[str(EFFECTIVE_PARAMS)] for entry in STAGES[stage]["params"] if str(EFFECTIVE_PARAMS) in entry]
+        assert [key for key in keys if key.partition(".")[0] == "run"] == wanted, stage
 
 
 def test_the_file_lists_a_stage_after_those_that_it_builds_on() -> None:

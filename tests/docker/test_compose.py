@@ -97,7 +97,8 @@ def test_a_service_builds_a_target_of_its_name(name: str) -> None:
 @pytest.mark.security("no service is root or can become it")
 @pytest.mark.parametrize("name", SERVICES)
 def test_no_service_is_root_or_can_become_it(name: str) -> None:
-    assert arguments(name, "USER")[-1] == "troupe"
+    assert arguments(name, "USER")[-1] == "${TROUPE_UID}"
+    assert ("ARG", "TROUPE_UID=1000") in STAGES[name].instructions, "of another stage it may be unknown here"
     assert not {"user", "privileged", "cap_add"} & service(name).keys()
     assert service(name)["cap_drop"] == ["ALL"]
     assert service(name)["security_opt"] == ["no-new-privileges:true"]
@@ -128,7 +129,7 @@ def test_secrets_are_made_once_and_are_all_that_is_required(tmp_path: Path) -> N
     secrets = dict(line.split("=") for line in made.splitlines())
     required = set(re.findall(r"\$\{([A-Z_]+):\?", (DOCKER / "compose.yaml").read_text()))
     assert secrets.keys() == required
-    assert len(set(secrets.values())) == 4
+    assert len(set(secrets.values())) == 5
     assert all(re.fullmatch(r"(troupe:)?[0-9a-f]{48}", secret) for secret in secrets.values())
 
 
@@ -162,8 +163,16 @@ def test_a_trainer_waits_for_healthy_servers_and_knows_where_they_are(name: str)
 
 @pytest.mark.parametrize("name", TRAINERS)
 def test_what_a_trainer_measures_of_its_machine_outlives_the_container(name: str) -> None:
-    (mount,) = [volume.rpartition(":")[2] for volume in service(name)["volumes"]]
+    mount = service(name)["volumes"][0].rpartition(":")[2]
     assert f"TROUPE_CACHE={mount}/{STATE}" in arguments(name, "ENV")
+
+
+@pytest.mark.security("containers: the trainer sees nothing of the file with the stack's secrets")
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_trainer_has_an_empty_file_in_place_of_the_secrets(name: str) -> None:
+    workspace, secrets = service(name)["volumes"]
+    assert secrets == f"/dev/null:{workspace.rpartition(':')[2]}/docker/.env:ro"
+    assert "docker/.env" not in (ROOT / ".dockerignore").read_text()
 
 
 @pytest.mark.parametrize("name", STATEFUL)
@@ -189,6 +198,7 @@ def test_the_servers_keep_their_state_in_postgres(name: str) -> None:
 
 
 def test_mlflow_answers_the_stack_and_who_has_a_password() -> None:
+    assert arguments("mlflow", "ENTRYPOINT") == ['["python", "/opt/mlflow_start.py"]'], "it makes the users"
     assert "mlflow:*" in arguments("mlflow", "CMD")[0], "or the trainer gets 403"
     assert '"--app-name", "basic-auth"' in arguments("mlflow", "CMD")[0]
 
@@ -211,7 +221,7 @@ def test_every_base_image_is_one_pinned_python_that_the_project_supports() -> No
 
 def test_every_package_comes_from_the_lock() -> None:
     commands = [command for name, stage in STAGES.items() for command in _pip_installs(stage)]
-    assert len(commands) == 7  # setuptools, mlflow, prefect; for each trainer its packages and the link to the project
+    assert len(commands) == 8  # setuptools, mlflow, prefect; each trainer's packages and link to the project; tests
     fetching = [command for command in commands if "--no-index --no-deps" not in command]
     assert not [command for command in fetching if "--constraint constraints.txt" not in command]
 

@@ -86,6 +86,23 @@ def test_the_check_asks_for_parameters_that_there_are() -> None:
     assert load_params(DOCKER.parent / "params.yaml", overrides.split()).pretrain.steps == 20
 
 
+@pytest.mark.security("a backup, which has the stack's passwords, is refused a place that the trainer reads")
+@pytest.mark.parametrize("folder", ["backup", "{workspace}/data/backup", "{workspace}/../elsewhere"])
+def test_a_backup_lies_outside_the_workspace(tmp_path: Path, folder: str) -> None:
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    script = ["sh", str(DOCKER / "backup.sh"), "save", folder.format(workspace=workspace)]
+    tried = {**os.environ, "COMPOSE": "echo asked", "TROUPE_WORKSPACE": str(workspace)}
+    result = subprocess.run(script, cwd=workspace, env=tried, capture_output=True, text=True)
+    if "elsewhere" in folder:
+        assert result.returncode == 0, result.stderr
+        assert "asked" in (tmp_path / "elsewhere/mlflow.dump").read_text()
+    else:
+        assert result.returncode == 1
+        assert "lies in the workspace, which the trainer reads" in result.stderr
+        assert not list(workspace.glob("**/*.dump"))
+
+
 @pytest.mark.parametrize("script", sorted(path.name for path in DOCKER.glob("*.sh")))
 def test_scripts_are_valid_shell(script: str) -> None:
     shell = (DOCKER / script).read_text(encoding="utf-8").splitlines()[0].rpartition("/")[2].split()[-1]

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from pipelines import supervisor
 from pipelines.repro import StageFailed, run_stage
+from pipelines.servers import listening, port_of
 from pipelines.supervisor import Kept, started, supervise
 from pipelines.workspace import claim
 from tests.pipelines.small import environment, eventually, make, processes_in
@@ -119,6 +121,39 @@ def test_what_should_run_runs_again_after_a_pause_that_grows(folder: Path, monke
     assert ended(kept.child.pid)
     assert (folder / "it.log").read_text().split()[:2] == ["first", "later"]
     assert [line.partition(";")[0] for line in lines] == ["It has ended (status 137)"] * 2
+
+
+SERVER = """
+import os, socket
+listener = socket.socket(fileno=0)
+while True:
+    caller, _ = listener.accept()
+    caller.sendall(str(os.getpid()).encode())
+    caller.close()
+"""
+
+
+@pytest.mark.security("a server of `make ui` is down: nobody else can take its port, and be sent the token")
+def test_while_a_server_is_down_its_port_is_nobody_elses_and_who_asks_waits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.1)
+    with listening() as listener:
+        place = ("127.0.0.1", port_of(listener))
+        kept = Kept("It", [sys.executable, "-c", SERVER], folder / "it.log", listener)
+        try:
+            with socket.create_connection(place, timeout=20) as caller:
+                first = int(caller.recv(10))
+            os.kill(first, signal.SIGKILL)
+            eventually(lambda: ended(first), 5)
+            with socket.create_connection(place, timeout=20) as caller:
+                with pytest.raises(OSError, match="in use"):
+                    socket.create_server(place)
+                eventually(lambda: kept.look(str) or kept.child.poll() is not None, 5)
+                eventually(lambda: kept.look(str) or kept.child.poll() is None, 5)
+                assert int(caller.recv(10)) not in (0, first)
+        finally:
+            kept.stop()
 
 
 @pytest.mark.fault("kill -9 of the pipeline: dvc and the stage end with it, the next run works")

@@ -8,6 +8,7 @@ import pytest
 from pipelines import alive as module
 from pipelines.alive import alive, dead, folder, killed, outcome_of, settled
 from tests.pipelines.small import environment, eventually
+from troupe.credentials import USER, token
 
 HOLD = "import time; from pipelines.alive import alive\nwith alive('one'): print('in', flush=True); time.sleep(60)"
 
@@ -67,6 +68,17 @@ def test_a_killed_run_of_another_server_is_left_to_that(monkeypatch: pytest.Monk
     folder().mkdir(parents=True)
     (folder() / "four").touch()
     assert dead() == ["four"]
-    for local in ("http://127.0.0.1:4200/api", "http://127.0.0.1:4201/api"):
-        monkeypatch.setenv("PREFECT_API_URL", local)
+    for other in ("http://127.0.0.1:4200/api", "http://127.0.0.1:4201/api"):
+        monkeypatch.setenv("PREFECT_API_URL", other)
         assert dead() == []
+
+
+def test_only_the_workspaces_own_servers_share_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run on the host may report to a container's server, whose port on loopback may be that of `make ui` later."""
+    own = folder()
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", f"{USER}:{token()}")
+    for port in (4200, 4201):
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+        assert folder() == own
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", f"{USER}:of-the-containers")
+    assert folder() == own.with_name("127.0.0.1-4201")

@@ -66,9 +66,26 @@ def test_what_it_does_not_take_is_refused(parameters: dict[str, Any], names: str
 def test_every_value_of_params_yaml_is_offered_with_its_comment(schema: dict[str, Any]) -> None:
     values = load_params(ROOT / "params.yaml").model_dump(mode="json")
     validate({"params": values}, schema, raise_on_error=True)
-    field = schema["definitions"]["PretrainParams"]["properties"]["batch_size"]
+    field = schema["definitions"]["pretrain"]["properties"]["batch_size"]
     assert field["description"] == "params.yaml: 32; sequences"
     assert "default" not in field, "a field that is left alone is params.yaml's, or the profile's"
+
+
+def test_sections_of_one_kind_have_each_its_own_values_and_help(schema: dict[str, Any]) -> None:
+    helps = {}
+    for method in ("gan", "distil"):
+        inner = schema["definitions"][f"adversarial.{method}"]["properties"]["discriminator"]
+        assert inner == {"$ref": f"#/definitions/adversarial.{method}.discriminator", "title": "discriminator"}
+        discriminator = schema["definitions"][f"adversarial.{method}.discriminator"]["properties"]
+        reference = schema["definitions"][f"adversarial.{method}.discriminator.reference"]["properties"]
+        helps[method] = discriminator["more_rounds"]["description"], reference["steps"]["description"]
+    values = load_params(ROOT / "params.yaml").adversarial
+    for method, said in helps.items():
+        given = getattr(values, method).discriminator
+        assert [text.partition(";")[0] for text in said] == [
+            f"params.yaml: {value}" for value in (given.more_rounds, given.reference.steps)
+        ]
+    assert helps["gan"] != helps["distil"], "the test shows something"
 
 
 def test_no_field_is_a_boolean_that_the_form_would_send_as_false_when_nobody_has_touched_it(
@@ -108,7 +125,7 @@ def test_without_params_yaml_and_profiles_the_form_lacks_only_their_help(
     monkeypatch.chdir(tmp_path)
     bare = params_form().model_dump(exclude_unset=True)
     assert "profile" not in bare["properties"]
-    assert "description" not in bare["definitions"]["RunParams"]["properties"]["seed"]
+    assert "description" not in bare["definitions"]["run"]["properties"]["seed"]
 
 
 def test_a_form_of_nothing_refuses_everything() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.servers import answers, free_port
+from pipelines.servers import answers
 from tests.pipelines.small import GRAPH, PYTHON, WORK, environment, eventually, make, pipeline, processes_in
+from tests.servers import free_port
 from troupe.credentials import TOKEN, USER
 from troupe.layout import RUNS
 

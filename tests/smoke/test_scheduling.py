@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections import Counter
@@ -341,11 +342,15 @@ def test_kill_9_of_flow_runner_and_servers_and_everything_runs_again(site: Site)
     assert site.states(run).count("Crashed") == 2
 
     before = site.attempts()
-    for server in ("pipelines.prefect_server", "mlflow"):
-        os.kill(command(site.folder, "-m", server).pid, signal.SIGKILL)
+    killed = {server: command(site.folder, "-m", server).pid for server in ("pipelines.prefect_server", "mlflow")}
+    for pid in killed.values():
+        os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
+    for address in (site.api, site.mlflow):
+        with pytest.raises(OSError, match="in use"):  # or others would be sent the token
+            socket.create_server(("127.0.0.1", httpx.URL(address).port or 0))
+    eventually(lambda: all(command(site.folder, "-m", server).pid != pid for server, pid in killed.items()))
     health = (f"{site.api}/health", f"{site.mlflow}/health")
-    eventually(lambda: not any(map(answers, health)), 5)
     eventually(lambda: all(map(answers, health)), SECONDS_TO_RECOVER)
     print(f"servers: answer again after {time.monotonic() - began:.1f} s")
     assert site.attempts() == before, "the training went on meanwhile"

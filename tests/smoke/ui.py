@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import psutil
 
-from pipelines.servers import ANNOUNCEMENT, free_port
+from pipelines.servers import ANNOUNCEMENT
 from tests.pipelines.small import PYTHON, environment, eventually, listening_to_ctrl_c, processes_in
+from tests.servers import free_port
 from troupe.credentials import TOKEN, USER
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.conftest import ROOT
 from troupe.compute import CPU, Arithmetic
 from troupe.layout import CHECKPOINTS
-from troupe.params import Section
+from troupe.params import Section, load_params
 from troupe.training import checkpoint as checkpoint_module
 from troupe.training.checkpoint import STALE, Checkpoint, Checkpoints, folder_of, run_key, tidy_up
 from troupe.training.state import restore, snapshot
@@ -119,6 +120,15 @@ def test_the_key_depends_on_parameters_inputs_and_code(tmp_path: Path, monkeypat
     monkeypatch.setattr(checkpoint_module, "code_digest", lambda module: f"{module} was edited")
     keys.append(key({"pretrain": Rates(rate=0.1)}, [text]))
     assert len(set(keys)) == 6
+
+
+def test_who_starts_the_processes_is_no_part_of_the_key() -> None:
+    run = load_params(ROOT / "params.yaml").run
+    plain, started_by_others, several = (
+        run_key("pretrain", {"run": run.model_copy(update=change)}, [])
+        for change in ({}, {"launcher": "torchrun"}, {"processes": 2})
+    )
+    assert plain == started_by_others != several
 
 
 EAGER, COMPILED = (Arithmetic("cpu", "float32", compiled, 2, "2.0") for compiled in (False, True))

@@ -2,8 +2,10 @@
 
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
@@ -12,13 +14,29 @@ from torch.distributed.run import config_from_args, parse_args
 from typer.testing import CliRunner
 
 from tests.conftest import ROOT
-from tests.workspace import TINY, clone, succeed
+from tests.workspace import NUMERICS, PROFILE, clone, succeed
 from tests.workspace import run as start
+from troupe.bundles.bundle import found_identity
 from troupe.cli.common import app
-from troupe.layout import EFFECTIVE_PARAMS
-from troupe.params import RunParams, dump_params, load_params
+from troupe.errors import ArtifactError
+from troupe.layout import EFFECTIVE_PARAMS, TOKENS
+from troupe.params import Params, RunParams, dump_params, load_params
+from troupe.training import made_from
 from troupe.training.elsewhere import docker_command, train_job
+from troupe.training.made_from import note_of, noted, require_made_from_this
 
+NEXT = """
+import sys
+from pipelines.repro import changed_stages
+from pipelines.workspace import claim
+from troupe.errors import TroupeError
+try:
+    with claim(sys.argv[1]) as run:
+        print(changed_stages(run))
+except TroupeError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
 STAGE_COMMAND = ["-m", "troupe.stages.pretrain", "--params", "artifacts/params.yaml"]
 
 
@@ -81,7 +99,10 @@ def test_the_command_prints_what_the_last_run_asked_for(tmp_path: Path, monkeypa
             assert shlex.split(said)[:2] == ["docker", "run"]
             assert f"{tmp_path}:/workspace mine torchrun" in said
         else:
-            assert YAML(typ="safe").load(said)["spec"]["trainer"]["image"] == "mine"
+            assert said.startswith("# For `kubectl create")
+            job = YAML(typ="safe").load(said)
+            assert job["spec"]["trainer"]["image"] == "mine"
+            assert job["metadata"] == {"generateName": "troupe-pretrain-"}, "or a second one would be refused"
 
 
 @pytest.mark.slow
@@ -89,7 +110,8 @@ def test_what_an_engine_has_trained_is_taken_for_what_the_stage_made(tmp_path: P
     """As docs/scale.md has it, with what the container would run: the pipeline stops, the engine trains, it goes on."""
     folder = clone(tmp_path / "clone")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    asked = {"TROUPE_SET": f"{TINY} run.launcher=docker run.device=cpu run.processes=2", "PATH": path}
+    settings = f"{NUMERICS} run.launcher=docker run.device=cpu run.processes=2"
+    asked = {"TROUPE_PROFILE": PROFILE, "TROUPE_SET": settings, "PATH": path}
     stopped = start(folder, "-m", "dvc", "repro", "pretrain", **asked)
     assert stopped.returncode
     assert "pretrain: run.launcher: docker trains this stage: `troupe launch pretrain`" in stopped.stderr
@@ -97,6 +119,45 @@ def test_what_an_engine_has_trained_is_taken_for_what_the_stage_made(tmp_path: P
     command = shlex.split(succeed(start(folder, "-m", "troupe.cli", "launch", "pretrain")).stdout)
     inside = command[command.index("torchrun") + 1 :]
     succeed(start(folder, "-m", "torch.distributed.run", *inside))
-    succeed(start(folder, "-m", "dvc", "commit", "--force", "pretrain"))
-    again = succeed(start(folder, "-m", "dvc", "repro", "pretrain", **asked))
-    assert "Stage 'pretrain' didn't change, skipping" in again.stdout
+    before = found_identity(folder / "artifacts/pretrain")
+
+    refused = start(folder, "-c", NEXT, f"{asked['TROUPE_SET']} pretrain.grad_clip=0.5", PATH=path)
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "artifacts/pretrain: was trained elsewhere with pretrain.grad_clip=1.0, not 0.5; ask for the same again, or "
+        "remove the folder to have it trained anew\n"
+    )
+    local = asked["TROUPE_SET"].replace("docker", "local")  # no result depends on who starts the processes
+    taken = succeed(start(folder, "-c", NEXT, local, PATH=path))
+    assert taken.stdout.splitlines() == [
+        "pretrain: taken as it was trained elsewhere",
+        "['moe', 'adversarial', 'evaluate']",
+    ]
+    assert found_identity(folder / "artifacts/pretrain") == before
+    again = succeed(start(folder, "-c", NEXT, asked["TROUPE_SET"], PATH=path))
+    assert again.stdout.splitlines() == ["['moe', 'adversarial', 'evaluate']"]
+
+
+def test_the_note_of_what_a_result_was_made_from_names_the_first_difference(
+    workspace: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+
+    def pretrain(params: Params) -> None:
+        assert not note_of("pretrain").exists(), "of an earlier one"
+
+    def other(**fields: Any) -> Params:
+        return workspace.model_copy(update={"run": workspace.run.model_copy(update=fields)})
+
+    for _ in range(2):
+        noted(pretrain)(workspace)
+        require_made_from_this("pretrain", other(launcher="torchrun"))
+    with pytest.raises(ArtifactError, match=r"artifacts/pretrain: was trained elsewhere with run.seed=1337, not 7;"):
+        require_made_from_this("pretrain", other(seed=7))
+    with monkeypatch.context() as patch:
+        patch.setattr(made_from, "code_digest", lambda module: "0" * 32)
+        with pytest.raises(ArtifactError, match="with other code;"):
+            require_made_from_this("pretrain", workspace)
+    (TOKENS / "more").touch()
+    with pytest.raises(ArtifactError, match="with another artifacts/tokens;"):
+        require_made_from_this("pretrain", workspace)

@@ -1,15 +1,18 @@
 """What the launcher makes of the ends of the processes that it started."""
 
 import json
+import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from pipelines.servers import free_port
 from tests.conftest import ROOT
+from tests.servers import free_port
 from troupe.errors import ParamsError, ProcessFailed
+from troupe.layout import own
 from troupe.params import Params, load_params
 from troupe.training.launch import FRESH_STORE, _end, side_by_side
 
@@ -79,18 +82,27 @@ def pretrain(params: Params) -> None:
     raise AssertionError("trained here")
 
 
+def test_a_program_is_named_as_its_user_types_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert own("troupe") == "troupe", "of an environment elsewhere, which is on the path"
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert own("troupe") == ".venv/bin/troupe"
+
+
 @pytest.mark.parametrize("launcher", ["docker", "kubernetes"])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_what_another_engine_trains_is_not_trained_here(launcher: str, processes: int) -> None:
     wanted = params(f"run.launcher={launcher}", "run.device=cpu", f"run.processes={processes}")
-    with pytest.raises(ParamsError, match=f"run.launcher: {launcher} trains this stage: `troupe launch pretrain`"):
+    with pytest.raises(ParamsError, match=f"run.launcher: {launcher} trains this stage: `.*troupe launch pretrain`"):
         pretrain(wanted)
 
 
-def test_a_process_that_such_an_engine_has_started_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_such_an_engine_has_started_trains(workspace: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    run = workspace.run.model_copy(update={"launcher": "kubernetes", "device": "cpu"})
     with pytest.raises(AssertionError, match="trained here"):
-        pretrain(params("run.launcher=kubernetes", "run.device=cpu"))
+        pretrain(workspace.model_copy(update={"run": run}))
 
 
 def test_machines_that_cannot_find_each_other_say_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

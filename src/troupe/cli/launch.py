@@ -28,7 +28,7 @@ def launch(
     if not layout.EFFECTIVE_PARAMS.exists():
         raise ArtifactError(f"{layout.EFFECTIVE_PARAMS}: not there; `make pipeline` writes it and prepares the text")
     from troupe.params import load_params
-    from troupe.training.elsewhere import docker_command, image_for, stage_command, train_job
+    from troupe.training.elsewhere import ABOUT_THE_MANIFEST, docker_command, image_for, stage_command, train_job
 
     run = load_params(layout.EFFECTIVE_PARAMS).run
     image = image or image_for(run)
@@ -37,6 +37,7 @@ def launch(
     elif run.launcher == "kubernetes":
         from ruamel.yaml import YAML
 
+        print(ABOUT_THE_MANIFEST, end="")
         YAML().dump(train_job(stage, run, image, claim), sys.stdout)
     else:
         with workspace_lock():

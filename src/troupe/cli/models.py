@@ -12,6 +12,7 @@ from troupe.errors import ParamsError
 
 if TYPE_CHECKING:
     from troupe.inspection.shapes import Shape
+    from troupe.params import Params, TrainParams
 
 
 @app.command()
@@ -45,8 +46,7 @@ def describe_model(
         seen = context or shape.block_size
         if seen > shape.block_size:
             raise ParamsError(f"--context {seen}: {name} sees {shape.block_size} tokens")
-        of = wanted.adversarial.gan if shape.stage == "adversarial" else getattr(wanted, shape.stage)
-        describe(name, shape.build, of, batch or of.batch_size, seen, Console())
+        describe(name, shape.build, _training(wanted, shape), batch or _batch(wanted, shape), seen, Console())
 
 
 @app.command()
@@ -56,7 +56,7 @@ def export(
 ) -> None:
     """Write a model with GPT-2's architecture as a folder for transformers."""
     bundle = open_model(model)
-    from troupe.models.huggingface import export_gpt2
+    from troupe.bundles.huggingface import export_gpt2
 
     export_gpt2(folder, bundle.model, bundle.tokenizer)
     print(f"{folder}: open it with transformers' AutoModelForCausalLM.from_pretrained({str(folder)!r})")
@@ -70,10 +70,26 @@ def params(overrides: Set = "", profile: Profile = "") -> None:
     YAML().dump(parameters(overrides, profile).model_dump(), sys.stdout)
 
 
+def _training(params: "Params", shape: "Shape") -> "TrainParams | None":
+    """The section of a stage that trains by likelihood."""
+    return {"pretrain": params.pretrain, "moe": params.moe}.get(shape.stage)
+
+
+def _batch(params: "Params", shape: "Shape") -> int:
+    """Sequences that the model's stage takes at once: the adversarial one, those of its method that takes most."""
+    if training := _training(params, shape):
+        return training.batch_size
+    from troupe.adversarial.texts import AT_ONCE
+    from troupe.params import TiltParams
+
+    methods = params.adversarial.active().values()
+    return max((AT_ONCE if isinstance(one, TiltParams) else one.batch_size for one in methods), default=AT_ONCE)
+
+
 def _shape(model: str) -> "Shape":
     """The shape of a model of troupe's or of a GPT-2 of Hugging Face's; only the registry's are read whole for it."""
+    from troupe.bundles import hub
     from troupe.inspection import shapes
-    from troupe.models import hub
 
     if model.startswith("models:"):
         return shapes.shape_of(open_model(model).config)

@@ -13,7 +13,7 @@ from troupe.inspection.structure import parts, without_weights
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import SwitchHead
 from troupe.models.tilted import Tilted
-from troupe.params import RefinementParams, TrainParams
+from troupe.params import TrainParams
 
 ROWS = {
     "weights": "weights, float32",
@@ -32,18 +32,17 @@ WHAT_IT_COUNTS = (
 def describe(
     name: str,
     build: Callable[[], GPT],
-    params: TrainParams | RefinementParams,
+    params: TrainParams | None,
     batch: int,
     context: int,
     console: Console,
 ) -> None:
-    """Print a model's tables; `build` makes it, on tensors without memory. `params` are those of the stage that trains.
-
-    What the adversarial game holds, two language models and a discriminator, is not estimated.
+    """Print a model's tables; `build` makes it, on tensors without memory. `params` are those of a stage that trains by
+    likelihood, None for another: what the adversarial stage holds, such as a second model, is not estimated.
     """
     model = without_weights(build)
     console.print(_structure(name, model, context))
-    if isinstance(params, TrainParams):
+    if params:
         console.print(_training(build, params, batch, context))
     cache = _size(batch * context * attention_costs(model, context).cache_bytes)
     console.print(f"key-value cache while generating, {batch} x {context} tokens, float32: {cache}\n", highlight=False)

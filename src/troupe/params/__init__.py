@@ -13,6 +13,7 @@ from troupe.params.adversarial import (
 )
 from troupe.params.files import checked, dump_params, load_params
 from troupe.params.schema import (
+    INCIDENTAL,
     DataParams,
     EvaluateParams,
     JudgingParams,
@@ -26,8 +27,8 @@ from troupe.params.section import Count, Rate, Section, Share, Weight
 from troupe.params.training import MoeParams, PretrainParams, TrainParams, grouped_fault
 
 __all__ = [
-    "AdversarialParams", "Count", "DataParams", "DdoParams", "DiscriminatorParams", "DistilParams", "EvaluateParams",
-    "GameParams", "GanParams", "JudgingParams", "ModelParams", "MoeParams", "Params", "PretrainParams", "PromoteParams",
-    "Rate", "ReferenceParams", "RefinementParams", "RunParams", "Section", "Share", "TiltParams", "TokensParams",
-    "TrainParams", "Weight", "checked", "dump_params", "grouped_fault", "load_params",
+    "INCIDENTAL", "AdversarialParams", "Count", "DataParams", "DdoParams", "DiscriminatorParams", "DistilParams",
+    "EvaluateParams", "GameParams", "GanParams", "JudgingParams", "ModelParams", "MoeParams", "Params",
+    "PretrainParams", "PromoteParams", "Rate", "ReferenceParams", "RefinementParams", "RunParams", "Section", "Share",
+    "TiltParams", "TokensParams", "TrainParams", "Weight", "checked", "dump_params", "grouped_fault", "load_params",
 ]  # fmt: skip

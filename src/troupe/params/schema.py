@@ -1,5 +1,6 @@
 """All sections of params.yaml together, those that are short, and what they ask of each other."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -13,6 +14,10 @@ def _threads(value: object) -> object:
     if value == "auto" or (type(value) is int and 1 <= value <= 256):
         return value
     raise ValueError(f"auto or a whole number from 1 to 256, got {value!r}")  # one line, where a union would take two
+
+
+# Who starts the processes; no result depends on it. dvc.yaml names the other fields one by one.
+INCIDENTAL: Mapping[str, frozenset[str]] = {"run": frozenset({"launcher"})}
 
 
 class RunParams(Section):

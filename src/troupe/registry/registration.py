@@ -19,12 +19,12 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 import troupe
 from troupe import layout
+from troupe.bundles.bundle import CONFIG, FILES, found_identity, identity
 from troupe.data.corpus import read_manifest
 from troupe.errors import ArtifactError
 from troupe.files import read_json
 from troupe.gate import Figures
-from troupe.models.bundle import CONFIG, FILES, found_identity, identity
-from troupe.params import Params, load_params
+from troupe.params import INCIDENTAL, Params, load_params
 from troupe.registry import fetch, pyfunc
 from troupe.registry.request import EXAMPLE_PARAMS, EXAMPLE_PROMPTS
 from troupe.registry.versions import Version, create, model_name, of
@@ -71,7 +71,8 @@ def result_of(stage: str) -> Result:
         raise ArtifactError(f"{folder}: not the files that {CONFIG} describes; run `make pipeline`")
     sections = list(Params.model_fields)
     shaping = set(sections[: sections.index(stage) + 1])
-    params = load_params(layout.EFFECTIVE_PARAMS).model_dump(include=shaping)
+    incidental = {name: set(fields) for name, fields in INCIDENTAL.items()}
+    params = load_params(layout.EFFECTIVE_PARAMS).model_dump(include=shaping, exclude=incidental)
     text = json.dumps(params, sort_keys=True)
     return Result(digest, read_manifest(layout.CORPUS)["sha256"], hashlib.sha256(text.encode()).hexdigest())
 

@@ -14,13 +14,11 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from troupe import layout
+from troupe.bundles.bundle import found_identity
 from troupe.data.source import PYTHON_DOCS, TINY_SHAKESPEARE
 from troupe.errors import RegistryError
 from troupe.files import read_json
-from troupe.models.bundle import found_identity
 from troupe.registry.lineage import Lineage, Work, trace
-
-GRAPH = "dvc.yaml"
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,10 @@ def reproduce(uri: str) -> Reproduction:
         raise RegistryError(f"{found.version}: cannot be made again: its code differed from commit {work.commit[:-1]}")
     record = _record(found.version, work)
     with _worktree(work.commit) as folder:
-        graph: dict[str, Any] = YAML(typ="safe").load((folder / GRAPH).read_text(encoding="utf-8"))["stages"]
+        graph: dict[str, Any] = YAML(typ="safe").load((folder / layout.GRAPH).read_text(encoding="utf-8"))["stages"]
         if work.stage not in graph:
-            raise RegistryError(f"{found.version}: cannot be made again: {GRAPH} of {work.commit} has no {work.stage}")
+            lacks = f"{layout.GRAPH} of {work.commit} has no {work.stage}"
+            raise RegistryError(f"{found.version}: cannot be made again: {lacks}")
         _write_yaml(folder / layout.PARAMS, _with_absolute_paths(record["params"]))
         for name in list(graph)[: list(graph).index(work.stage) + 1]:
             _run(folder, name, graph[name]["cmd"], found)

@@ -23,7 +23,7 @@ from troupe.dependencies import code_digest
 from troupe.errors import ArtifactError
 from troupe.files import read_json, sha256_file, write_atomic, write_json
 from troupe.layout import CHECKPOINTS
-from troupe.params import Section
+from troupe.params import INCIDENTAL, Section
 
 KEPT = 2  # the newest and the one to fall back to
 FINISHED = "finished"  # a file beside the checkpoints of a run whose result is written
@@ -110,9 +110,11 @@ class Checkpoints:
 
 def run_key(stage: str, sections: Mapping[str, Section], inputs: Iterable[Path]) -> str:
     """32 hex digits that change with any parameter, input byte or line of the code of a stage: a changed run starts
-    afresh, in a folder of its own."""
+    afresh, in a folder of its own. Only what no result depends on is left out (params.INCIDENTAL)."""
     parts = {
-        "params": {name: section.model_dump() for name, section in sections.items()},
+        "params": {
+            name: section.model_dump(exclude=set(INCIDENTAL.get(name, ()))) for name, section in sections.items()
+        },
         "inputs": [sha256_file(path) for path in inputs],
         "code": code_digest(f"troupe.stages.{stage}"),
     }

@@ -19,6 +19,10 @@ PASSED_ON = (
 )  # from the shell into the container, where they are set
 RUNTIME = "torch-distributed"  # the ClusterTrainingRuntime that comes with Kubeflow Trainer
 VOLUME = "workspace"
+ABOUT_THE_MANIFEST = """\
+# For `kubectl create --filename -`: its name is generated, so that every start is a job of its own (`kubectl apply`
+# wants a fixed one). Two at once write into one folder: `kubectl delete trainjob NAME` ends the one before.
+"""
 
 
 def stage_command(stage: str) -> list[str]:
@@ -63,7 +67,7 @@ def train_job(stage: str, run: RunParams, image: str, claim: str) -> dict[str, A
     return {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",
-        "metadata": {"name": f"troupe-{stage}"},
+        "metadata": {"generateName": f"troupe-{stage}-"},
         "spec": {
             "runtimeRef": {"name": RUNTIME},
             "trainer": {

@@ -25,7 +25,10 @@ import torch.distributed as dist
 
 from troupe.cores import usable_cores
 from troupe.errors import ParamsError, ProcessFailed, TroupeError
+from troupe.layout import own
 from troupe.params import Params, RunParams
+from troupe.training.made_from import noted
+from troupe.training.parallel import leads
 
 PATIENCE = timedelta(days=1)  # with rank 0 while it looks at validation; whether it lives, the agent sees
 PATIENCE_BETWEEN_MACHINES = timedelta(minutes=30)  # one that is gone without a word is seen by nobody else
@@ -36,6 +39,7 @@ ENDPOINT = "PET_RDZV_ENDPOINT"  # torchrun's own variable: host:port of the mach
 # dead processes in it, and then fails or waits for ever (pytorch/pytorch#135712).
 FRESH_STORE = ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
+ELSEWHERE = ("docker", "kubernetes")  # launchers that start nothing on this machine
 UNREPORTED = 1  # exit status of a process that ended with an error which is not reported yet
 
 
@@ -50,8 +54,8 @@ def side_by_side(body: Callable[[Params], None]) -> Callable[[Params], None]:
     @wraps(body)
     def run(params: Params) -> None:
         if dist.is_torchelastic_launched():
-            (_join if params.run.processes > 1 else _alone)(body, params)
-        elif params.run.launcher in ("docker", "kubernetes"):
+            (_join if params.run.processes > 1 else _train)(body, params)
+        elif params.run.launcher in ELSEWHERE:
             raise _elsewhere(body.__name__, params.run.launcher)
         elif params.run.processes == 1:
             body(params)
@@ -78,14 +82,15 @@ def torchrun_options(stage: str, run: RunParams) -> list[str]:
     ]
 
 
-def _alone(body: Callable[[Params], None], params: Params) -> None:
-    body(params)
+def _train(body: Callable[[Params], None], params: Params) -> None:
+    """Train; where DVC is not what has started it, with a note of what the result was made from."""
+    (noted(body) if leads() and params.run.launcher in ELSEWHERE else body)(params)
 
 
 def _elsewhere(stage: str, engine: str) -> ParamsError:
     return ParamsError(
-        f"run.launcher: {engine} trains this stage: `troupe launch {stage}` prints how to start it; when it is done, "
-        f"`dvc commit --force {stage}`, and the same command goes on"
+        f"run.launcher: {engine} trains this stage: `{own('troupe')} launch {stage}` prints what starts it; when that "
+        "is done, `make pipeline` as before takes the result and goes on"
     )
 
 
@@ -99,7 +104,7 @@ def _join(body: Callable[[Params], None], params: Params) -> None:
     try:
         patience = PATIENCE_BETWEEN_MACHINES if several else PATIENCE
         dist.init_process_group("nccl" if on_gpus else "gloo", timeout=patience)
-        body(params)
+        _train(body, params)
     except Exception as error:
         get_error_handler().record_exception(error)
         if isinstance(error, TroupeError):

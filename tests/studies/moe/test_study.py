@@ -27,7 +27,7 @@ from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.params import DataParams, TokensParams, TrainParams
-from troupe.training.schedule import learning_rate_factor
+from troupe.training.optim import learning_rate_factor
 
 SHIPPED = STUDIES / "moe" / "moe.yaml"
 PATHS = sorted(SHIPPED.parent.glob("*.yaml"))

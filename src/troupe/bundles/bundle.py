@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from troupe.bundles.architectures import ARCHITECTURES, dimensions_of
 from troupe.data.tokenizer import FILE, Tokenizer, load_tokenizer
 from troupe.errors import ArtifactError, ParamsError, UnsupportedError
 from troupe.files import read_json, sha256_file, write_atomic, write_json
-from troupe.models.architectures import ARCHITECTURES, dimensions_of
 from troupe.models.gpt2 import GPT
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", FILE

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Muon, Optimizer
 
-from troupe.training.muon import StackedMuon, orthogonalise, precision_of_muon
+from troupe.kernels.muon import StackedMuon, orthogonalise
+from troupe.training.optim import precision_of_muon
 
 TORCHS = (3.4445, -4.775, 2.0315), 5, 1e-7
 # Of 5 iterations each makes three products and rounds them to bfloat16: evenly distributed errors of up to 2^-8 of a

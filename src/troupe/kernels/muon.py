@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.optim import Muon
 
-from troupe.training.loss import Autocast
-
 
 class StackedMuon(Muon):
     """torch's Muon for float32 weights, with its state, its arithmetic and Jordan's scaling of the rate (`adjust_lr_fn`
@@ -20,7 +18,8 @@ class StackedMuon(Muon):
 
     The layers of a model are alike, and one after another their products are too small to keep a machine busy: on
     4 threads 16 matrices of a model 256 wide took 38 ms alone and 14 ms in stacks (docs/results/2026-11-22-kernels.md).
-    For that a step needs room for about twice the matrices of one shape, where torch's needs it for one matrix.
+    For that a step needs room for about twice the matrices of one shape, where torch's needs it for one matrix. It can
+    go once torch stacks them itself.
 
     `dtype` is what they are orthogonalised in. torch's is bfloat16, which takes 2 to 21 times as long as float32 on
     CPUs that do not multiply it (docs/results/2026-11-30-muon-precision.md).
@@ -79,9 +78,3 @@ def orthogonalise(
         polynomial_NMM = torch.baddbmm(gram_NMM, gram_NMM, gram_NMM, beta=b, alpha=c)
         x_NML = torch.baddbmm(x_NML, polynomial_NMM, x_NML, beta=a)
     return x_NML.mT if tall else x_NML
-
-
-def precision_of_muon(autocast: Autocast, device: torch.device) -> torch.dtype:
-    """bfloat16, but float32 on a CPU that trains without autocast: such a one multiplies float32 faster."""
-    with autocast():
-        return torch.bfloat16 if device.type != "cpu" or torch.is_autocast_enabled("cpu") else torch.float32

@@ -11,16 +11,16 @@ import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 
-from tests.conftest import GPT2, ROOT, TINY
+from tests.conftest import GPT2, small
+from troupe.bundles.bundle import save_bundle
+from troupe.bundles.huggingface import export_gpt2
+from troupe.bundles.initial import find_initial, has_seen, load_initial, require_agreement
 from troupe.data.tokenizer import make_tokenizer
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json, write_json
-from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.huggingface import export_gpt2
-from troupe.models.initial import find_initial, has_seen, load_initial, require_agreement
-from troupe.params import Params, load_params
+from troupe.params import Params
 
 TEXT = "the cat sat on the mat and the rat sat on the hat " * 20
 TOKENS = make_tokenizer("bpe", TEXT, 270)
@@ -47,7 +47,7 @@ def folder(request: pytest.FixtureRequest, dense: GPT, tmp_path: Path, monkeypat
 
 
 def parameters(overrides: str) -> Params:
-    return load_params(ROOT / "params.yaml", [*TINY.split(), *GPT2.split(), *overrides.split()])
+    return small(*GPT2.split(), *overrides.split())
 
 
 def test_a_shorter_context_computes_the_same_of_it(folder: Path, dense: GPT) -> None:

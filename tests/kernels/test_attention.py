@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from troupe.models import attention
-from troupe.models.attention import CompiledAttention, causal_attention
+from troupe.kernels import attention
+from troupe.kernels.attention import CompiledAttention, causal_attention
 
 
 def in_float64(q: Tensor, k: Tensor, v: Tensor, dy: Tensor) -> list[Tensor]:

@@ -1,7 +1,8 @@
 """Dropout (Srivastava et al. 2014) whose mask is computed on a CPU, not drawn: a hash of each element's number, under a
 key of 64 random bits from torch's generator. There torch draws element by element, from one sequence or in scalar code,
 which was over a quarter of a compiled training step. These are a few integer operations that torch.compile fuses into
-their neighbours, and the backward pass may compute them again instead of keeping a mask. For GPUs torch's own does.
+their neighbours, and the backward pass may compute them again instead of keeping a mask. For GPUs torch's own does. It
+can go once torch draws in vector code on CPUs (`python -m benchmarks.training`, compiled rows).
 """
 
 import torch

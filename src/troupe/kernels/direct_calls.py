@@ -1,21 +1,13 @@
-"""Training mode and eval mode, and how modules are called."""
+"""Calling modules without torch's look for hooks.
+
+It can go once `python -m benchmarks.generation` shows no difference without it.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode (no dropout) inside, whatever it was before outside."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.conftest import ROOT
+from troupe.bundles.huggingface import export_gpt2, import_gpt2
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.errors import ArtifactError
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.huggingface import export_gpt2, import_gpt2
 from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.models.tilted import tilted

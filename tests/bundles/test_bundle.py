@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from troupe.bundles.bundle import FILES, found_identity, identity, load_bundle, save_bundle
 from troupe.conversion.attention import convert
 from troupe.data.tokenizer import BytePairTokenizer, ByteTokenizer
 from troupe.errors import ArtifactError, UnsupportedError
 from troupe.files import read_json, sha256_file
-from troupe.models.bundle import FILES, found_identity, identity, load_bundle, save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig

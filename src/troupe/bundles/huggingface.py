@@ -16,13 +16,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from troupe.bundles.architectures import dimensions_of
+from troupe.bundles.huggingface_tokenizer import write_tokenizer
 from troupe.data.tokenizer import Tokenizer
 from troupe.errors import ArtifactError
 from troupe.files import read_json, write_atomic, write_json
-from troupe.models.architectures import dimensions_of
 from troupe.models.config import GPTConfig, dense
 from troupe.models.gpt2 import GPT, INIT_STD
-from troupe.models.huggingface_tokenizer import write_tokenizer
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
 SIZES = {  # where it is silent

@@ -19,7 +19,8 @@ def causal_attention(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask_B11S: 
     text over those that `mask_B11S`, which is added to the scores, leaves it.
 
     On a CPU torch's bfloat16 kernel is slow backwards. So under autocast attention is float32 there or, where
-    torch.compile can fuse what it is made of and there are units for bfloat16, `CompiledAttention`.
+    torch.compile can fuse what it is made of and there are units for bfloat16, `CompiledAttention`. Once that kernel is
+    as fast, as `python -m benchmarks.training` shows, all of this is F.scaled_dot_product_attention.
     """
     T, S = q_BHTK.size(2), k_BHSK.size(2)
     if mask_B11S is not None:

@@ -13,15 +13,15 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer as LibraryTokenizer
 
+from troupe.bundles import hub, huggingface
+from troupe.bundles.bundle import CONFIG, TOKENIZER, WEIGHTS, load_bundle
+from troupe.bundles.huggingface_tokenizer import vocabulary
 from troupe.data.tokenizer import Tokenizer, load_tokenizer
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json, sha256_file
 from troupe.layout import ARTIFACTS
-from troupe.models import hub, huggingface
-from troupe.models.bundle import CONFIG, TOKENIZER, WEIGHTS, load_bundle
 from troupe.models.config import GPTConfig, dense
 from troupe.models.gpt2 import GPT
-from troupe.models.huggingface_tokenizer import vocabulary
 from troupe.params import Params
 
 SCRATCH = "scratch"

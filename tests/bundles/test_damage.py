@@ -12,15 +12,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from troupe.bundles.bundle import load_bundle, save_bundle
+from troupe.bundles.huggingface import export_gpt2, import_gpt2
+from troupe.bundles.initial import find_initial
 from troupe.conversion.attention import convert
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.errors import ArtifactError, TroupeError
 from troupe.inspection.shapes import shape_in
-from troupe.models.bundle import load_bundle, save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
-from troupe.models.huggingface import export_gpt2, import_gpt2
-from troupe.models.initial import find_initial
 from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHeadConfig
 from troupe.models.tilted import tilted
