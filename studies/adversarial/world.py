@@ -19,11 +19,11 @@ from studies.core.jobs import Figures
 from troupe.adversarial.discrimination import Examples, Interval, Schedule, SignalTest, train_discriminator
 from troupe.adversarial.method import Task
 from troupe.adversarial.texts import HELD_OUT, continued
+from troupe.bundles.bundle import Bundle
 from troupe.data.batches import Batches
 from troupe.data.ids import Ids
 from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.files import read_json, write_atomic, write_json
-from troupe.models.bundle import Bundle
 from troupe.models.config import GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.features import ReferenceFeatures
