@@ -29,7 +29,7 @@ export TROUPE_GID ?= $(shell id -g)
 # A run starts dozens of interpreters, and uv compiles nothing: without bytecode each would compile torch for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
-NUMERIC := $(PYTEST) -m 'not slow' $(addprefix tests/,models training conversion \
+NUMERIC := $(PYTEST) -m 'not slow' $(addprefix tests/,kernels models bundles training conversion \
     adversarial judging evaluation oracle inspection golden stages/test_pretrain.py stages/test_moe.py stages/test_evaluate.py)
 BENCHMARKS ?= tokenisation text_size generation training shakespeare switchhead serving
 PORT   ?= 5001
@@ -73,16 +73,16 @@ bench: $(STAMP) ## measure beside public peers, page by page into benchmarks/res
 	@failed=; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; done; \
 	    test -z "$$failed" || { echo "not complete:$$failed" >&2; exit 1; }
 
-study-moe: $(STAMP) ## what attention experts are worth: half an hour, into studies/results
+study-moe: $(STAMP) ## what attention experts are worth: half an hour, into studies/moe/results
 	@$(BIN)/python -m studies.moe $(STUDY)
 
-study-adversarial: $(STAMP) ## adversarial refinement beside its controls: within 40 minutes, into studies/results
+study-adversarial: $(STAMP) ## adversarial refinement beside its controls: within 40 minutes, into studies/adversarial/results
 	@$(BIN)/python -m studies.adversarial $(STUDY)
 
-study-gan: $(STAMP) ## what is said of GAN and WGAN, measured on points: minutes, into studies/results
+study-gan: $(STAMP) ## what is said of GAN and WGAN, measured on points: minutes, into studies/gan/results
 	@$(BIN)/python -m studies.gan $(STUDY)
 
-study-oracle: $(STAMP) ## SeqGAN's oracle experiment over temperature: within 8 minutes, into studies/results
+study-oracle: $(STAMP) ## SeqGAN's oracle experiment over temperature: within 8 minutes, into studies/oracle/results
 	@$(BIN)/python -m studies.oracle $(STUDY)
 
 test: check ## lint, types, import contract and every test, a whole small pipeline among them

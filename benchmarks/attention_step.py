@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from benchmarks.common import faults_in_one_line
+from studies.core.command import faults_in_one_line
 from troupe.compute import compile_passes
 from troupe.inspection.attention import Attention
 from troupe.models.config import GPTConfig

@@ -2,7 +2,7 @@
 
     args = start("generation", "Tokens per second of generation", rounds=5)  # reads --quick, --threads, --rounds
     figures = interleaved({"transformers": theirs, "troupe": ours}, args)    # each: () -> float, one measurement
-    finish(args, [table("1,000 tokens at 10.7M parameters", figures, "tokens/s", bases=["transformers"])],
+    finish(args, [comparison("1,000 tokens at 10.7M parameters", figures, "tokens/s", bases=["transformers"])],
            notes=["What the figures leave out."], packages=["torch", "transformers"])
 
 Contestants take turns (A B A B ...), so that a slow minute of the machine hits all of them, and ratios are taken within
@@ -13,16 +13,11 @@ written. The checkout of nanoGPT that some benchmarks run is named by the enviro
 
 import argparse
 import os
-import platform
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -30,18 +25,13 @@ from tempfile import TemporaryDirectory
 import psutil
 import torch
 
+from studies.core.command import parser
+from studies.core.page import WAITING, bullets, facts, head, table
 from troupe import stopping
-from troupe.environment import DEFAULTS
-from troupe.errors import TroupeError
-from troupe.evaluation.provenance import git_commit
 
 RESULTS = Path("benchmarks/results")
 BUSY = 25.0  # per cent of the machine in use by others above which figures are not to be trusted
-VARIABLES = ("NANOGPT", "TROUPE_MIRROR")  # of the environment, that decide what is measured
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # how threads wait, as troupe.environment sets it or the user
-LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # by which a machine does as if it had fewer instructions
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # where torch.compile keeps what it has generated
-CAPABILITIES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "sve")  # as torch.cpu names them; those that matter
 Figures = dict[str, list[float]]  # of each contestant, one figure per round
 
 
@@ -55,40 +45,22 @@ def start(
 
     Without `rounds` there is no option for them. Exits if NANOGPT names what is no checkout of nanoGPT.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=title)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round; only printed")
+    found = parser(f"benchmarks.{name}", title, "tiny sizes, one round", str(RESULTS))
     cores = psutil.cpu_count(logical=False) or 1
-    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", cores)))
+    found.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", cores)))
     if rounds:
-        parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--out", type=Path, help=f"folder of the page (default: {RESULTS}, with --quick none)")
-    parser.add_argument("--force", action="store_true", help="write the page though others use the machine")
+        found.add_argument("--rounds", type=int, default=rounds)
+    found.add_argument("--force", action="store_true", help="write the page though others use the machine")
     if extra:
-        extra(parser)
-    parser.set_defaults(name=name, title=title, busy=[], rounds=rounds or 1)
-    args = parser.parse_args()
+        extra(found)
+    found.set_defaults(name=name, title=title, busy=[], rounds=rounds or 1)
+    args = found.parse_args()
     args.rounds = 1 if args.quick else args.rounds
     stopping.as_usual(f"benchmarks.{name}")
     _require_checkout()
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(args.threads))
     torch.set_num_threads(args.threads)
     return args
-
-
-@contextmanager
-def faults_in_one_line() -> Iterator[None]:
-    """What a benchmark or a study runs in: a TroupeError is printed without a traceback and ends it with its exit
-    status, Ctrl-C ends it with one line."""
-    name = Path(sys.argv[0]).stem
-    stopping.as_usual(name)
-    try:
-        yield
-    except TroupeError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print(stopping.line(name, signal.SIGINT), file=sys.stderr)
-        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def nanogpt() -> Path | None:
@@ -133,17 +105,17 @@ def compiling_afresh() -> Iterator[None]:
             os.environ |= {COMPILED: before} if before else {}
 
 
-def table(title: str, figures: Figures, unit: str, bases: Sequence[str] = ()) -> str:
-    """A Markdown table: median and range of each contestant and, within each round, its ratio to each of `bases`."""
-    head = [unit, "min..max", *(f"times {base}" for base in bases)]
-    lines = [f"### {title}", "", f"| | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}"]
-    for name, values in figures.items():
-        cells = [short(median(values)), f"{short(min(values))}..{short(max(values))}"]
+def comparison(title: str, figures: Figures, unit: str, bases: Sequence[str] = ()) -> str:
+    """A section of a page: median and range of each contestant and, within each round, its ratio to each of `bases`."""
+
+    def cells(values: list[float]) -> Iterator[str]:
+        yield from (short(median(values)), f"{short(min(values))}..{short(max(values))}")
         for base in bases:
             ratios = [value / other for value, other in zip(values, figures[base], strict=True)]
-            cells.append(f"{median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            yield f"{median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
+
+    columns = [unit, "min..max", *(f"times {base}" for base in bases)]
+    return f"### {title}\n\n{table('', columns, {name: [*cells(values)] for name, values in figures.items()})}"
 
 
 def short(value: float) -> str:
@@ -158,7 +130,7 @@ def finish(args: argparse.Namespace, sections: Iterable[str], notes: Sequence[st
     Exits too if others used the machine, without writing.
     """
     found, ended = _until_exit(sections)
-    page = "\n\n".join([_head(args, packages), *found, "\n".join(f"- {note}" for note in notes)]) + "\n"
+    page = "\n\n".join([_head(args, packages), *found, bullets(notes)]) + "\n"
     print(f"\n{page}", flush=True)
     folder = args.out or (None if args.quick else RESULTS)
     if folder and max(args.busy, default=0.0) > BUSY and not (args.force or args.quick):
@@ -180,26 +152,6 @@ def _until_exit(sections: Iterable[str]) -> tuple[list[str], SystemExit | None]:
     return found, None
 
 
-def facts(module: str, packages: Sequence[str]) -> dict[str, str]:
-    """Where the figures of a page are from: machine, versions, the command `python -m <module> ...`, commit, date."""
-    given = [f"{name}=path" for name in VARIABLES if os.environ.get(name)]
-    waiting = {name: os.environ.get(name, DEFAULTS[name]) for name in WAITING}
-    given += [f"{name}={value}" for name, value in waiting.items() if value != DEFAULTS[name]]
-    given += [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
-    return {
-        "machine": _machine(),
-        "versions": ", ".join([f"python {platform.python_version()}", *(f"{one} {version(one)}" for one in packages)]),
-        "command": f"`{' '.join([*given, 'python -m', module, *sys.argv[1:]])}`",
-        "commit": git_commit(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-    }
-
-
-def head(title: str, facts: Mapping[str, str]) -> str:
-    """How a page begins."""
-    return "\n".join([f"# {title}", "", *(f"- {name}: {fact}" for name, fact in facts.items())])
-
-
 def _head(args: argparse.Namespace, packages: Sequence[str]) -> str:
     known = facts(f"benchmarks.{args.name}", packages)
     waiting = ", ".join(f"{name}={os.environ[name]}" for name in WAITING if name in os.environ)
@@ -209,14 +161,6 @@ def _head(args: argparse.Namespace, packages: Sequence[str]) -> str:
         "others": f"used {', '.join(f'{busy:.0f}' for busy in args.busy)} % of the machine, round by round",
     }
     return head(args.title, measured | known | {"commit": f"{known['commit']}{_nanogpt_commit()}"})
-
-
-def _machine() -> str:
-    known = torch.cpu.get_capabilities()
-    able = " ".join(one for one in CAPABILITIES if known.get(one))
-    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return ", ".join([f"{known['cpu_name']} with {able}", f"{psutil.cpu_count()} logical CPUs", memory, *gpus])
 
 
 def _work_of_all() -> float:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import faults_in_one_line
+from studies.core.command import faults_in_one_line
 from troupe.compute import set_up
 from troupe.data.batches import Batches
 from troupe.data.ids import Ids
@@ -35,8 +35,8 @@ from troupe.params import ModelParams, Params, PretrainParams, RunParams
 from troupe.seeding import derive_seed, generator
 from troupe.training.context import RunContext
 from troupe.training.loop import train
+from troupe.training.loss import validate
 from troupe.training.probe import choose
-from troupe.training.validation import validate
 
 
 @dataclass(frozen=True)

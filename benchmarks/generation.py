@@ -21,13 +21,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.common import faults_in_one_line, finish, interleaved, nanogpt, start, table
+from benchmarks.common import comparison, finish, interleaved, nanogpt, start
+from studies.core.command import faults_in_one_line
+from troupe.bundles.bundle import save_bundle
+from troupe.bundles.huggingface import export_gpt2, their_name
 from troupe.data.tokenizer import CharTokenizer
 from troupe.decoding import Decoding, generate
-from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.huggingface import export_gpt2, their_name
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 96)))  # 65, as many as tiny Shakespeare has
 DIMENSIONS = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
@@ -80,7 +81,7 @@ def against_nanogpt(args: argparse.Namespace, checkout: Path, model: GPT, n_new:
     """One text that fills the context and one of `n_new` tokens, longer than it; the latter with start-up too."""
     sample = sample_script(checkout, model, folder / "nanogpt")
     for n in (model.config.block_size - 1, n_new):
-        yield table(f"{n:,} tokens", interleaved(running(sample, model, n), args), "tokens/s", bases=["nanoGPT"])
+        yield comparison(f"{n:,} tokens", interleaved(running(sample, model, n), args), "tokens/s", bases=["nanoGPT"])
     spelled = CharTokenizer(CHARACTERS)  # with 256 ids more, so 0.1M parameters more
     save_bundle(folder / "bundle", new_model(replace(model.config, vocab_size=spelled.vocab_size)), spelled, {})
     command = [sys.executable, "-m", "troupe.cli", "generate", "--model", str(folder / "bundle"), "--prompt", "\n"]
@@ -89,7 +90,9 @@ def against_nanogpt(args: argparse.Namespace, checkout: Path, model: GPT, n_new:
         "python sample.py": lambda: n_new / sample(n_new),
         "troupe generate": lambda: n_new / seconds(partial(run, command)),
     }
-    yield table(f"{n_new:,} tokens as a command", interleaved(started, args), "tokens/s", bases=["python sample.py"])
+    yield comparison(
+        f"{n_new:,} tokens as a command", interleaved(started, args), "tokens/s", bases=["python sample.py"]
+    )
 
 
 def running(sample: Callable[[int], float], model: GPT, n_new: int) -> dict[str, Callable[[], float]]:
@@ -139,7 +142,7 @@ def against_transformers(args: argparse.Namespace, model: GPT, batch: int, folde
     figures = interleaved({name: partial(speed, work, batch * n_new) for name, work in works.items()}, args)
     texts = "one text" if batch == 1 else f"{batch} texts at a time"
     fastest = max(theirs, key=lambda name: median(figures[name]))
-    return table(f"{n_new} tokens, {texts}", figures, "tokens/s", bases=[fastest])
+    return comparison(f"{n_new} tokens, {texts}", figures, "tokens/s", bases=[fastest])
 
 
 def ours(model: GPT, batch: int, n_new: int) -> None:

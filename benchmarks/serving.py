@@ -1,5 +1,5 @@
-"""The server beside MLflow's own scoring server of the same registered model: tokens per second and latency of 16
-clients at once and of one, and the memory of the process.
+"""The server beside MLflow's own scoring server of the same registered model and `transformers serve` of a GPT-2 of the
+same size: tokens per second and latency of 16 clients at once and of one, and the memory of the process.
 
 The model has the shape of the default champion (experts, tilted by the n-grams of the default text) and random weights,
 which change no time: every text is as long as was asked for. A client sends the next request when it has the answer to
@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, chdir, closing, contextmanager
 from dataclasses import dataclass, field
@@ -32,13 +32,16 @@ import numpy as np
 import psutil
 import torch
 
-from benchmarks.common import Figures, faults_in_one_line, finish, interleaved, short, start, table
+from benchmarks.common import Figures, comparison, finish, interleaved, short, start
+from studies.core.command import faults_in_one_line
+from studies.core.page import table
 from troupe import environment, layout, stopping
+from troupe.bundles.bundle import save_bundle
+from troupe.bundles.huggingface import export_gpt2
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.data.source import read_text
 from troupe.data.tokenizer import make_tokenizer
 from troupe.files import write_json
-from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.ngrams import NGrams
@@ -54,22 +57,23 @@ N_NEW, QUICK_NEW = 64, 4  # tokens of an answer
 DRAWN = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
 PROMPT = "The following statement is executed when the name of the object is looked up in the namespace of the class. "
 LENGTHS = (4, 40, 12, 100, 25, 60)  # characters of it
-LEAST_SPEED, MOST_LATENCY, MOST_MEMORY = 5.0, 3.0, 600.0  # times MLflow's, times one client's, MB
+LEAST_SPEED, LEAST_BESIDE_PEER = 5.0, 2.0  # times MLflow's, times that of transformers
+MOST_LATENCY, MOST_MEMORY = 3.0, 600.0  # times one client's, MB
 
 
 @dataclass
 class Load:
     """What a measurement of some clients found."""
 
-    n_new: int
     seconds: float = 0.0
+    tokens: int = 0
     latencies: list[float] = field(default_factory=list)
     errors: int = 0
 
     @property
     def speed(self) -> float:
         """Tokens per second of all clients together."""
-        return len(self.latencies) * self.n_new / self.seconds
+        return self.tokens / self.seconds
 
     def percentile(self, share: int) -> float:
         """Seconds."""
@@ -90,7 +94,7 @@ class Contestant:
 
     def measure(self, n_clients: int, seconds: float) -> float:
         """Tokens per second of so many clients in so many seconds."""
-        load, began = Load(self.n_new), time.perf_counter()
+        load, began = Load(), time.perf_counter()
         work = partial(self._ask, began + seconds, load)
         with ThreadPoolExecutor(n_clients) as pool:
             list(pool.map(work, range(n_clients)))
@@ -106,7 +110,8 @@ class Contestant:
                 began = time.perf_counter()
                 connection.request("POST", self.path, content, {"Content-Type": "application/json"})
                 answer = connection.getresponse()
-                answer.read()
+                usage = json.loads(answer.read()).get("usage", {})
+                load.tokens += usage.get("completion_tokens", self.n_new)  # fewer where a text ends by itself
                 load.latencies.append(time.perf_counter() - began)
                 load.errors += answer.status != 200
                 if time.perf_counter() > end:
@@ -133,10 +138,12 @@ def main() -> None:
         f"{max(LENGTHS)} characters, drawn with {', '.join(f'{name} {value:g}' for name, value in DRAWN.items())}.",
         "The model has the default champion's shape and random weights.",
         "Clients are threads of one process beside the servers, on the same cores; its work is a part of every figure.",
+        "`transformers serve` has a GPT-2 of the same depth, width and vocabulary. Its texts may end early: what "
+        "counts are the tokens that it reports.",
         "`mlflow models serve` is what `make serve` was before: MLflow's own server of the same registered model.",
         "Memory is what a server and its children hold after all measurements.",
     ]
-    finish(args, sections(args), notes, ["torch", "mlflow", "fastapi", "uvicorn"])
+    finish(args, sections(args), notes, ["torch", "mlflow", "transformers", "fastapi", "uvicorn"])
 
 
 def sections(args: argparse.Namespace) -> Iterator[str]:
@@ -144,19 +151,19 @@ def sections(args: argparse.Namespace) -> Iterator[str]:
     with stopping.raised(), TemporaryDirectory(prefix="serving-") as folder, chdir(folder), ExitStack() as servers:
         uri = register_stand_in(load_params(root / layout.PARAMS), root)
         theirs = servers.enter_context(mlflow_serve(uri, n_new))
+        peer = servers.enter_context(transformers_serve(export_peer(load_params(root / layout.PARAMS)), n_new))
         ours = servers.enter_context(troupe_serve(uri, n_new, args.threads))
-        for one in (theirs, ours):
+        everyone = (theirs, peer, ours)
+        for one in everyone:
             one.measure(CLIENTS, seconds=1.0)  # to warm up
             one.loads[CLIENTS].clear()
         works = {
-            f"{one.name}, {clients(n)}": partial(one.measure, n, seconds)
-            for one in (theirs, ours)
-            for n in (1, CLIENTS)
+            f"{one.name}, {clients(n)}": partial(one.measure, n, seconds) for one in everyone for n in (1, CLIENTS)
         }
         figures = interleaved(works, args)
-        alone, former, *_ = works
-        yield table("Speed", figures, "tokens/s", bases=[alone, former])
-        yield latencies([theirs, ours])
+        bases = [f"{one.name}, {clients(CLIENTS)}" for one in (theirs, peer)]
+        yield comparison("Speed", figures, "tokens/s", bases=bases)
+        yield latencies(everyone)
         yield verdicts(figures, ours)
 
 
@@ -164,44 +171,32 @@ def clients(n: int) -> str:
     return "1 client" if n == 1 else f"{n} clients"
 
 
-def latencies(servers: list[Contestant]) -> str:
-    lines = [
-        "### Latency and memory",
-        "",
-        "| | p50, ms | p95, ms | requests | errors | MB |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+def latencies(servers: Sequence[Contestant]) -> str:
+    rows = {}
     for one in servers:
         for n, loads in one.loads.items():
             p50, p95 = (short(one.percentile(n, share)) for share in (50, 95))
             requests, errors = sum(len(load.latencies) for load in loads), sum(load.errors for load in loads)
-            lines.append(f"| {one.name}, {clients(n)} | {p50} | {p95} | {requests:,} | {errors} | {one.memory():.0f} |")
-    return "\n".join(lines)
+            rows[f"{one.name}, {clients(n)}"] = [p50, p95, f"{requests:,}", errors, f"{one.memory():.0f}"]
+    return f"### Latency and memory\n\n{table('', ['p50, ms', 'p95, ms', 'requests', 'errors', 'MB'], rows)}"
 
 
 def verdicts(figures: Figures, ours: Contestant) -> str:
     """Each bar, and whether it is cleared."""
-    former, _, found = (figures[name] for name in list(figures)[1:])
-    speed = median(new / old for new, old in zip(found, former, strict=True))
+    former, peer, found = (figures[name] for name in list(figures)[1::2])
+    speed, beside_peer = (median(new / old for new, old in zip(found, olds, strict=True)) for olds in (former, peer))
     latency = ours.percentile(CLIENTS, 95) / ours.percentile(1, 50)
-    rows = [
-        (
-            f"{CLIENTS} clients get at least {LEAST_SPEED:g} times the former tokens/s",
-            f"{speed:.1f}",
-            speed >= LEAST_SPEED,
-        ),
-        (
-            f"p95 of {CLIENTS} clients is at most {MOST_LATENCY:g} times the median of one alone",
-            f"{latency:.2f}",
-            latency <= MOST_LATENCY,
-        ),
-        ("no errors", str(ours.errors()), not ours.errors()),
-        (f"below {MOST_MEMORY:g} MB", f"{ours.memory():.0f}", ours.memory() < MOST_MEMORY),
-    ]
-    lines = ["### Bars", "", "| | found | |", "|---|---:|---|"]
-    return "\n".join(
-        [*lines, *(f"| {bar} | {found} | {'cleared' if well else 'missed'} |" for bar, found, well in rows)]
-    )
+    faster, slower = f"{LEAST_SPEED:g} times the former tokens/s", f"{MOST_LATENCY:g} times the median of one alone"
+    beside = f"{LEAST_BESIDE_PEER:g} times the tokens/s of `transformers serve`"
+    bars = {
+        f"{CLIENTS} clients get at least {faster}": (f"{speed:.1f}", speed >= LEAST_SPEED),
+        f"{CLIENTS} clients get at least {beside}": (f"{beside_peer:.1f}", beside_peer >= LEAST_BESIDE_PEER),
+        f"p95 of {CLIENTS} clients is at most {slower}": (f"{latency:.2f}", latency <= MOST_LATENCY),
+        "no errors": (str(ours.errors()), not ours.errors()),
+        f"below {MOST_MEMORY:g} MB": (f"{ours.memory():.0f}", ours.memory() < MOST_MEMORY),
+    }
+    rows = {bar: [found, "cleared" if well else "missed"] for bar, (found, well) in bars.items()}
+    return f"### Bars\n\n{table('', ['found', ''], rows)}"
 
 
 @contextmanager
@@ -224,6 +219,18 @@ def mlflow_serve(uri: str, n_new: int) -> Iterator[Contestant]:
     command = ["-m", "mlflow", "models", "serve", "--model-uri", uri, "--env-manager", "local", "--port", str(port)]
     with running(command, port, "/ping") as process:
         yield Contestant("mlflow models serve", port, process, "/invocations", body, n_new)
+
+
+@contextmanager
+def transformers_serve(folder: Path, n_new: int) -> Iterator[Contestant]:
+    def body(prompt: str, seed: int, n_new: int) -> dict[str, Any]:
+        drawn = {name: DRAWN[name] for name in ("temperature", "top_p")}  # it knows no top_k
+        return {"model": str(folder), "prompt": prompt, "max_tokens": n_new, "seed": seed, **drawn}
+
+    port = free_port()
+    command = ["-m", "transformers.cli.transformers", "serve", "--device", "cpu", "--port", str(port)]
+    with running(command, port, "/health") as process:
+        yield Contestant("transformers serve", port, process, "/v1/completions", body, n_new)
 
 
 @contextmanager
@@ -264,6 +271,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def export_peer(params: Params) -> Path:
+    """A GPT-2 of the default model's depth, width and vocabulary with random weights, as transformers reads it."""
+    sizes, folder = (
+        params.model.model_dump(include={"block_size", "n_layer", "n_head", "n_embd"}),
+        Path("peer").resolve(),
+    )
+    tokenizer = make_tokenizer(params.tokens.kind, read_text(params.data.source), params.tokens.vocab_size)
+    model = GPT(GPTConfig(tokenizer.vocab_size, **sizes, dropout=0.0))
+    init_gpt2(model, torch.Generator().manual_seed(0))
+    export_gpt2(folder, model, tokenizer)
+    return folder
 
 
 def register_stand_in(params: Params, root: Path) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from benchmarks import nanogpt_copy
-from benchmarks.common import compiling_afresh, faults_in_one_line, finish, nanogpt, start, watched
+from benchmarks.common import compiling_afresh, finish, nanogpt, start, watched
 from benchmarks.training import CONFIGS, run_fit
+from studies.core.command import faults_in_one_line
+from studies.core.page import bullets, table
 
 TITLE = "Quality on tiny Shakespeare, nanoGPT's split"
 LOSS = Path(__file__).with_name("nanogpt_loss.py")
@@ -29,13 +31,13 @@ QUICK = {
     "eval_iters": 1,
     "always_save_checkpoint": True,
 }
-HEAD = ("seed", "best look", "last step", "looks", "reached", "seconds", "parameters", "computed")
+COLUMNS = ("best look", "last step", "looks", "reached", "seconds", "parameters", "computed")
 NOTES = [
     "Loss: nats per predicted character, over all of the last 10 % of the text, in windows of the context side by "
     "side. The best look's weights are kept, nanoGPT's those of its best estimate, and measured in float32; the last "
     "step's loss is as the run saw it, nanoGPT's an estimate from 20 batches.",
     "nanoGPT's split has no test part: the look that is kept was chosen on the text that it is measured on, on both "
-    "sides, and the more looks the kinder that is. troupe's recipe was tuned on this same tenth too; docs/results.md "
+    "sides, and the more looks the kinder that is. troupe's recipe was tuned on this same tenth too; docs/results "
     "lists how many configurations were tried.",
     "nanoGPT reports 1.88 for its CPU example and 1.4697 for its GPU example: estimates from 20 and 200 random "
     "batches, of which the second is the least of many. Its seed is fixed, so that it has one row.",
@@ -60,18 +62,19 @@ def section(name: str, args: argparse.Namespace) -> str:
     """Run a configuration with every seed, and nanoGPT beside it; a table, the values in force, the bars."""
     tree = YAML(typ="safe").load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
     about, results = tree["about"], []
-    lines = [f"### {name}: {about['what']}", "", _cells(HEAD), f"|---|{'---:|' * (len(HEAD) - 1)}"]
+    rows: dict[str, list[object]] = {}
     for seed in args.seeds:
         with compiling_afresh():
             results.append(run_fit(name, " ".join(_overrides(seed, args, tree.get("run", {})))))
-        lines.append(_row(seed, results[-1], about.get("reaches")))
+        rows[str(seed)] = _cells(seed, results[-1], about.get("reaches"))
     if name == PAIRED and (checkout := nanogpt()):
-        lines.append(nanogpt_row(checkout, args))
+        rows["nanoGPT's train.py"] = nanogpt_cells(checkout, args)
     values = [f"{part}: {_spelled(results[0][part])}" for part in ("model", "pretrain")]
-    return "\n\n".join(["\n".join(lines), *values, "\n".join(f"- {bar}" for bar in verdict(about, results))])
+    title = f"### {name}: {about['what']}"
+    return "\n\n".join([title, table("seed", COLUMNS, rows), *values, bullets(verdict(about, results))])
 
 
-def nanogpt_row(checkout: Path, args: argparse.Namespace) -> str:
+def nanogpt_cells(checkout: Path, args: argparse.Namespace) -> list[object]:
     """nanoGPT's own script, and its checkpoint measured as ours is."""
     with nanogpt_copy.copied(checkout) as folder:
         trained = nanogpt_copy.train(folder, EXAMPLE | (QUICK if args.quick else {}))
@@ -79,7 +82,7 @@ def nanogpt_row(checkout: Path, args: argparse.Namespace) -> str:
     print(f"nanoGPT's train.py: {measured['loss']:.4f}", flush=True)
     looks, computed = trained.looks(), f"cpu, float32, eager, {args.threads} threads"
     figures = (f"{measured['loss']:.4f}", f"{looks[-1][1]:.4f} (estimate)", len(looks), "", f"{trained.seconds:.0f}")
-    return _cells(["nanoGPT's train.py", *figures, f"{measured['parameters']:,}", computed])
+    return [*figures, f"{measured['parameters']:,}", computed]
 
 
 def reached(result: Mapping[str, Any], loss: float | None) -> float | None:
@@ -109,17 +112,12 @@ def _bar(what: str, found: float | None, at_most: float, form: str) -> str:
     return f"{what}: {shown}; the bar is {form.format(at_most)}: {'kept' if kept else 'missed'}"
 
 
-def _row(seed: int, result: Mapping[str, Any], reaches: float | None) -> str:
+def _cells(seed: int, result: Mapping[str, Any], reaches: float | None) -> list[object]:
     share = reached(result, reaches)
     after = "" if share is None else f"{reaches} after {share:.1%}"
     print(f"seed {seed}: {result['loss']:.4f} {after}", flush=True)
     looks, seconds, parameters = result["looks"], f"{result['seconds']:.0f}", f"{result['parameters']:,}"
-    figures = (f"{result['loss']:.4f}", f"{looks[-1][1]:.4f}", len(looks), after, seconds, parameters)
-    return _cells([seed, *figures, result["where"]])
-
-
-def _cells(cells: Sequence[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+    return [f"{result['loss']:.4f}", f"{looks[-1][1]:.4f}", len(looks), after, seconds, parameters, result["where"]]
 
 
 def _spelled(values: Mapping[str, Any]) -> str:

@@ -27,7 +27,9 @@ from benchmarks.attention_step import (
     peak_bytes,
     seconds,
 )
-from benchmarks.common import Figures, faults_in_one_line, finish, interleaved, short, start, table, watched
+from benchmarks.common import Figures, comparison, finish, interleaved, short, start, watched
+from studies.core.command import faults_in_one_line
+from studies.core.page import table
 from troupe.compute import set_up
 from troupe.decoding import Decoding, generate
 from troupe.inspection.attention import layer_costs
@@ -74,16 +76,18 @@ def sections(args: argparse.Namespace, size: Size, params: Params) -> Iterator[s
             trained = params.moe.model_copy(update={"optimizer": optimizer})
             figures = interleaved(layers(size, context, args.quick, partial(Step, params=trained)), args)
             name = f"one layer, context {context}, {optimizer}"
-            yield table(f"Training: {name}", figures, "tokens/s", bases=[fastest(figures, DENSE)])
+            yield comparison(f"Training: {name}", figures, "tokens/s", bases=[fastest(figures, DENSE)])
             held.append(verdict(name, ratios(figures), at_least=BARS.get(context)))
     for context in size.contexts:
         figures = interleaved(stacks(size, context, args.quick, partial(Step, params=params.moe)), args)
-        yield table(f"Two blocks with their MLPs, context {context}", figures, "tokens/s", [fastest(figures, DENSE)])
+        yield comparison(
+            f"Two blocks with their MLPs, context {context}", figures, "tokens/s", [fastest(figures, DENSE)]
+        )
     yield peaks(args, size)
     for n_new, batch in TEXTS[:2] if args.quick else TEXTS:
         figures = interleaved(generation(size, batch, n_new), args)
         name = f"generation of {n_new} tokens, {batch} at a time"
-        yield table(name.capitalize(), figures, "tokens/s", bases=[DENSE])
+        yield comparison(name.capitalize(), figures, "tokens/s", bases=[DENSE])
         held.append(verdict(name, ratios(figures), at_least=GENERATION))
     cache = [layer_costs(size.layer(computation, 256), 256).cache_bytes for computation in ("auto", None)]
     held.append(verdict("key-value cache", [cache[0] / cache[1]], at_most=CACHE))
@@ -94,16 +98,16 @@ def sections(args: argparse.Namespace, size: Size, params: Params) -> Iterator[s
 
 def costs(size: Size) -> str:
     """Counted from shapes."""
-    head = ["parameters", "useful", "computed", "cache, bytes per token"]
-    head += [f"{what} at {context}" for context in size.contexts for what in ("full", "causal", "floats")]
-    lines = ["### One layer, counted", "", f"| | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}"]
+    columns = ["parameters", "useful", "computed", "cache, bytes per token"]
+    columns += [f"{what} at {context}" for context in size.contexts for what in ("full", "causal", "floats")]
     computations: dict[str, Variant | None] = {DENSE: None, SWITCHHEAD: "dense"}
+    rows = {}
     for name, computation in computations.items():
         counts = [layer_costs(size.layer(computation, context), context) for context in size.contexts]
         cells = [counts[0].parameters, counts[0].useful, counts[0].executed, counts[0].cache_bytes]
         cells += [number for one in counts for number in (one.full, one.causal, one.memory_floats)]
-        lines.append(f"| {name} | {' | '.join(f'{cell:,}' for cell in cells)} |")
-    return "\n".join(lines)
+        rows[name] = [f"{cell:,}" for cell in cells]
+    return f"### One layer, counted\n\n{table('', columns, rows)}"
 
 
 def layers(size: Size, context: int, quick: bool, step: Callable[..., Step]) -> dict[str, Step]:
@@ -133,21 +137,21 @@ def stacks(size: Size, context: int, quick: bool, step: Callable[..., Step]) -> 
 
 def peaks(args: argparse.Namespace, size: Size) -> str:
     options = ["--quick"] if args.quick else []
-    lines = ["### Peak memory of a training step", "", "| | dense layer, MiB | SwitchHead, MiB | share |"]
-    lines.append("|---|---:|---:|---:|")
+    rows = {}
     for context in size.contexts:
         for arithmetic in EAGER[:1] if args.quick else EAGER:
             with watched(args):
                 dense, experts = (peak_bytes(layer, context, arithmetic.precision, *options) for layer in CONTESTANTS)
-            lines.append(f"| context {context}, {arithmetic.precision} | {memory_cells(dense, experts)} |")
-    return "\n".join(lines)
+            rows[f"context {context}, {arithmetic.precision}"] = memory_cells(dense, experts)
+    columns = ["dense layer, MiB", "SwitchHead, MiB", "share"]
+    return f"### Peak memory of a training step\n\n{table('', columns, rows)}"
 
 
-def memory_cells(dense: int | None, experts: int | None) -> str:
+def memory_cells(dense: int | None, experts: int | None) -> list[str]:
     """Both in MiB, and the share."""
     if dense is None or experts is None:
-        return "not measured | not measured | "
-    return f"{dense / 2**20:.0f} | {experts / 2**20:.0f} | {experts / dense:.2f}"
+        return ["not measured", "not measured", ""]
+    return [f"{dense / 2**20:.0f}", f"{experts / 2**20:.0f}", f"{experts / dense:.2f}"]
 
 
 def generation(size: Size, batch: int, n_new: int) -> dict[str, Callable[[], float]]:
@@ -176,8 +180,7 @@ def sweep(args: argparse.Namespace, sizes: Sequence[Size]) -> str:
     """
     others = [computation for computation in COMPUTATIONS if computation != "dense"]
     columns = [f"{what}: {computation}" for what in conditions(sizes[0]) for computation in others]
-    lines = ["### Ways to compute experts, times dense", "", f"| experts, chosen | {' | '.join(columns)} |"]
-    lines.append(f"|---|{'---:|' * len(columns)}")
+    rows = {}
     for size in sizes:
         cells = []
         for what, contestant in conditions(size).items():
@@ -186,8 +189,8 @@ def sweep(args: argparse.Namespace, sizes: Sequence[Size]) -> str:
             )
             speeds = [figures[f"{what}: {computation}"] for computation in (*others, "dense")]
             cells += [median(map(truediv, one, speeds[-1])) for one in speeds[:-1]]
-        lines.append(f"| {size.n_expert}, {size.top_k} | {' | '.join(map(short, cells))} |")
-    return "\n".join(lines)
+        rows[f"{size.n_expert}, {size.top_k}"] = [*map(short, cells)]
+    return f"### Ways to compute experts, times dense\n\n{table('experts, chosen', columns, rows)}"
 
 
 def conditions(size: Size) -> dict[str, Callable[[Variant], Callable[[], float]]]:

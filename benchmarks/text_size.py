@@ -1,7 +1,8 @@
-"""What the stages before training cost against the size of the text: `python -m benchmarks.text_size --sizes 1 10 100`.
+"""What stages cost that read the text, against its size: `python -m benchmarks.text_size --sizes 1 10 100`.
 
-Each stage runs as in a pipeline, as a process of its own, in a temporary workspace with the parameters of params.yaml.
-Seconds are of processor, so that other work on the machine changes them little; memory is the process's greatest.
+Each stage runs as in a pipeline, as a process of its own, in a temporary workspace with the parameters of params.yaml;
+`evaluate` with untrained models of the profile tiny, whose own work is little beside that on the text. Seconds are of
+processor, so that other work on the machine changes them little; memory is the process's greatest.
 """
 
 import argparse
@@ -12,39 +13,51 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from shutil import copy
+from shutil import copy, copytree
 from tempfile import TemporaryDirectory
 
 import psutil
 
-from benchmarks.common import faults_in_one_line, finish, start, watched
-from troupe.layout import PARAMS
-from troupe.params import load_params
+from benchmarks.common import finish, start, watched
+from studies.core.command import faults_in_one_line
+from studies.core.page import row, table
+from troupe.bundles.bundle import save_bundle
+from troupe.data.tokenizer import load_tokenizer
+from troupe.files import write_json
+from troupe.layout import EFFECTIVE_PARAMS, MODEL_STAGES, PARAMS, TOKENS, USAGE, model_dir
+from troupe.models.config import GPTConfig
+from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.params import dump_params, load_params
+from troupe.seeding import generator
 
-STAGES = ("inputs", "corpus", "tokens")
+STAGES = ("inputs", "corpus", "tokens", "evaluate")
+PROFILE = "tiny"  # of the models that are evaluated
 WORDS = 20_000  # different ones, as frequent as Zipf has it
 LINE = 2000  # words
+SOURCE = "data.source=text.txt"
+PARAMETERS = Path("evaluate.yaml")  # those of `evaluate`
 
 
 def main() -> None:
     args = start("text_size", "Cost against the size of the text", extra=options)
     load_params(PARAMS)  # raises ParamsError where there is none
     sizes = [0.1] if args.quick else args.sizes
-    lines = ["| MB | " + " | ".join(f"{stage}: s of processor, s, MB" for stage in STAGES) + " |"]
-    lines += [f"|{'---:|' * (len(STAGES) + 1)}"]
+    rows = {}
     for size in sizes:
         with watched(args), TemporaryDirectory() as folder:
             write(Path(folder), size)
             cells = [" / ".join(f"{figure:.3g}" for figure in measure(Path(folder), stage)) for stage in STAGES]
-        lines.append(f"| {size:g} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
+        rows[f"{size:g}"] = cells
+        print(row(f"{size:g}", cells), flush=True)
     finish(
         args,
-        ["\n".join(lines)],
+        [table("MB", [f"{stage}: s of processor, s, MB" for stage in STAGES], rows)],
         notes=[
             f"Text: lines of {LINE:,} words out of {WORDS:,}, in one file. `inputs` and `corpus` read it once; of the "
             "corpus `tokens` reads the training split twice and the others once.",
             "Memory grows to that of one shard of ids and of what BPE learns from (256 MB of text at most).",
+            "`evaluate` reads at most `judging.train_bytes` of the training split and `judging.held_out_bytes` of each "
+            "of the two others, here for three untrained models of the profile tiny.",
         ],
         packages=["tiktoken", "tokenizers", "numpy"],
     )
@@ -63,17 +76,32 @@ def write(folder: Path, megabytes: float) -> None:
         while size < megabytes * 1e6:
             size += file.write(" ".join(rng.choices(words, weights, k=LINE)) + "\n")
     copy("params.yaml", folder)
+    copytree("profiles", folder / "profiles")
+
+
+def write_models(folder: Path) -> None:
+    """Untrained ones of all stages, with what else evaluation reads of them, and the parameters for it."""
+    dump_params(load_params(folder / "params.yaml", [SOURCE], PROFILE), folder / PARAMETERS)
+    tokenizer = load_tokenizer(folder / TOKENS / "tokenizer.json")
+    params = load_params(folder / PARAMETERS)
+    model = GPT(GPTConfig(tokenizer.vocab_size, **params.model.model_dump()))
+    init_gpt2(model, generator(0, "benchmark"))
+    for stage in MODEL_STAGES:
+        save_bundle(folder / model_dir(stage), model, tokenizer, {})
+        (folder / model_dir(stage) / "metrics.jsonl").write_text('{"step": 1, "train/loss": 5.0}\n')
+    write_json(folder / USAGE, {"load": [[[[0.5, 0.5]], [[0.5, 0.5]]]]})
 
 
 def measure(folder: Path, stage: str) -> tuple[float, float, float]:
     """(seconds of processor, seconds, MB of memory at most) of one stage."""
     command = [sys.executable, "-m", f"troupe.stages.{stage}"]
-    if stage != "inputs":
-        command += ["--params", "artifacts/params.yaml"]
+    if stage == "evaluate":
+        write_models(folder)
+        command += ["--params", str(PARAMETERS)]
+    elif stage != "inputs":
+        command += ["--params", str(EFFECTIVE_PARAMS)]
     began = time.perf_counter()
-    process = subprocess.Popen(
-        command, cwd=folder, env={**os.environ, "TROUPE_SET": "data.source=text.txt"}, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "TROUPE_SET": SOURCE}, stdout=subprocess.DEVNULL)
     memory, ended = 0, 0
     while not ended:  # the system's own figure begins with the memory of the process that started it
         with suppress(psutil.Error):

@@ -18,7 +18,8 @@ import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str as gpt2_pieces  # type: ignore[import-untyped]
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from benchmarks.common import faults_in_one_line, finish, interleaved, start, table
+from benchmarks.common import comparison, finish, interleaved, start
+from studies.core.command import faults_in_one_line
 from troupe.data.corpus import split_blocks, write_corpus
 from troupe.data.download import mirrored
 from troupe.data.encoding import PIECE, cut_pieces, encode_pieces
@@ -44,7 +45,7 @@ def main() -> None:
             assert isinstance(tokenizer, BytePairTokenizer)
             figures = interleaved(contestants(tokenizer, corpus, Path(folder, kind), args.threads), args)
             title = f"{kind}, {tokenizer.vocab_size:,} tokens"
-            sections.append(table(title, figures, "MB/s", bases=["tiktoken encode_ordinary_batch"]))
+            sections.append(comparison(title, figures, "MB/s", bases=["tiktoken encode_ordinary_batch"]))
     finish(
         args,
         sections,

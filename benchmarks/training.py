@@ -16,18 +16,10 @@ from typing import Any
 import torch
 
 from benchmarks import nanogpt_copy
-from benchmarks.common import (
-    Figures,
-    compiling_afresh,
-    faults_in_one_line,
-    finish,
-    interleaved,
-    nanogpt,
-    short,
-    start,
-    table,
-)
+from benchmarks.common import Figures, comparison, compiling_afresh, finish, interleaved, nanogpt, short, start
 from benchmarks.gemm import BenchShape, peak_flops
+from studies.core.command import faults_in_one_line
+from studies.core.page import table
 
 CONFIGS = Path("benchmarks/configs")
 AUTOCAST = Path(__file__).with_name("nanogpt_bf16.py")
@@ -97,12 +89,12 @@ def sections(args: argparse.Namespace, folder: Path | None) -> Iterator[str]:
         contestants = wanted(theirs(folder, size, args.quick) | ours(size, args.threads, args.quick), args.only)
         figures = interleaved(contestants | ({} if args.only else peaks(size.shape)), args)
         speeds = {name: figures[name] for name in contestants}
-        yield table(size.title, speeds, "tokens/s", bases(speeds))
+        yield comparison(size.title, speeds, "tokens/s", bases(speeds))
         if not args.only:
             yield utilisation(size.shape, figures)
     if WHOLE in args.parts and not args.quick:
         whole = interleaved(whole_runs(folder, args.threads), args)
-        yield table(SECONDS_OF_LONG_RUNS, whole, "seconds")
+        yield comparison(SECONDS_OF_LONG_RUNS, whole, "seconds")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -188,14 +180,14 @@ def utilisation(shape: BenchShape, figures: Figures) -> str:
         for name, values in figures.items()
         if name.startswith(PEAK)
     )
-    lines = [f"{PEAK} of these shapes: {line}.", "", "| | useful GFLOP/s | of the peak |", "|---|---:|---:|"]
+    rows = {}
     for name, values in figures.items():
         if "recipe" not in name and not name.startswith(PEAK):
             useful = [speed * shape.flops_per_token() for speed in values]
             peak = figures[f"{PEAK}, {BFLOAT16 if BFLOAT16 in name else FLOAT32}"]
             share = median(done / most for done, most in zip(useful, peak, strict=True))
-            lines.append(f"| {name} | {short(median(useful) / 1e9)} | {share:.0%} |")
-    return "\n".join(lines)
+            rows[name] = [short(median(useful) / 1e9), f"{share:.0%}"]
+    return f"{PEAK} of these shapes: {line}.\n\n{table('', ['useful GFLOP/s', 'of the peak'], rows)}"
 
 
 def run_fit(config: str, *arguments: str) -> dict[str, Any]:

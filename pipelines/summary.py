@@ -9,8 +9,8 @@ from troupe.evaluation.report import caveats, rows
 from troupe.evaluation.result import Evaluation
 from troupe.layout import ARTIFACTS, REPORT
 
-HEADER = ("", "bits/byte", "judge")
-LEGEND = "on held-out test text, lower is better for both; judge 0.5: cannot be told from real text"
+HEADER = ("", "bits/byte", "judge (95 %)")
+LEGEND = "on held-out test text, lower is better for both; judge: accuracy of the worst classifier, 0.5 is chance"
 NEXT = 'make ui   ·   .venv/bin/troupe generate --prompt "The "'
 
 
@@ -75,7 +75,7 @@ def _cells(found: Evaluation | None) -> list[Sequence[str]]:
         (
             row.name,
             "" if row.bpb is None else f"{row.bpb:.3f}",
-            f"{row.judge.accuracy:.3f}" if row.judge else "",
+            f"{row.judge.accuracy:.3f} ({row.judge.low:.3f} to {row.judge.high:.3f})" if row.judge else "",
         )
         for row in (rows(found) if found else ())
     ]

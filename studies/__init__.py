@@ -1,6 +1,7 @@
 """Experiments of many training runs, whose figures settle a question: `python -m studies.<name>` writes a page.
 
-As in benchmarks/, each is a process of its own, so threads are made polite here, before torch is imported.
+`core` is what they have in common, with benchmarks/ too; every other package is one study. As in benchmarks/, each is a
+process of its own, so threads are made polite here, before torch is imported.
 """
 
 from troupe import environment

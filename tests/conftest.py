@@ -97,31 +97,24 @@ def _threads() -> Iterator[None]:
     torch.set_deterministic_debug_mode("default")  # use_deterministic_algorithms would import the compiler
 
 
-GAME = ["prompt_length=4", "sequence_length=8"]
-DISCRIMINATOR = [
-    f"discriminator.{change}"
-    for change in (
-        *("texts=64", "updates=4", "rounds=2", "more_rounds=1", "n_hidden=16"),
-        *("reference.n_layer=1", "reference.n_embd=8", "reference.steps=4"),
-    )
-]
-TINY = (
-    f"run.threads={THREADS} run.precision={PRECISION} data.source=text.txt data.block_bytes=256 tokens.vocab_size=300 "
-    "model.block_size=16 model.n_layer=2 model.n_head=2 model.n_embd=16 "
+GAMES = ("gan", "ddo", "distil")
+SMALLER = (  # than the profile tiny, for tests of single stages
+    f"run.threads={THREADS} run.precision={PRECISION} data.source=text.txt data.block_bytes=256 "
+    "model.block_size=16 model.n_embd=16 "
     "pretrain.steps=40 pretrain.batch_size=4 pretrain.eval_interval=8 pretrain.checkpoint_interval=4 "
     "moe.steps=12 moe.batch_size=4 moe.eval_interval=4 moe.checkpoint_interval=4 "
-    "adversarial.tilt.prompt_length=4 adversarial.tilt.texts=24 judging.texts=30 judging.seeds=1 judging.window=16 "
-    "evaluate.stride=16 "
-    + " ".join(
-        f"adversarial.{method}.{change}"
-        for method, changes in {"gan": GAME + DISCRIMINATOR, "ddo": GAME, "distil": GAME + DISCRIMINATOR}.items()
-        for change in changes
-    )
+    "adversarial.tilt.prompt_length=4 judging.texts=30 judging.window=16 "
+    + " ".join(f"adversarial.{game}.prompt_length=4 adversarial.{game}.sequence_length=8" for game in GAMES)
 )
 
 GPT2 = " ".join(
     f"model.{field.name}={field.default}" for field in fields(GPTConfig) if field.default not in (MISSING, None)
 )
+
+
+def small(*overrides: str) -> Params:
+    """The parameters of params.yaml as small as for tests of single stages."""
+    return load_params(ROOT / "params.yaml", [*SMALLER.split(), *overrides], "tiny")
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +123,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     folder = tmp_path_factory.mktemp("prepared")
     words = ["to", "be", "or", "not", "that", "is", "the", "question"]
     picks = torch.randint(len(words), (4000,), generator=torch.Generator().manual_seed(0)).tolist()
-    params = load_params(ROOT / "params.yaml", TINY.split())
+    params = small()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         Path("text.txt").write_text(" ".join(words[pick] for pick in picks))

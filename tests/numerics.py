@@ -3,8 +3,11 @@
 Another processor, library or number of threads adds the same numbers in another order, and rounds differently.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -30,9 +33,35 @@ class Reordered(Batches):
         self.order = order
 
     def batches(self, step: int) -> tuple[Tensor, Tensor]:
-        x_BT, y_BT = super().batches(step)
-        order_B = torch.randperm(len(x_BT), generator=generator(self.order, "order", step))
-        return x_BT[order_B], y_BT[order_B]
+        return _in_order(super().batches(step), self.order, step)
+
+
+@contextmanager
+def every_batch_reordered(order: int) -> Iterator[None]:
+    """The same for whatever is trained inside."""
+    batches = Batches.batches
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Batches, "batches", lambda self, step: _in_order(batches(self, step), order, step))
+        yield
+
+
+def _in_order(batch: tuple[Tensor, Tensor], order: int, step: int) -> tuple[Tensor, Tensor]:
+    x_BT, y_BT = batch
+    order_B = torch.randperm(len(x_BT), generator=generator(order, "order", step))
+    return x_BT[order_B], y_BT[order_B]
+
+
+def rounded_share(n: int, dtype: torch.dtype) -> float:
+    """How far n roundings in a row may take a tensor, as a share of its norm: four standard deviations of n independent
+    ones, each even over an eps."""
+    return 4 * torch.finfo(dtype).eps * math.sqrt(n / 12)
+
+
+def roundings_of_forward(n_layer: int) -> int:
+    """In a row, of a transformer's forward pass: nine a layer (the outputs of the two norms, of the projections into
+    attention, of attention, of its projection out, of the MLP's two products and its activation, and a sum), then
+    those of the last norm and of the logits."""
+    return 9 * n_layer + 2
 
 
 def tolerance(apart_N: Tensor, figures_N: Tensor) -> float:

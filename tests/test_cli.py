@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.conftest import GPT2, ROOT
 from troupe import cli
 from troupe.adversarial.texts import AT_ONCE
+from troupe.bundles.bundle import save_bundle
 from troupe.data.tokenizer import ByteTokenizer, make_tokenizer
-from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig

@@ -1,4 +1,4 @@
-"""A throw-away workspace: what a clone holds, and parameters small enough for seconds."""
+"""A throw-away workspace: what a clone holds, and its pipeline at tiny scale."""
 
 import os
 import shutil
@@ -7,27 +7,14 @@ import sys
 from pathlib import Path
 
 from tests.conftest import PRECISION, THREADS
+from troupe.bundles.bundle import found_identity
 from troupe.layout import MODEL_STAGES as MODELS
-from troupe.models.bundle import found_identity
 
 ROOT = Path(__file__).parents[1]
 CLONED = ("params.yaml", "profiles", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore", "pipelines", "src")
 
-TINY = (
-    f"run.threads={THREADS} run.precision={PRECISION} tokens.vocab_size=300 "
-    "model.block_size=32 model.n_layer=2 model.n_head=2 model.n_embd=32 "
-    "pretrain.steps=30 pretrain.batch_size=8 pretrain.warmup_steps=2 pretrain.eval_interval=15 "
-    "pretrain.checkpoint_interval=10 moe.steps=6 moe.batch_size=8 moe.warmup_steps=1 moe.eval_interval=3 "
-    "adversarial.tilt.texts=24 adversarial.tilt.prompt_length=8 "
-    "adversarial.gan.steps=2 adversarial.gan.eval_interval=2 adversarial.gan.checkpoint_interval=1 "
-    "adversarial.gan.sequence_length=12 adversarial.gan.prompt_length=8 adversarial.gan.discriminator.n_hidden=16 "
-    "adversarial.gan.discriminator.texts=64 adversarial.gan.discriminator.updates=4 "
-    "adversarial.gan.discriminator.rounds=2 adversarial.gan.discriminator.more_rounds=1 "
-    "adversarial.gan.discriminator.reference.n_layer=1 adversarial.gan.discriminator.reference.n_embd=16 "
-    "adversarial.gan.discriminator.reference.steps=4 "
-    "judging.seeds=1 judging.texts=50 "
-    "evaluate.stride=16 evaluate.ngram_max_order=5 evaluate.sample_tokens=20 evaluate.temperatures=[]"
-)
+PROFILE = "tiny"  # small enough for seconds
+NUMERICS = f"run.threads={THREADS} run.precision={PRECISION}"
 
 
 def clone(folder: Path) -> Path:
@@ -61,8 +48,9 @@ def run(folder: Path, *command: str, seconds: float = 800, **environment: str) -
 
 
 def pipeline(folder: Path, overrides: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """`make pipeline SET="..."` at tiny scale."""
-    return run(folder, "-m", "pipelines", "run", "--set", f"{TINY} {overrides}".strip(), **environment)
+    """`make pipeline PROFILE=tiny SET="..."`."""
+    command = ("-m", "pipelines", "run", "--profile", PROFILE, "--set", f"{NUMERICS} {overrides}".strip())
+    return run(folder, *command, **environment)
 
 
 def succeed(result: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from troupe.decoding import FLOATS, Decoding, uniforms
 from troupe.errors import ParamsError
+from troupe.kernels.direct_calls import calling_directly
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.models.layers import KVCache, LayerCache, Start
-from troupe.models.mode import calling_directly
 
 NO_TOKEN = -1  # before the first token of a text that is shorter than others: an n-gram model has never counted it
 

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from troupe.errors import ArtifactError, ParamsError
+from troupe.kernels.direct_calls import calling_directly
 from troupe.models.config import GPTConfig
-from troupe.models.gpt2 import GPT
+from troupe.models.gpt2 import GPT, evaluating
 from troupe.models.layers import KVCache
-from troupe.models.mode import calling_directly, evaluating
 
 FLOATS = 2**28  # 1 GB of keys, values and logits
 

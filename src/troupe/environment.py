@@ -25,7 +25,8 @@ DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes and 0.5 GB instead of 2.4 GB
     # threads that wait for each other soon sleep: spinning, a step beside another job took over 4 s instead of 1 s;
-    # but not at once: a thousand turns, some 50 us, save a small step a quarter of its time (docs/results.md#speed)
+    # but not at once: a thousand turns, some 50 us, save a small step a quarter of its time
+    # (docs/results/2026-11-22-waiting-threads.md)
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "1000",
     "GIT_PYTHON_REFRESH": "quiet",  # no warning where there is no git

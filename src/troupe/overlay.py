@@ -44,6 +44,14 @@ class ParameterLayers:
         self._lay(path)
         self.values.pop(ABOUT, None)
 
+    def add_section(self, path: Path, name: str) -> None:
+        """Lay what section `name` of a file holds over what is there, if the file has such a section."""
+        file = read_yaml(path)
+        section = file.get(name, CommentedMap())
+        if not isinstance(section, CommentedMap):
+            raise ParamsError(f"{path}:{_line(file, name)}: {name}: expected sections to lay over the others")
+        self.values = self._laid(self.values, section, path, ())
+
     def add_override(self, override: str) -> None:
         """Lay one "section.key=value", or "section.subsection.key=value", over what is there.
 
@@ -240,6 +248,8 @@ def _plain(value: Any) -> Any:
     """ruamel's containers and scalars as plain Python ones, which strict validation wants."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     if isinstance(value, bool) or value is None:
         return value
     for kind in (int, float, str):

@@ -14,12 +14,11 @@ from troupe.conversion.attention import convert
 from troupe.models.config import GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
 from troupe.models.features import PER_REFERENCE, ReferenceFeatures, no_features
-from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.mode import evaluating
+from troupe.models.gpt2 import GPT, evaluating, init_gpt2
 from troupe.models.switchhead import SwitchHeadConfig
 from troupe.params import load_params
 from troupe.seeding import generator
-from troupe.training.validation import validate
+from troupe.training.loss import validate
 
 NEAR = Reinforce(kl_weight=0.1)
 ROOT = Path(__file__).parents[2]

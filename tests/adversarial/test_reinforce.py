@@ -11,6 +11,7 @@ from torch import Tensor
 
 from troupe.adversarial.reinforce import (
     LITERAL,
+    GeneratorLoss,
     Reinforce,
     continuation_log_probs,
     generator_loss,
@@ -74,6 +75,12 @@ def exact_gradient(model: Bigrams) -> Tensor:
     return gradient(-(log_prob(model, SEQUENCES).exp() * REWARDS).sum(), model)
 
 
+def loss_beside(model: Bigrams, start: Bigrams, ids_BT: Tensor, advantage_BS: Tensor) -> GeneratorLoss:
+    with torch.no_grad():
+        start_BSV = continuation_log_probs(start, ids_BT, PROMPT)
+    return generator_loss(model, start_BSV, ids_BT, advantage_BS, PROMPT)
+
+
 @dataclass
 class Moments:
     mean_VV: Tensor
@@ -88,7 +95,7 @@ def moments(rules: Reinforce, batch_size: int, reward_NP: Tensor = PREFIXES) -> 
     for batch in itertools.product(range(len(SEQUENCES)), repeat=batch_size):
         rows = list(batch)
         advantages = rules.advantages(reward_NP[rows])
-        loss = generator_loss(model, model, SEQUENCES[rows], advantages, PROMPT)
+        loss = loss_beside(model, model, SEQUENCES[rows], advantages)
         gradient_VV, probability = gradient(loss.policy, model), probability_N[rows].prod()
         mean_VV += probability * gradient_VV
         square += (probability * gradient_VV.square().sum()).item()
@@ -138,7 +145,7 @@ def test_credit_where_it_is_due_takes_out_variance() -> None:
 def test_the_literal_loss_by_hand() -> None:
     """L_G = -(1/B) sum of D(x_i) log p(x_i), D the reward as it is."""
     model, chosen = Bigrams(2), [3, 3, 8]
-    loss = generator_loss(model, model, SEQUENCES[chosen], LITERAL.advantages(PREFIXES[chosen]), PROMPT)
+    loss = loss_beside(model, model, SEQUENCES[chosen], LITERAL.advantages(PREFIXES[chosen]))
     logps = log_prob(model, SEQUENCES).tolist()
     by_hand = -sum(REWARDS[i].item() * logps[i] for i in chosen) / 3
     assert loss.policy.item() == pytest.approx(by_hand, abs=1e-12)
@@ -193,17 +200,17 @@ def test_kl_and_entropy_by_hand() -> None:
     with torch.no_grad():
         model.logits_VV.copy_(torch.tensor([1 / 2, 1 / 4, 1 / 4], dtype=F64).log())
         start.logits_VV.zero_()
-    loss = generator_loss(model, start, SEQUENCES, torch.ones(9, 1, dtype=F64), PROMPT)
+    loss = loss_beside(model, start, SEQUENCES, torch.ones(9, 1, dtype=F64))
     entropy = 1.5 * math.log(2)
     assert loss.entropy.item() == pytest.approx(entropy, abs=1e-12)
     assert loss.kl.item() == pytest.approx(math.log(3) - entropy, abs=1e-12)
-    assert generator_loss(start, start, SEQUENCES, torch.ones(9, 1, dtype=F64), PROMPT).kl.item() == 0
+    assert loss_beside(start, start, SEQUENCES, torch.ones(9, 1, dtype=F64)).kl.item() == 0
 
 
 def test_the_kl_pulls_back_to_the_start_and_leaves_the_start_alone() -> None:
     model, start = Bigrams(3), Bigrams(4)
     for _ in range(300):
-        loss = generator_loss(model, start, SEQUENCES, torch.zeros(9, 1, dtype=F64), PROMPT)
+        loss = loss_beside(model, start, SEQUENCES, torch.zeros(9, 1, dtype=F64))
         (gradient_VV,) = torch.autograd.grad(loss.kl, model.logits_VV)
         with torch.no_grad():
             model.logits_VV -= 2 * gradient_VV

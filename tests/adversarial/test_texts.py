@@ -13,9 +13,9 @@ import torch
 from tests.adversarial.games import new_model
 from troupe.adversarial import texts
 from troupe.adversarial.method import Task
+from troupe.bundles.bundle import Bundle
 from troupe.data.dataset import TokenDataset
 from troupe.data.tokenizer import ByteTokenizer
-from troupe.models.bundle import Bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 

@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from benchmarks import common
-from benchmarks.common import interleaved, table
+from benchmarks.common import comparison, interleaved
 from benchmarks.fit import Log, nanogpt_split
 from benchmarks.gemm import BenchShape, peak_flops
 from benchmarks.nanogpt_copy import Finished
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
-from troupe.training.loss import cross_entropy
-from troupe.training.validation import validate
+from troupe.training.loss import cross_entropy, validate
 
 
 def test_contestants_take_turns() -> None:
@@ -35,7 +34,7 @@ def test_contestants_take_turns() -> None:
 
 def test_ratios_are_taken_within_a_round() -> None:
     """b is twice a in every round, though the machine was ten times slower in the last."""
-    lines = table("Title", {"a": [10.0, 11.0, 1.0], "b": [20.0, 22.0, 2.0]}, "tokens/s", bases=["a"]).splitlines()
+    lines = comparison("Title", {"a": [10.0, 11.0, 1.0], "b": [20.0, 22.0, 2.0]}, "tokens/s", bases=["a"]).splitlines()
     assert lines[0] == "### Title"
     assert lines[-2:] == [
         "| a | 10 | 1..11 | 1.00 (1.00..1.00) |",

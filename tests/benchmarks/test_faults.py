@@ -31,9 +31,9 @@ FAULTS = {  # the words of its command line, the variables of its environment, w
 
 def test_every_module_that_is_started_is_here() -> None:
     started = {
-        f"{path.parent.name}.{path.stem}"
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         for folder in ("benchmarks", "studies")
-        for path in (ROOT / folder).glob("*.py")
+        for path in (ROOT / folder).rglob("*.py")
         if 'if __name__ == "__main__":' in path.read_text()
     }
     assert started == FAULTS.keys()

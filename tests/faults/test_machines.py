@@ -14,9 +14,9 @@ import pytest
 import torch.distributed as dist
 
 from tests.forked import forked
+from troupe.bundles.bundle import load_bundle
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir
-from troupe.models.bundle import load_bundle
 from troupe.params import Params, dump_params
 from troupe.stages.log import read_metrics
 from troupe.stages.pretrain import pretrain

@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 
 from tests.forked import forked
+from troupe.bundles.bundle import load_bundle
 from troupe.errors import Diverged
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, model_dir
-from troupe.models.bundle import load_bundle
 from troupe.models.gpt2 import GPT
 from troupe.params import Params
 from troupe.stages import fit

@@ -6,17 +6,14 @@ python -m tests.golden.curves  # write them anew, where a change is meant to cha
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest.mock import patch
 
 from tests.golden.compare import ROOT, SETTINGS, some_text
-from tests.numerics import Reordered
-from troupe.data.batches import Batches
+from tests.numerics import every_batch_reordered
 from troupe.layout import EFFECTIVE_PARAMS, model_dir
 from troupe.params import load_params
-from troupe.stages import fit
 from troupe.stages.corpus import corpus
 from troupe.stages.inputs import inputs
 from troupe.stages.log import read_metrics
@@ -43,12 +40,7 @@ def prepare(folder: Path) -> None:
 
 def curves(folder: Path, order: int | None = None) -> Curves:
     """Train in `folder`; with `order`, on the sequences of each batch in another order, from the beginning."""
-
-    def reordered(*arguments: object) -> Batches:
-        batches = Batches(*arguments)  # type: ignore[arg-type]
-        return batches if order is None else Reordered(batches, order)
-
-    with working_in(folder), patch.object(fit, "Batches", reordered):
+    with working_in(folder), nullcontext() if order is None else every_batch_reordered(order):
         params = load_params(EFFECTIVE_PARAMS)
         pretrain(params)
         moe(params)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from troupe.bundles.architectures import ARCHITECTURES
+from troupe.bundles.bundle import save_bundle
 from troupe.conversion.attention import convert
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.inspection.shapes import shape_in, shapes_wanted
 from troupe.inspection.structure import without_weights
-from troupe.models.architectures import ARCHITECTURES
-from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.models.ngrams import NGrams

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from troupe.judging.selection import Candidate, compare, select
 from troupe.judging.two_sample import Judged, Predictions, Windows
@@ -34,7 +35,18 @@ def test_a_comparison_is_the_paired_difference_with_its_clustered_error() -> Non
     assert (found.candidate, found.against) == ("gan", "start")
     assert found.lead == pytest.approx(1 / 4)
     assert found.standard_error == pytest.approx(math.sqrt(3 / 112))
-    assert not found.better  # 1/4 is less than two errors of 0.16
+    assert found.reach == pytest.approx(stats.t.ppf(0.975, 7) * found.standard_error)  # one repetition: 7 of stretches
+    assert not found.better  # 1/4 is less than 2.36 errors of 0.16
+
+
+def test_with_few_repetitions_two_errors_are_not_enough() -> None:
+    """Three repetitions that disagree by 0.1, 0.2 and 0.3: the lead is more than two errors, which are known from so
+    few that the interval still reaches below 0."""
+    right = [np.arange(80) % 10 >= n for n in (1, 2, 3)]
+    found = compare("start", "gan", {"start": candidate([[True] * 80] * 3), "gan": candidate(right)}, 0.01)
+    assert found.lead == pytest.approx(0.2)
+    assert 2 * found.standard_error < found.lead < found.reach
+    assert not found.better
 
 
 def test_what_both_find_hard_cancels() -> None:
@@ -42,7 +54,7 @@ def test_what_both_find_hard_cancels() -> None:
     is not detected the other is not either, so that the difference stands out."""
     rng = np.random.default_rng(0)
     hard = rng.permutation(80) < 28
-    also = hard | (np.arange(80) % 10 == 0)
+    also = hard | (np.arange(80) % 11 == 0)
     both = {"start": candidate([~hard]), "gan": candidate([~also])}
     alone = both["start"].judged.detection.standard_error
     found = compare("start", "gan", both, 0.01)

@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.numerics import rounded_share, roundings_of_forward
+from troupe.kernels.linear import WIDE
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.layers import MLP, WIDE, CausalConv, KVCache, LayerCache, Linear, QueryKey
+from troupe.models.layers import MLP, CausalConv, KVCache, LayerCache, QueryKey
 
 CONFIG = GPTConfig(vocab_size=50, block_size=16, n_layer=3, n_head=2, n_embd=24, dropout=0.2)
 MODERN = replace(CONFIG, positions="rotary", norm="rms", activation="relu2", qk_norm=True, conv=4, bias=False)
@@ -120,7 +122,10 @@ def test_bfloat16_autocast_stays_close_and_trains(config: GPTConfig) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         logits = gpt(batch)
     assert logits.dtype == torch.bfloat16
-    torch.testing.assert_close(logits.float(), gpt(batch), atol=0.02, rtol=0.05)
+    exact = gpt(batch)
+    assert (logits.float() - exact).norm() <= rounded_share(
+        roundings_of_forward(config.n_layer), torch.bfloat16
+    ) * exact.norm()
     logits.float().square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in gpt.parameters())
 
@@ -200,28 +205,6 @@ def test_heads_of_a_width_of_their_own(positions: str) -> None:
     attention = models[2].blocks[0].attention
     assert attention.query_key_value.weight.shape == (3 * 2 * CONFIG.n_head, CONFIG.n_embd)
     assert attention.output.weight.shape == (CONFIG.n_embd, 2 * CONFIG.n_head)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_token_of_each_of_16_texts_is_multiplied_the_other_way_around_with_the_same_result(bias: bool) -> None:
-    torch.manual_seed(0)
-    layer, x_BTD = Linear(WIDE, 40, bias=bias), torch.randn(16, 1, WIDE)
-    with torch.no_grad():
-        y_BTF = layer(x_BTD)
-        exact = torch.nn.functional.linear(x_BTD.double(), layer.weight.double(), layer.bias.double() if bias else None)
-    assert y_BTF.squeeze(1).T.is_contiguous()
-    # a sum of WIDE products, each rounded and so is every partial sum, whatever their order
-    most = (x_BTD.abs() @ layer.weight.abs().T).max() + 1
-    assert (y_BTF - exact).abs().max() <= WIDE * torch.finfo(torch.float32).eps * most
-
-
-@pytest.mark.parametrize("shape", [(15, 1, WIDE), (16, 2, WIDE), (64, 1, WIDE), (16, WIDE)])
-def test_other_inputs_are_multiplied_as_they_are(shape: tuple[int, ...]) -> None:
-    torch.manual_seed(0)
-    layer, x = Linear(WIDE, 40), torch.randn(shape)
-    with torch.no_grad():
-        assert layer(x).equal(torch.nn.functional.linear(x, layer.weight, layer.bias))
-    assert layer(torch.randn(16, 1, WIDE)).is_contiguous()  # with a gradient to come
 
 
 def test_16_texts_through_the_cache_have_the_logits_of_the_whole() -> None:

@@ -10,10 +10,10 @@ import pytest
 import tiktoken
 from transformers import AutoTokenizer, GPT2Tokenizer
 
+from troupe.bundles.huggingface import export_gpt2
 from troupe.data.tokenizer import Tokenizer, make_tokenizer
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
-from troupe.models.huggingface import export_gpt2
 
 MIRROR = Path(os.environ.get("TROUPE_MIRROR", "."), "gpt2")
 pytestmark = pytest.mark.skipif(

@@ -11,9 +11,9 @@ import pytest
 from filelock import FileLock
 
 from troupe import environment
+from troupe.bundles.bundle import save_bundle
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.files import write_json
-from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.seeding import generator

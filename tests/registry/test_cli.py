@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from troupe import cli
+from troupe.bundles.bundle import save_bundle
 from troupe.data.tokenizer import BytePairTokenizer, ByteTokenizer
-from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.seeding import generator
@@ -87,7 +87,7 @@ def test_the_token_that_ends_a_text_ends_it_unwritten(troupe: Run) -> None:
 
 @pytest.mark.usefixtures("endless")
 def test_the_server_stops_there_too() -> None:
-    from troupe.models.bundle import load_bundle
+    from troupe.bundles.bundle import load_bundle
     from troupe.registry.pyfunc import TextGenerator
 
     server = TextGenerator()

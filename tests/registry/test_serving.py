@@ -17,9 +17,9 @@ from mlflow.exceptions import MlflowException
 
 from tests.servers import started
 from troupe import cli
+from troupe.bundles.bundle import found_identity, load_bundle
 from troupe.decoding import Decoding, generate
 from troupe.layout import MODEL_STAGES
-from troupe.models.bundle import found_identity, load_bundle
 from troupe.params import PromoteParams
 from troupe.registry import fetch
 from troupe.registry.registration import register

@@ -12,9 +12,9 @@ import pytest
 import torch
 import uvicorn
 
+from troupe.bundles.bundle import Bundle
 from troupe.data.tokenizer import ByteTokenizer, Tokenizer
 from troupe.errors import RegistryError
-from troupe.models.bundle import Bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.registry.versions import Version

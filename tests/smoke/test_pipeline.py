@@ -5,13 +5,13 @@ import shutil
 import sqlite3
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+from tests.conftest import PRECISION, THREADS
 from tests.forked import forked
-from tests.workspace import MODELS, TINY, digests, pipeline, run, stamps, succeed
+from tests.workspace import MODELS, PROFILE, digests, pipeline, run, stamps, succeed
 from troupe import cli
 from troupe.files import sha256_file
 
@@ -37,6 +37,14 @@ def test_a_first_run_leaves_models_figures_and_a_page(workspace: Path) -> None:
     assert "https://" not in page.replace("https://www.w3.org", "")
 
 
+def test_dvc_shows_the_curves(workspace: Path) -> None:
+    """Those of dvc.yaml, from the figures that the stages logged."""
+    shown = json.loads(succeed(run(workspace, "-m", "dvc", "plots", "show", "--json")).stdout)
+    assert not shown.get("errors")
+    drawn = {name for name in shown["data"] if name.startswith("dvc.yaml::")}
+    assert drawn == {"dvc.yaml::loss", "dvc.yaml::bits"}
+
+
 def test_every_model_is_registered_and_the_verdict_is_told(workspace: Path) -> None:
     assert registered(workspace) == {f"troupe-{stage}": 1 for stage in MODELS} | {"troupe": 1}
     assert aliases(workspace) == {"champion": "1"}
@@ -44,15 +52,11 @@ def test_every_model_is_registered_and_the_verdict_is_told(workspace: Path) -> N
 
 def test_an_up_to_date_run_recomputes_nothing_whatever_layer_its_parameters_come_from(workspace: Path) -> None:
     """The parameters of the run before, one of them wrong in the profile and put right by an override: no change."""
-    before, runs, mine = stamps(workspace), records(workspace), dict[str, Any]()
-    for name, _, value in (override.partition("=") for override in f"{TINY} run.seed=8".split()):
-        *sections, key = name.split(".")
-        values = mine
-        for section in sections:
-            values = values.setdefault(section, {})
-        values[key] = YAML(typ="safe").load(value)
-    (workspace / "profiles" / "tiny.yaml").write_text(json.dumps(mine))  # JSON is YAML
-    result = succeed(run(workspace, "-m", "pipelines", "run", "--profile", "tiny", "--set", "run.seed=1337"))
+    before, runs = stamps(workspace), records(workspace)
+    tiny = YAML(typ="safe").load((workspace / "profiles" / f"{PROFILE}.yaml").read_text())
+    mine = {**tiny, "run": {"seed": 8, "threads": THREADS, "precision": PRECISION}}
+    (workspace / "profiles" / "mine.yaml").write_text(json.dumps(mine))  # JSON is YAML
+    result = succeed(run(workspace, "-m", "pipelines", "run", "--profile", "mine", "--set", "run.seed=1337"))
     assert "Running stage" not in result.stdout
     assert stamps(workspace) == before
     assert registered(workspace)["troupe-pretrain"] == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.forked import forked
-from tests.workspace import TINY, clone, digests, pipeline, run, stamps, succeed
+from tests.workspace import NUMERICS, PROFILE, clone, digests, pipeline, run, stamps, succeed
 from troupe.params import load_params
 from troupe.stages.adversarial import adversarial
 from troupe.stages.corpus import corpus
@@ -30,7 +30,7 @@ def test_stage_by_stage_another_clone_gives_the_same_bytes(
 ) -> None:
     other = clone(tmp_path / "other")
     monkeypatch.chdir(other)
-    params = load_params(Path("params.yaml"), TINY.split())
+    params = load_params(Path("params.yaml"), NUMERICS.split(), PROFILE)
     for stage in (inputs, corpus, tokens, pretrain, moe, adversarial, evaluate):
         process = forked(lambda stage=stage: stage(params), Path("says.txt"))
         process.join(120)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from troupe.bundles.bundle import save_bundle
 from troupe.conversion.attention import convert
 from troupe.data.tokenizer import load_tokenizer
 from troupe.layout import TOKENS, model_dir
-from troupe.models.bundle import save_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHeadConfig

@@ -18,13 +18,13 @@ from tests.stages.conftest import changed, never
 from troupe.adversarial import pretraining
 from troupe.adversarial.method import Task
 from troupe.adversarial.reference import digest, small, small_reference
+from troupe.bundles.bundle import load_bundle
 from troupe.data.dataset import TokenDataset
 from troupe.errors import ArtifactError
 from troupe.files import read_json
 from troupe.judging.protocol import make_setup
 from troupe.judging.selection import Selection
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir
-from troupe.models.bundle import load_bundle
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.params import Params, ReferenceParams, dump_params

@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from tests.splits import split_text
+from troupe.bundles.bundle import load_bundle, save_bundle
 from troupe.data.dataset import TokenDataset
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError
 from troupe.evaluation.provenance import gather_provenance, git_commit
+from troupe.evaluation.report import render_report
 from troupe.files import read_json, write_json
 from troupe.judging.protocol import held_out
-from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORT, REPORTS, TOKENS, USAGE, model_dir
-from troupe.models.bundle import load_bundle, save_bundle
+from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, TOKENS, USAGE, model_dir
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import Params
@@ -76,6 +77,11 @@ def assert_worst(judge: dict[str, Any], judges: dict[str, Any]) -> None:
         assert figure in judge
 
 
+def page() -> str:
+    """The report as `publish` renders it."""
+    return render_report(REPORTS, None, gather_provenance()).read_text(encoding="utf-8")
+
+
 def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate(setting(setting(params, "judging", seeds=2), "evaluate", temperatures=[0.5]))
     metrics = read_json(METRICS)
@@ -97,10 +103,12 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
     for name in ("real_against_real", "known_bad"):
         control = metrics["controls"][name]
         assert_worst({key: value for key, value in control.items() if key != "judges"}, control["judges"])
+    for stage in MODEL_STAGES:
+        assert read_json(REPORTS / "curves" / f"{stage}.json") == [{"step": 1, "train/loss": 5.0}]
     samples = read_json(REPORTS / "samples.json")
     assert set(samples["texts"]) == set(MODEL_STAGES)
     assert set(samples["texts"]["moe"]) == {"greedy", "temperature", "top-k", "top-p"}
-    assert "moe is the candidate" in REPORT.read_text() or metrics["candidate"]["stage"] != "moe"
+    assert "moe is the candidate" in page() or metrics["candidate"]["stage"] != "moe"
     assert f"candidate: {metrics['candidate']['stage']}, because" in capsys.readouterr().out
 
 
@@ -113,15 +121,15 @@ def test_a_long_text_is_measured_at_its_beginning_and_the_report_says_so(params:
     parts = ("train", "validation", "test")
     assert whole["text"] == {split: {"bytes": sizes[split], "of": sizes[split]} for split in parts}
     assert whole["test_sha256"] == read_json(TOKENS / "meta.json")["test_sha256"]
-    assert "Too long" not in REPORT.read_text()
+    assert "Too long" not in page()
     evaluate(setting(params, "judging", train_bytes=1000, held_out_bytes=cut))
-    metrics, page = read_json(METRICS), REPORT.read_text()
+    metrics, text = read_json(METRICS), page()
     assert 1000 <= metrics["text"]["train"]["bytes"] < sizes["train"]
     assert (n_bytes := metrics["text"]["test"]["bytes"]) == cut
     assert metrics["test_sha256"] == hashlib.sha256(split_text(CORPUS, "test").encode()[:n_bytes]).hexdigest()
     assert metrics["ngram"]["test"] != whole["ngram"]["test"]
-    assert page.count("Too long") == len([part for part in metrics["text"].values() if part["bytes"] < part["of"]])
-    assert f"its first {n_bytes:,} bytes of {sizes['test']:,} (judging.held_out_bytes)" in page
+    assert text.count("Too long") == len([part for part in metrics["text"].values() if part["bytes"] < part["of"]])
+    assert f"its first {n_bytes:,} bytes of {sizes['test']:,} (judging.held_out_bytes)" in text
 
 
 def test_the_cut_text_is_the_same_whatever_the_tokens(workspace: Params) -> None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tests.conftest import GPT2, ROOT, TINY
+from tests.conftest import GPT2, small
+from troupe.bundles.bundle import load_bundle
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, INITIAL, TOKENS, model_dir
-from troupe.models.bundle import load_bundle
-from troupe.params import Params, load_params
+from troupe.params import Params
 from troupe.stages.inputs import inputs
 from troupe.stages.log import read_metrics
 from troupe.stages.pretrain import pretrain
@@ -79,7 +79,7 @@ def given(workspace: Params) -> tuple[Params, GPT2LMHeadModel]:
     theirs.save_pretrained("given")
     standing = {"init_from": "given", "steps": 1, "learning_rate": 1e-9, "adamw_learning_rate": 1e-9}
     pretraining = workspace.pretrain.model_copy(update=standing)
-    gpt2 = load_params(ROOT / "params.yaml", [*TINY.split(), *GPT2.split()]).model
+    gpt2 = small(*GPT2.split()).model
     params = workspace.model_copy(update={"pretrain": pretraining, "model": gpt2})
     inputs(params)
     return params, theirs

@@ -15,11 +15,11 @@ from tests.conftest import ROOT
 from tests.stages.conftest import changed, never
 from tests.stages.test_adversarial import task
 from troupe.adversarial import pretraining, texts, tilt
+from troupe.bundles.bundle import load_bundle
 from troupe.errors import CorpusError, Interrupted
 from troupe.files import read_json
 from troupe.judging import protocol
 from troupe.layout import TOKENS, model_dir
-from troupe.models.bundle import load_bundle
 from troupe.models.gpt2 import GPT
 from troupe.models.tilted import Tilted
 from troupe.params import Params, load_params

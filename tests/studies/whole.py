@@ -10,14 +10,14 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from studies.common import CONFIGS
+from studies.core.command import STUDIES
 
 WORDS = ["to", "be", "or", "not", "that", "is", "the", "question"]
 
 
 def shipped(study: str) -> Any:
     """The tree of a study's own configuration, to be made smaller."""
-    return YAML(typ="safe").load((CONFIGS / f"{study}.yaml").read_text())
+    return YAML(typ="safe").load((STUDIES / study / f"{study}.yaml").read_text())
 
 
 def write_text(path: Path, n_words: int) -> None:

@@ -14,12 +14,12 @@ from torch.distributed.run import config_from_args, parse_args
 from typer.testing import CliRunner
 
 from tests.conftest import ROOT
-from tests.workspace import TINY, clone, succeed
+from tests.workspace import NUMERICS, PROFILE, clone, succeed
 from tests.workspace import run as start
+from troupe.bundles.bundle import found_identity
 from troupe.cli.common import app
 from troupe.errors import ArtifactError
 from troupe.layout import EFFECTIVE_PARAMS, TOKENS
-from troupe.models.bundle import found_identity
 from troupe.params import Params, RunParams, dump_params, load_params
 from troupe.training import made_from
 from troupe.training.elsewhere import docker_command, train_job
@@ -121,7 +121,8 @@ def test_what_an_engine_has_trained_is_taken_for_what_the_stage_made(tmp_path: P
     """As docs/scale.md has it, with what the container would run: the pipeline stops, the engine trains, it goes on."""
     folder = clone(tmp_path / "clone")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    asked = {"TROUPE_SET": f"{TINY} run.launcher=docker run.device=cpu run.processes=2", "PATH": path}
+    settings = f"{NUMERICS} run.launcher=docker run.device=cpu run.processes=2"
+    asked = {"TROUPE_PROFILE": PROFILE, "TROUPE_SET": settings, "PATH": path}
     stopped = start(folder, "-m", "dvc", "repro", "pretrain", **asked)
     assert stopped.returncode
     assert "pretrain: run.launcher: docker trains this stage: `troupe launch pretrain`" in stopped.stderr

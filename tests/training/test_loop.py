@@ -24,8 +24,7 @@ from troupe.seeding import generator
 from troupe.training.checkpoint import Checkpoint
 from troupe.training.context import RunContext
 from troupe.training.loop import train
-from troupe.training.loss import cross_entropy
-from troupe.training.validation import validate
+from troupe.training.loss import cross_entropy, validate
 
 
 class Bench:

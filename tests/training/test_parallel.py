@@ -24,10 +24,9 @@ from troupe.seeding import generator
 from troupe.training.checkpoint import Checkpoints
 from troupe.training.context import RunContext
 from troupe.training.loop import train
-from troupe.training.loss import cross_entropy
+from troupe.training.loss import cross_entropy, validate
 from troupe.training.parallel import CPU, Team, leads, team_of
 from troupe.training.probe import choose
-from troupe.training.validation import validate
 
 ROOT = Path(__file__).parents[2]
 Say = Callable[[dict[str, torch.Tensor]], None]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from troupe.training.schedule import learning_rate_factor
+from troupe.training.optim import learning_rate_factor
 
 
 def test_ten_steps_worked_by_hand(train_params: Any) -> None:

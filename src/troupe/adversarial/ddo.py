@@ -18,8 +18,7 @@ from troupe.adversarial.loop import play
 from troupe.adversarial.method import MethodResult, Task
 from troupe.adversarial.policy import take_step
 from troupe.adversarial.reinforce import LanguageModel, Reinforce, sequence_log_prob
-from troupe.models.gpt2 import GPT
-from troupe.models.mode import evaluating
+from troupe.models.gpt2 import GPT, evaluating
 from troupe.params import DdoParams
 
 

@@ -16,7 +16,6 @@ from troupe.adversarial.game import Game
 from troupe.adversarial.method import Facts, MethodResult, Task
 from troupe.adversarial.policy import kl_to_start, likelihood_step, update_generator
 from troupe.adversarial.pretraining import Pretrained
-from troupe.compute import torch_threads
 from troupe.errors import TroupeError
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import expert_usage, routers
@@ -28,6 +27,7 @@ from troupe.training.state import restore, snapshot
 
 Validate = Callable[[GPT], float]  # bits per byte of validation text; leaves the model in the mode it was in
 Learn = Callable[[Game, int], dict[str, float]]  # one generator update, with draws of that number
+USAGE = 32  # sequences on which routers are watched: of some thousand tokens the shares are sure to a hundredth
 SHOWN = ("critic/loss", "reward/mean", "generator/kl", "val/bpb", "critic/auc")  # in the progress line
 
 
@@ -78,7 +78,8 @@ def play(
     """
     context, steps = task.context, game.params.steps
     done = context.resume.step if context.resume else 0
-    with track(f"adversarial: {name}", steps, done) as show, signals_noted() as interrupted, torch_threads(threads):
+    game.threads = threads
+    with track(f"adversarial: {name}", steps, done) as show, signals_noted() as interrupted:
 
         def log(step: int, figures: Mapping[str, float]) -> None:
             context.log(step, figures)
@@ -162,7 +163,8 @@ def update_critic(game: Game, draw: int) -> float:
     real_BT, opponent = game.real(draw), game.against
     batch = Examples(game.read(real_BT), game.read(game.fake(real_BT, draw)))
     learner = Learner(opponent.critic, opponent.objective, opponent.optimizer, game.trained_score(draw))
-    return update(learner, batch, game.rng(draw, "between"))
+    with game.small_steps():
+        return update(learner, batch, game.rng(draw, "between"))
 
 
 def look(game: Game, step: int, validate: Validate) -> Look:
@@ -173,7 +175,7 @@ def look(game: Game, step: int, validate: Validate) -> Look:
     generator = Look(step, validate(game.generator), distinct_2(written_BS), kl_to_start(game, fake_BT))
     if not game.opponent:
         return generator
-    real_B, fake_B = game.scores(real_BT), game.scores(fake_BT)
+    real_B, fake_B = game.scores_of(game.held_out), game.scores(fake_BT)
     found = auc_interval(real_B, fake_B, 0.95)
     gap = (real_B.mean() - fake_B.mean()).item()
     return replace(generator, auc=found.auc, auc_low=found.low, gap=gap)
@@ -183,7 +185,7 @@ def experts(game: Game) -> dict[str, float]:
     """How the routers of a generator that has any choose on validation text; named as in the stage before."""
     if not routers(game.generator):
         return {}
-    usage = expert_usage(game.generator, game.held_out_BT)
+    usage = expert_usage(game.generator, game.held_out_BT[:USAGE])
     return {"moe/effective_experts": usage.effective_LRH.mean().item(), "moe/dead_experts": usage.dead}
 
 

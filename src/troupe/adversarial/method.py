@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from troupe.bundles.bundle import Bundle
 from troupe.data.dataset import TokenDataset
-from troupe.models.bundle import Bundle
 from troupe.models.gpt2 import GPT
 from troupe.training.context import RunContext
 

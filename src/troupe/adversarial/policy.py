@@ -22,9 +22,10 @@ def update_generator(game: Game, draw: int) -> dict[str, float]:
     rules, params = game.rules, game.params
     ids_BT = game.fake(game.real(draw), draw)
     reward_BP = rewards(game, ids_BT)
-    loss = generator_loss(game.generator, game.start, ids_BT, rules.advantages(reward_BP), params.prompt_length)
+    start_BSV = of_start(game, ids_BT)
+    loss = generator_loss(game.generator, start_BSV, ids_BT, rules.advantages(reward_BP), params.prompt_length)
     whole = loss.policy + params.sequence_length * (rules.kl_weight * loss.kl)  # both of whole sequences
-    grad_norm, share = take_step(game, whole, ids_BT)
+    grad_norm, share = take_step(game, whole, ids_BT, start_BSV)
     return {
         "reward/mean": reward_BP[:, -1].mean().item(),
         "generator/kl": loss.kl.item(),
@@ -48,9 +49,11 @@ def rewards(game: Game, ids_BT: Tensor) -> Tensor:
     return score_BP.sigmoid() if game.rules.reward == "probability" else game.against.objective.reward(score_BP)
 
 
-def take_step(game: Game, loss: Tensor, ids_BT: Tensor) -> tuple[float, float]:
+def take_step(game: Game, loss: Tensor, ids_BT: Tensor, start_BSV: Tensor | None = None) -> tuple[float, float]:
     """One step of the generator's optimiser down `loss`, scaled back until KL(generator || start) over the generated
-    part of `ids_BT` is within the cap: (norm of the gradient before clipping, the share of the step that was taken)."""
+    part of `ids_BT` is within the cap: (norm of the gradient before clipping, the share of the step that was taken).
+
+    `start_BSV` are the start's log-probabilities there, where they are known already."""
     model, optimizer = game.generator, game.optimizer
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -60,16 +63,21 @@ def take_step(game: Game, loss: Tensor, ids_BT: Tensor) -> tuple[float, float]:
         return grad_norm, 1.0
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer.step()
-    return grad_norm, scale_back(model, before, lambda: kl_to_start(game, ids_BT) <= game.rules.kl_cap)
+    start_BSV = of_start(game, ids_BT) if start_BSV is None else start_BSV
+    return grad_norm, scale_back(model, before, lambda: kl_to_start(game, ids_BT, start_BSV) <= game.rules.kl_cap)
 
 
 @torch.no_grad()
-def kl_to_start(game: Game, ids_BT: Tensor) -> float:
+def of_start(game: Game, ids_BT: Tensor) -> Tensor:
+    """What the start makes of the generated part of `ids_BT`: logp_BSV."""
+    return continuation_log_probs(game.start, ids_BT, game.params.prompt_length)
+
+
+@torch.no_grad()
+def kl_to_start(game: Game, ids_BT: Tensor, start_BSV: Tensor | None = None) -> float:
     """KL(generator || start) at the generated prefixes of `ids_BT`, in nats per token."""
-    one, other = (
-        continuation_log_probs(model, ids_BT, game.params.prompt_length) for model in (game.generator, game.start)
-    )
-    return kl_per_token(one, other).item()
+    logp_BSV = continuation_log_probs(game.generator, ids_BT, game.params.prompt_length)
+    return kl_per_token(logp_BSV, of_start(game, ids_BT) if start_BSV is None else start_BSV).item()
 
 
 @torch.no_grad()

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from troupe.adversarial.discrimination import Examples, Schedule, SignalTest, train_discriminator
-from troupe.adversarial.game import HELD_OUT
 from troupe.adversarial.method import Facts, Task
 from troupe.adversarial.reference import digest, small_reference
-from troupe.adversarial.texts import continued, each_once, sequences, side_by_side
+from troupe.adversarial.texts import HELD_OUT, continued, each_once, sequences, side_by_side
 from troupe.compute import torch_threads
 from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.features import PER_REFERENCE, ReferenceFeatures

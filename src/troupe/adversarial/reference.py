@@ -21,7 +21,7 @@ from troupe.progress import track
 from troupe.seeding import derive_seed, generator
 from troupe.training.context import RunContext
 from troupe.training.loop import train
-from troupe.training.validation import validate
+from troupe.training.loss import validate
 
 SHOWN = "adversarial: small reference"  # in progress lines
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from troupe.adversarial.rewards import BASELINES, Baseline, normalised, reward_to_go, token_rewards
@@ -69,17 +68,16 @@ class GeneratorLoss(NamedTuple):
 
 
 def generator_loss(
-    model: LanguageModel, start: LanguageModel, ids_BT: Tensor, advantage_BS: Tensor, prompt_length: int
+    model: LanguageModel, start_BSV: Tensor, ids_BT: Tensor, advantage_BS: Tensor, prompt_length: int
 ) -> GeneratorLoss:
-    """Score sampled sequences again, now with gradient, and compare the model with the one it started from.
+    """Score sampled sequences again, now with gradient, and compare the model with the one it started from, whose
+    log-probabilities are start_BSV.
 
     `advantage_BS` may be (B, 1). `kl` is KL(model || start), exact over the vocabulary at each sampled prefix; its
     gradient takes the prefixes as given.
     """
     logp_BSV = continuation_log_probs(model, ids_BT, prompt_length)
     logp_BS = token_log_probs(logp_BSV, ids_BT)
-    with torch.no_grad():
-        start_BSV = continuation_log_probs(start, ids_BT, prompt_length)
     policy_B = -(advantage_BS * logp_BS).sum(-1)
     kl = kl_per_token(logp_BSV, start_BSV)
     entropy = -(logp_BSV.exp() * logp_BSV).sum(-1).mean()

@@ -23,6 +23,7 @@ from troupe.progress import track
 from troupe.seeding import derive_seed
 from troupe.workers import workers
 
+HELD_OUT = 256  # validation sequences at most on which a signal is tested: a standard error of 0.025 in the AUC
 AT_ONCE = 32  # sequences that a worker generates together: few, so that none is left with a long piece at the end
 MOST_AT_ONCE = 256  # sequences of one call of `continued`
 Made = TypeVar("Made")

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from troupe.adversarial.game import HELD_OUT
 from troupe.adversarial.method import Facts, MethodResult, Task
-from troupe.adversarial.texts import continued, each_once, side_by_side
+from troupe.adversarial.texts import HELD_OUT, continued, each_once, side_by_side
 from troupe.adversarial.tilt_fit import Round, Texts, ddo_round
 from troupe.data.corpus import Split
 from troupe.models.ngrams import NGrams

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from troupe.adversarial.discrimination import Interval, auc_interval
-from troupe.models.mode import evaluating
+from troupe.models.gpt2 import evaluating
 from troupe.models.tilted import Evidence, Tilted
 
 KEPT = 2**28  # floats of each kind of text, 1 GB: what is said of more is computed anew whenever it is read

@@ -9,7 +9,7 @@ from troupe import layout
 from troupe.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from troupe.models.bundle import Bundle
+    from troupe.bundles.bundle import Bundle
     from troupe.params import Params
 
 CHAMPION = "models:/troupe@champion"
@@ -42,7 +42,7 @@ def open_model(model: str) -> "Bundle":
         from troupe.registry import fetch
 
         return fetch.load(model)
-    from troupe.models.bundle import load_bundle
+    from troupe.bundles.bundle import load_bundle
 
     return load_bundle(folder_of(model))
 

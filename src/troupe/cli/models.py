@@ -56,7 +56,7 @@ def export(
 ) -> None:
     """Write a model with GPT-2's architecture as a folder for transformers."""
     bundle = open_model(model)
-    from troupe.models.huggingface import export_gpt2
+    from troupe.bundles.huggingface import export_gpt2
 
     export_gpt2(folder, bundle.model, bundle.tokenizer)
     print(f"{folder}: open it with transformers' AutoModelForCausalLM.from_pretrained({str(folder)!r})")
@@ -88,8 +88,8 @@ def _batch(params: "Params", shape: "Shape") -> int:
 
 def _shape(model: str) -> "Shape":
     """The shape of a model of troupe's or of a GPT-2 of Hugging Face's; only the registry's are read whole for it."""
+    from troupe.bundles import hub
     from troupe.inspection import shapes
-    from troupe.models import hub
 
     if model.startswith("models:"):
         return shapes.shape_of(open_model(model).config)

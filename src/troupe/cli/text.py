@@ -12,8 +12,8 @@ from troupe.cli.common import CHAMPION, ModelOption, app, open_model
 from troupe.errors import ParamsError
 
 if TYPE_CHECKING:
+    from troupe.bundles.bundle import Bundle
     from troupe.decoding import Decoding
-    from troupe.models.bundle import Bundle
 
 
 @app.command()

@@ -20,7 +20,7 @@ Conversion = Literal["exact", "distilled", "scratch"]
 
 # Scores this small order the experts, yet leave every gate where a score of zero has it, to 1e-10 in the logits.
 ROUTER_STD_AT_SWITCH = 1e-12
-# Smaller than for training from scratch: what is to be taught starts from little. See docs/results.md for others tried.
+# Smaller than for training from scratch: what is to be taught starts from little. docs/results has others tried.
 SCALE_OF_FRESH_ATTENTION = 0.3
 
 

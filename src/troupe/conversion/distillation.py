@@ -12,17 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from troupe.data.batches import Batches
-from troupe.models.gpt2 import GPT
-from troupe.models.mode import evaluating
+from troupe.models.gpt2 import GPT, evaluating
 from troupe.params import TrainParams
 from troupe.training.context import RunContext
 from troupe.training.divergence import require_progress
 from troupe.training.interruption import given_up
 from troupe.training.loss import Autocast
-from troupe.training.muon import precision_of_muon
-from troupe.training.optim import build_optimizers, set_rate
+from troupe.training.optim import build_optimizers, learning_rate_factor, precision_of_muon, set_rate
 from troupe.training.parallel import Team
-from troupe.training.schedule import learning_rate_factor
 
 Seen = list[tuple[Tensor, Tensor]]  # of each layer of attention what went in and what came out, both BTD
 

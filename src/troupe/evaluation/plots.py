@@ -126,7 +126,7 @@ def bits_per_byte(found: Evaluation) -> Figure:
 
 
 def judge(found: Evaluation) -> Figure:
-    """The worst judge's accuracy with its 95 % interval, between the controls; 0.5 cannot be told from real text."""
+    """The worst judge's accuracy with its 95 % interval, between the controls; 0.5 is chance."""
     rows: list[tuple[str, Detection, str]] = [("real text", found.controls.real_against_real, GREY)]
     rows += [(name, found.models[name].test.judge, COLOURS[name]) for name in MODEL_STAGES]
     rows.append(("known bad", found.controls.known_bad, GREY))

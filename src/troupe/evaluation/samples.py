@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from troupe.bundles.bundle import Bundle
 from troupe.decoding import Decoding, generate
-from troupe.models.bundle import Bundle
 from troupe.params import EvaluateParams
 from troupe.seeding import derive_seed
 from troupe.workers import workers

@@ -44,7 +44,7 @@ class TrainingMemory:
 
 
 class GPUAttention(TorchFunctionMode):
-    """Attention as a GPU computes it: in autocast's precision. On a CPU it is float32 (models/attention.py says why).
+    """Attention as a GPU computes it: in autocast's precision. On a CPU it is float32 (kernels/attention.py says why).
 
     A GPU's tensors cannot stand in, since torch fakes their backward pass only where it is built for CUDA.
     """

@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from troupe.bundles import huggingface
+from troupe.bundles.architectures import ARCHITECTURES
+from troupe.bundles.bundle import CONFIG, TOKENIZER
 from troupe.data.tokenizer import GPT2_SPECIAL, CharTokenizer, load_tokenizer
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json
 from troupe.inspection.structure import without_weights
 from troupe.layout import MODEL_STAGES, TOKENS
-from troupe.models import huggingface
-from troupe.models.architectures import ARCHITECTURES
-from troupe.models.bundle import CONFIG, TOKENIZER
 from troupe.models.gpt2 import GPT
 from troupe.params import Params
 

@@ -2,14 +2,15 @@
 
 All generators continue the same real text (protocol.py), so that two of them are compared window by window: what makes
 a place easy or hard cancels, and the difference of two accuracies is known better than either. The more complex model
-replaces the simpler one if it is detected less often by more than two standard errors of that difference; or if
-neither is detected less often by so much, and it predicts validation text with clearly fewer bits. A model that needs
-clearly more bits never replaces another, however seldom it is detected; and none is selected, by way of others, that
-is detected clearly more often than the first or needs clearly more bits. Of equals the simpler is kept. How good it is,
-stage evaluate measures on test text: a figure by which a model was picked looks too good.
+replaces the simpler one if the 95 % interval of that difference lies above 0, so that it is detected less often; or if
+it predicts validation text with clearly fewer bits, and is not detected more often by two standard errors. A model that
+needs clearly more bits never replaces another, however seldom it is detected; and none is selected, by way of others,
+that is detected clearly more often than the first or needs clearly more bits. Of equals the simpler is kept. How good
+it is, stage evaluate measures on test text: a figure by which a model was picked looks too good.
 
-Two errors, because one is passed by chance in one case of six: then a stage that never improved anything would still
-replace the model time and again. Bits have hardly any noise beside that: all models predict every token of one text.
+An interval of 95 %, because one standard error is passed by chance in one case of six: then a stage that never improved
+anything would still replace the model time and again. With few repetitions it reaches beyond two errors (Student's t).
+Bits have hardly any noise beside that: all models predict every token of one text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ import numpy as np
 from troupe.judging.intervals import clustered
 from troupe.judging.two_sample import Judged
 
-ERRORS = 2  # standard errors of the difference by which a more complex model must lead
+ERRORS = 2  # standard errors of the difference by which a model that saves bits must not fall behind
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class PairedComparison:
     against: str
     lead: float  # share of windows
     standard_error: float
+    reach: float  # the 95 % interval is lead ± reach
     saved: float  # share of the simpler one's bits per byte
     margin: float  # a share of bits, saved or lost, that counts
 
     @property
     def detected_less(self) -> bool:
-        return self.lead > ERRORS * self.standard_error
+        return self.lead > self.reach
 
     @property
     def detected_more(self) -> bool:
@@ -70,7 +72,7 @@ class PairedComparison:
 
     def __str__(self) -> str:
         how_often = f"{'more' if self.lead < 0 else 'less'} often than {self.against}"
-        found = f"{self.candidate} is detected {how_often}, by {abs(self.lead):.3f} ± {self.standard_error:.3f}"
+        found = f"{self.candidate} is detected {how_often}, by {abs(self.lead):.3f} ± {self.reach:.3f}"
         bits = f"needs {abs(self.saved):.1%} {'fewer' if self.saved > 0 else 'more'} bits"
         return f"{found}, and {bits}: {self._conclusion()}"
 
@@ -130,4 +132,4 @@ def compare(simpler: str, other: str, candidates: Mapping[str, Candidate], margi
     above_half = [max(0.5, it.judged.detection.accuracy) for it in (one, two)]
     lead = above_half[0] - above_half[1]  # accuracies below one half are those of a guess: there is nothing to gain
     found = clustered(lead_M, [mine.windows.place for mine, _ in pairs], float(every_M.var() / len(every_M)))
-    return PairedComparison(other, simpler, lead, found.standard_error, 1 - two.bpb / one.bpb, margin)
+    return PairedComparison(other, simpler, lead, found.standard_error, found.reach, 1 - two.bpb / one.bpb, margin)

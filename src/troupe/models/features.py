@@ -14,8 +14,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from troupe.models.gpt2 import GPT
-from troupe.models.mode import evaluating
+from troupe.models.gpt2 import GPT, evaluating
 
 Features = Callable[[Tensor], Tensor]  # ids_BT -> features_BTF
 PER_REFERENCE = 3

@@ -5,21 +5,22 @@ Axes: B batch, T tokens, D model width, H heads, K head width, S all tokens so f
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from troupe.models.attention import causal_attention
+from troupe.kernels.attention import causal_attention
+from troupe.kernels.dropout import dropout
+from troupe.kernels.linear import Linear
 from troupe.models.config import GPTConfig
-from troupe.models.dropout import dropout
 from troupe.models.layers import (
     MLP,
     CausalConv,
     KVCache,
     LayerCache,
-    Linear,
     QueryKey,
     build_norm,
     of_positions,
@@ -135,3 +136,14 @@ def init_gpt2(model: GPT, rng: torch.Generator) -> None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.LayerNorm | nn.RMSNorm):
             module.reset_parameters()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode (no dropout) inside, whatever it was before outside."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

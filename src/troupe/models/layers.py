@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from troupe.kernels.dropout import dropout
+from troupe.kernels.linear import Linear
 from troupe.models.config import GPTConfig
-from troupe.models.dropout import dropout
 
 ROTARY_BASE = 10_000.0
-FEW_ROWS = (16, 32, 48)  # whole vectors of float32: so many make the product of `Linear` faster the other way around,
-WIDE = 256  # if they are as wide
 Start = int | Tensor  # the position of the first new token: of all texts alike, or start_B, of each its own
 
 
@@ -91,27 +90,6 @@ class RMSNorm(nn.RMSNorm):
 def build_norm(config: GPTConfig) -> nn.Module:
     """The normalisation before each part of a block."""
     return nn.LayerNorm(config.n_embd, bias=config.bias) if config.norm == "layer" else RMSNorm(config.n_embd)
-
-
-class Linear(nn.Linear):
-    """nn.Linear, but where some texts are generated side by side, a token of each at a time, by y^T = W x^T.
-
-    For 16 rows of float32, 384 to 1,536 wide, MKL needs 3/5 of the time of x W^T then. What comes out is strided, at a
-    tenth of what is saved. It can go once `python -m benchmarks.generation` shows no difference for 16 texts.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not (self.in_features >= WIDE and _is_one_token_of_some_texts(x)):
-            return F.linear(x, self.weight, self.bias)
-        x_DB = x.squeeze(1).T
-        y_FB = self.weight @ x_DB if self.bias is None else torch.addmm(self.bias.unsqueeze(1), self.weight, x_DB)
-        return y_FB.T.unsqueeze(1)
-
-
-def _is_one_token_of_some_texts(x: Tensor) -> bool:
-    if torch.is_grad_enabled() or x.dim() != 3 or x.size(1) != 1 or x.size(0) not in FEW_ROWS:
-        return False
-    return x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 class MLP(nn.Module):

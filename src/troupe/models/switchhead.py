@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from troupe.models.attention import causal_attention
+from troupe.kernels.attention import causal_attention
+from troupe.kernels.dropout import dropout
+from troupe.kernels.linear import Linear
 from troupe.models.config import ONLY_FIELDS, Dropout, GPTConfig, Size
-from troupe.models.dropout import dropout
 from troupe.models.experts import Computation, Router, fastest_computation, mix_outputs, mix_values
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.layers import LayerCache, Linear, QueryKey
+from troupe.models.layers import LayerCache, QueryKey
 
 
 @dataclass(frozen=True)

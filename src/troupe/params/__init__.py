@@ -11,7 +11,7 @@ from troupe.params.adversarial import (
     RefinementParams,
     TiltParams,
 )
-from troupe.params.files import dump_params, load_params
+from troupe.params.files import checked, dump_params, load_params
 from troupe.params.schema import (
     INCIDENTAL,
     DataParams,
@@ -30,5 +30,5 @@ __all__ = [
     "INCIDENTAL", "AdversarialParams", "Count", "DataParams", "DdoParams", "DiscriminatorParams", "DistilParams",
     "EvaluateParams", "GameParams", "GanParams", "JudgingParams", "ModelParams", "MoeParams", "Params",
     "PretrainParams", "PromoteParams", "Rate", "ReferenceParams", "RefinementParams", "RunParams", "Section", "Share",
-    "TiltParams", "TokensParams", "TrainParams", "Weight", "dump_params", "grouped_fault", "load_params",
+    "TiltParams", "TokensParams", "TrainParams", "Weight", "checked", "dump_params", "grouped_fault", "load_params",
 ]  # fmt: skip

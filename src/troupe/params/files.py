@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
 from troupe.errors import ParamsError
 from troupe.overlay import ParameterLayers, load_layers
 from troupe.params.schema import Params
+
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def load_params(path: Path, overrides: Sequence[str] = (), profile: str = "") -> Params:
@@ -19,9 +21,13 @@ def load_params(path: Path, overrides: Sequence[str] = (), profile: str = "") ->
     The value of an override is the very text after "=" where the schema wants a string, and YAML elsewhere.
     Raises ParamsError with one line per fault: file, line, field, what is wrong.
     """
-    layers = load_layers(path, profile, overrides, Params)
+    return checked(load_layers(path, profile, overrides, Params), Params)
+
+
+def checked(layers: ParameterLayers, schema: type[Schema]) -> Schema:
+    """What the layers hold, as a schema has it. Raises ParamsError with one line per fault, as `load_params`."""
     try:
-        return Params.model_validate(layers.values)
+        return schema.model_validate(layers.values)
     except ValidationError as error:
         raise ParamsError("\n".join(_fault(layers, e) for e in error.errors())) from None
 

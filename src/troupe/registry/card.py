@@ -11,11 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from mlflow import MlflowClient
 
 from troupe import layout
+from troupe.bundles.bundle import CONFIG
 from troupe.data.corpus import read_manifest
 from troupe.evaluation.report import caveats, rows
 from troupe.evaluation.result import Evaluation
 from troupe.files import read_json, write_atomic
-from troupe.models.bundle import CONFIG
 from troupe.params import load_params
 from troupe.registry.versions import Version
 from troupe.tracking.connection import connection

@@ -10,8 +10,8 @@ from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models.model import MLMODEL_FILE_NAME
 
+from troupe.bundles.bundle import FILES, Bundle, found_identity, load_bundle
 from troupe.errors import ArtifactError, RegistryError, UnsupportedError
-from troupe.models.bundle import FILES, Bundle, found_identity, load_bundle
 from troupe.registry.versions import Version, resolve
 from troupe.tracking.connection import connection
 from troupe.tracking.store import local_path

@@ -19,11 +19,11 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 import troupe
 from troupe import layout
+from troupe.bundles.bundle import CONFIG, FILES, found_identity, identity
 from troupe.data.corpus import read_manifest
 from troupe.errors import ArtifactError
 from troupe.files import read_json
 from troupe.gate import Figures
-from troupe.models.bundle import CONFIG, FILES, found_identity, identity
 from troupe.params import INCIDENTAL, Params, load_params
 from troupe.registry import fetch, pyfunc
 from troupe.registry.request import EXAMPLE_PARAMS, EXAMPLE_PROMPTS

@@ -14,10 +14,10 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from troupe import layout
+from troupe.bundles.bundle import found_identity
 from troupe.data.source import PYTHON_DOCS, TINY_SHAKESPEARE
 from troupe.errors import RegistryError
 from troupe.files import read_json
-from troupe.models.bundle import found_identity
 from troupe.registry.lineage import Lineage, Work, trace
 
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from troupe.bundles.bundle import Bundle
 from troupe.errors import RegistryUnreachable, TroupeError
 from troupe.layout import MODEL_STAGES
-from troupe.models.bundle import Bundle
 from troupe.registry import fetch
 from troupe.registry.versions import Version, model_name, newest, resolve
 from troupe.serving.scheduler import Engine

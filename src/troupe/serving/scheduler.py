@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from troupe.batching import Batch, rows_at_once
-from troupe.models.bundle import Bundle
+from troupe.bundles.bundle import Bundle
 from troupe.serving.answer import Answer
 
 MOST_ROWS = 32  # texts that one model writes side by side

@@ -12,6 +12,7 @@ from itertools import count
 
 from troupe.adversarial.method import Facts, MethodResult, Task
 from troupe.adversarial.methods import METHODS
+from troupe.bundles.bundle import CONFIG, WEIGHTS, Bundle, load_bundle, save_bundle
 from troupe.compute import Arithmetic, set_up, threads_of
 from troupe.data.dataset import TokenDataset
 from troupe.data.room import check_tokens
@@ -19,9 +20,7 @@ from troupe.files import write_json
 from troupe.judging.protocol import make_setup
 from troupe.judging.selection import Candidate, Selection, select
 from troupe.layout import CORPUS, model_dir
-from troupe.models.bundle import CONFIG, WEIGHTS, Bundle, load_bundle, save_bundle
-from troupe.models.gpt2 import GPT
-from troupe.models.mode import evaluating
+from troupe.models.gpt2 import GPT, evaluating
 from troupe.params import Params
 from troupe.progress import track
 from troupe.stages.common import stage_main
@@ -30,8 +29,8 @@ from troupe.stages.log import MetricsLog, lines_under
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key
 from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
+from troupe.training.loss import validate
 from troupe.training.probe import eager
-from troupe.training.validation import validate
 
 NAME, START = "adversarial", "start"  # the stage; the candidate to which nothing was done
 LOG = model_dir(NAME) / "metrics.jsonl"

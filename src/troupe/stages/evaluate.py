@@ -1,20 +1,16 @@
-"""Stage evaluate: every model on the same held-out text -> reports: metrics.json, samples.json, plots, report.html."""
+"""Stage evaluate: every model on the same held-out text -> reports: metrics.json, samples.json, plots, curves."""
 
 import hashlib
 from collections.abc import Mapping
 from itertools import count
 
-from rich.console import Console
-from rich.table import Table
-
+from troupe.bundles.bundle import Bundle, load_bundle
 from troupe.compute import set_up
 from troupe.data.corpus import Split, read_manifest
 from troupe.data.dataset import TokenDataset
 from troupe.evaluation.comparison import Comparison
 from troupe.evaluation.judged import JudgedTexts, description, make_judging
 from troupe.evaluation.plots import draw_all
-from troupe.evaluation.provenance import gather_provenance
-from troupe.evaluation.report import caveats, render_report, rows
 from troupe.evaluation.result import (
     Chosen,
     ControlDetection,
@@ -35,10 +31,9 @@ from troupe.judging.protocol import KNOWN_BAD, REAL, make_setup
 from troupe.judging.selection import Candidate, select
 from troupe.judging.two_sample import Judged
 from troupe.layout import CORPUS, MODEL_STAGES, REPORTS, USAGE, model_dir
-from troupe.models.bundle import Bundle, load_bundle
 from troupe.params import Params
 from troupe.progress import track
-from troupe.stages.common import overrides_from_environment, profile_from_environment, stage_main
+from troupe.stages.common import stage_main
 from troupe.stages.log import read_metrics
 
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
@@ -56,11 +51,9 @@ def evaluate(params: Params) -> None:
     write_json(REPORTS / "samples.json", write_samples(models, params.evaluate, params.run.seed))
     logs = {stage: read_metrics(model_dir(stage) / "metrics.jsonl") for stage in MODEL_STAGES}
     draw_all(REPORTS / "plots", found, logs, read_json(USAGE)["load"])
-    provenance = gather_provenance(overrides_from_environment(), profile_from_environment())
-    page = render_report(REPORTS, None, provenance)
-    Console().print(table(found))
-    candidate = f"candidate: {found.candidate.stage}, because {found.candidate.reason}"
-    print(*caveats(found), candidate, f"report: {page}", sep="\n", flush=True)
+    for stage, records in logs.items():  # as `dvc plots` reads them
+        write_json(REPORTS / "curves" / f"{stage}.json", records)
+    print(f"candidate: {found.candidate.stage}, because {found.candidate.reason}", flush=True)
 
 
 def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -> Evaluation:
@@ -139,19 +132,6 @@ def shares(measured: Mapping[str, bytes]) -> dict[str, Measured]:
     """How many bytes of each split the figures are of, and how many it has."""
     splits = read_manifest(CORPUS)["splits"]
     return {split: Measured(bytes=len(content), of=splits[split]["bytes"]) for split, content in measured.items()}
-
-
-def table(found: Evaluation) -> Table:
-    """The main figures for a terminal, all on test text."""
-    shown = Table("", "bits per byte", "worst judge (95 %)", "family", title="Test text: lower is better")
-    for row in rows(found):
-        likelihood = "" if row.bpb is None else f"{row.bpb:.3f}"
-        shown.add_row(row.name, likelihood, *(_shown(row.judge) if row.judge else ()))
-    return shown
-
-
-def _shown(judge: WorstDetection) -> tuple[str, str]:
-    return f"{judge.accuracy:.3f}  ({judge.low:.3f} to {judge.high:.3f})", judge.family
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from troupe.bundles.bundle import save_bundle
 from troupe.compute import compiler_faults_named
 from troupe.data.batches import Batches
 from troupe.data.dataset import TokenDataset
 from troupe.errors import Diverged
 from troupe.files import write_json
 from troupe.layout import model_dir
-from troupe.models.bundle import save_bundle
 from troupe.models.gpt2 import GPT
 from troupe.params import Params, TrainParams
 from troupe.progress import track
@@ -25,10 +25,9 @@ from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
 from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
 from troupe.training.loop import Penalty, StepFigures, train
-from troupe.training.loss import Autocast
+from troupe.training.loss import Autocast, validate
 from troupe.training.parallel import Team, leads, team_of
 from troupe.training.probe import Choice
-from troupe.training.validation import validate
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def inputs(params: Params) -> None:
 def _initial_weights(params: Params, corpus_sha256: str) -> dict[str, str]:
     if params.pretrain.init_from == "scratch":
         return {"init_from": "scratch"}
-    from troupe.models import initial  # late: torch, seconds that no other run needs
+    from troupe.bundles import initial  # late: torch, seconds that no other run needs
 
     found = initial.find_initial(params.pretrain.init_from)
     initial.require_agreement(found, params)

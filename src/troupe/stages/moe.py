@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from troupe.bundles.bundle import CONFIG, WEIGHTS, load_bundle
 from troupe.compute import set_up
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.conversion.distillation import distil
@@ -22,9 +23,7 @@ from troupe.data.room import check_tokens
 from troupe.errors import ParamsError
 from troupe.files import read_json, write_json
 from troupe.layout import USAGE, model_dir
-from troupe.models.bundle import CONFIG, WEIGHTS, load_bundle
-from troupe.models.gpt2 import GPT
-from troupe.models.mode import evaluating
+from troupe.models.gpt2 import GPT, evaluating
 from troupe.models.switchhead import ExpertUsage, balance_loss, expert_usage, keep_balance
 from troupe.params import Params, grouped_fault
 from troupe.progress import track
@@ -35,10 +34,9 @@ from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
 from troupe.training.launch import side_by_side
 from troupe.training.loop import Penalty, StepFigures
-from troupe.training.loss import Autocast
+from troupe.training.loss import Autocast, validate
 from troupe.training.parallel import leads, team_of
 from troupe.training.probe import Choice, choose
-from troupe.training.validation import validate
 
 EXPERTS_WORK = 1.4  # times the time of a dense step, roughly, whatever the number of experts
 WATCHED = 32  # windows of validation text on which the routers are watched

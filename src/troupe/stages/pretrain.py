@@ -5,16 +5,16 @@ It starts from random weights, or from those that `pretrain.init_from` names and
 
 from typing import Any
 
+from troupe.bundles.bundle import TOKENIZER
+from troupe.bundles.initial import SCRATCH, find_initial, load_initial, require_agreement
 from troupe.compute import set_up
 from troupe.data.dataset import TokenDataset
 from troupe.data.room import check_tokens
 from troupe.errors import ArtifactError
 from troupe.files import read_json
 from troupe.layout import INITIAL
-from troupe.models.bundle import TOKENIZER
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.initial import SCRATCH, find_initial, load_initial, require_agreement
 from troupe.params import Params
 from troupe.seeding import generator
 from troupe.stages.common import stage_main

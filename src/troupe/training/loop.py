@@ -23,10 +23,8 @@ from troupe.training.context import RunContext
 from troupe.training.divergence import Watch, require_finite, require_health
 from troupe.training.interruption import stopped
 from troupe.training.loss import cross_entropy
-from troupe.training.muon import precision_of_muon
-from troupe.training.optim import build_optimizers, set_rate, update
+from troupe.training.optim import build_optimizers, learning_rate_factor, precision_of_muon, set_rate, update
 from troupe.training.parallel import Team
-from troupe.training.schedule import learning_rate_factor
 from troupe.training.state import restore, snapshot
 
 StepFigures = dict[str, float]

@@ -1,7 +1,7 @@
-"""The optimisers: Muon for the matrices of the blocks, AdamW for everything else; or AdamW for all.
+"""The optimisers and their rate: Muon for the matrices of the blocks, AdamW for everything else; or AdamW for all.
 
-Muon (muon.py) takes 2-D parameters only, which every matrix of our blocks is, the experts' of SwitchHead included (all
-experts of a projection are one matrix). AdamW: Loshchilov & Hutter 2019 (arXiv 1711.05101).
+Muon (kernels/muon.py) takes 2-D parameters only, which every matrix of our blocks is, the experts' of SwitchHead
+included (all experts of a projection are one matrix). AdamW: Loshchilov & Hutter 2019 (arXiv 1711.05101).
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from troupe.kernels.muon import StackedMuon
 from troupe.params import TrainParams
-from troupe.training.muon import StackedMuon
+from troupe.training.loss import Autocast
 
 ADAM_BETAS = (0.9, 0.95)  # GPT-3's (Brown et al. 2020, appendix B): a shorter memory than 0.999 suits short runs
 ROUTER = "router"  # part of the name of every linear layer that chooses experts
@@ -55,3 +56,22 @@ def _matrices_and_others(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.
     linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     matrices = {name: weight for name, weight in model.named_parameters() if name in linear and ROUTER not in name}
     return list(matrices.values()), [weight for name, weight in model.named_parameters() if name not in matrices]
+
+
+def learning_rate_factor(step: int, params: TrainParams) -> float:
+    """The factor in (0, 1] for update `step`, counted from 0: the first `warmup_steps` rise to 1, the last
+    `decay_fraction` of all steps fall linearly, so that the update after the last would have rate 0.
+
+    A constant stretch and a linear decay to zero match a cosine at its best length, and the stretch can be extended
+    without knowing the length beforehand: Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed
+    Training Durations" (arXiv 2405.18392), section 3.
+    """
+    rise = (step + 1) / max(1, params.warmup_steps)
+    fall = (params.steps - step) / max(1.0, params.decay_fraction * params.steps)
+    return min(1.0, rise, fall)
+
+
+def precision_of_muon(autocast: Autocast, device: torch.device) -> torch.dtype:
+    """bfloat16, but float32 on a CPU that trains without autocast: such a one multiplies float32 faster."""
+    with autocast():
+        return torch.bfloat16 if device.type != "cpu" or torch.is_autocast_enabled("cpu") else torch.float32

@@ -36,7 +36,7 @@ HOPELESS = 2.0  # times as slow on a few tokens
 ROUNDS = 3
 BFLOAT16_MUST_SAVE = 0.1  # of a step's time: with less, float32's digits are worth more
 COMPILING_TAKES = 25.0  # seconds, with an empty cache
-COMPILING_SAVES: dict[Precision, float] = {"float32": 0.15, "bfloat16": 0.3}  # of a pass, measured: docs/results.md
+COMPILING_SAVES: dict[Precision, float] = {"float32": 0.15, "bfloat16": 0.3}  # of a pass, measured: docs/results
 STEPS_WORTH_COMPILING = 300  # on a GPU
 SWITCHES = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # that hide units of the processor from torch
 

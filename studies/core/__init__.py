@@ -1,0 +1,1 @@
+"""What all studies have in common, and benchmarks with them: command line, configuration, jobs, statistics, pages."""
