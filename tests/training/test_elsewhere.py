@@ -89,6 +89,17 @@ def test_on_one_machine_docker_needs_no_network() -> None:
     assert "--rdzv-endpoint=localhost:0" in command
 
 
+def test_docker_is_not_shown_the_secrets_of_the_stack(tmp_path: Path) -> None:
+    def volumes() -> list[str]:
+        wanted = run("launcher=docker", "device=cpu")
+        return [word for word in docker_command("moe", wanted, "image", tmp_path) if word.startswith("--volume=")]
+
+    assert volumes() == [f"--volume={tmp_path}:/workspace"]
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker/.env").touch()
+    assert volumes()[1:] == ["--volume=/dev/null:/workspace/docker/.env:ro"]
+
+
 def test_the_command_prints_what_the_last_run_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for launcher in ("docker", "kubernetes"):

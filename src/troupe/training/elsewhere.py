@@ -18,6 +18,7 @@ PASSED_ON = (
     "NCCL_SOCKET_IFNAME",
 )  # from the shell into the container, where they are set
 RUNTIME = "torch-distributed"  # the ClusterTrainingRuntime that comes with Kubeflow Trainer
+SECRETS = "docker/.env"  # of the stack in docker/compose.yaml, which are none of a trainer's business
 VOLUME = "workspace"
 ABOUT_THE_MANIFEST = """\
 # For `kubectl create --filename -`: its name is generated, so that every start is a job of its own (`kubectl apply`
@@ -44,6 +45,7 @@ def docker_command(stage: str, run: RunParams, image: str, workspace: Path) -> l
         *(["--network=host", *network] if network else []),
         f"--env={'='.join(FRESH_STORE)}",
         f"--volume={workspace}:{WORKSPACE}",
+        *([f"--volume=/dev/null:{WORKSPACE}/{SECRETS}:ro"] if (workspace / SECRETS).exists() else []),
         image,
         *("torchrun", *torchrun_options(stage, run), *stage_command(stage)),
     ]
