@@ -41,7 +41,7 @@ CONTROLS = "controls"  # the arm that is no generator: real text, and a writer t
 
 @dataclass(frozen=True)
 class Learned:
-    """What an arm has come to: its generator, the discriminator it would resample with, and what happened."""
+    """The outcome of an arm: its generator, the discriminator that resampling would use, and the facts."""
 
     model: GPT
     discriminator: Discriminator
@@ -71,7 +71,7 @@ def run_arm(job: Job, folder: Path, needed: Path | None) -> Figures:
 
 
 def needs_signal(arm: Arm) -> bool:
-    """Whether the arm asks the first discriminator: none does so where that has no signal."""
+    """Whether the arm uses the first discriminator: none does so where that has no signal."""
     return arm.candidates > 1 or (arm.learn in ("reinforce", "distil") and not arm.literal)
 
 
@@ -188,7 +188,7 @@ def longer(bench: Bench) -> GPT:
 
 
 def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
-    """Everything that the page says of an arm; at other temperatures too, where it has none of its own and
+    """All figures of an arm on the page; at other temperatures too, where it has none of its own and
     writes token by token: to draw among candidates takes as many times as long."""
     world, settings = bench.world, bench.settings
     writer = Writer(learned.model, learned.discriminator, arm.candidates, 1.0, arm.span)
@@ -213,7 +213,7 @@ def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
 
 
 def best_temperature(writer: Writer, bench: Bench) -> Figures:
-    """The temperature at which judges of validation text detect least, and their accuracy at every one."""
+    """The temperature at which classifiers of validation text detect least, and their accuracy at every one."""
     found = {temperature: bench.selection(writer.at(temperature)) for temperature in bench.settings.temperatures}
     measured_at = [{"temperature": temperature, "accuracy": accuracy} for temperature, accuracy in found.items()]
     return {"temperature": min(found, key=lambda temperature: found[temperature]), "tried": measured_at}

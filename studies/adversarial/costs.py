@@ -1,7 +1,7 @@
 """What an arm costs, in MACs (multiplications with their additions), so that likelihood training can be given as much.
 
 Counted by hand from shapes: sampling, discriminator, reference, updates; a backward pass as two forward passes. Not
-counted: looks and judges, which no arm learns from; of a tilt, n-grams and the fit of nine numbers to what
+counted: looks and classifiers, from which no arm learns; of a tilt, n-grams and the fit of nine numbers to what
 forward passes have found, which multiply no matrices. B sequences, T tokens of each.
 """
 

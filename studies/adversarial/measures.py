@@ -41,7 +41,7 @@ class Trial:
 @dataclass(frozen=True)
 class Writer:
     """A generator and how it writes: of `candidates` continuations of `span` tokens the discriminator's score draws
-    one; with one candidate it is not asked."""
+    one; with one candidate it is not used."""
 
     model: GPT
     discriminator: Discriminator
@@ -84,7 +84,7 @@ class Bench:
         return self._few_detect(writer_trials(writer.write, self.select_train, self.select_test, [seed]))
 
     def judged(self, write: Write, n_seeds: int) -> tuple[Figures, list[str]]:
-        """What all judges find in test text, and the texts of the first seed."""
+        """The figures of all classifiers on test text, and the texts of the first seed."""
         trials = writer_trials(write, self.train, self.test, self._seeds(n_seeds))
         return detections(self.judges, trials), written(trials[0])
 
@@ -110,7 +110,7 @@ class Bench:
         return {"floor": floor, "bad": bad, "bad_quality": self.quality(texts), "real": self.quality(self.test.real())}
 
     def _few_detect(self, trials: Sequence[Trial]) -> float:
-        """Accuracy of the worst of the few judges: the quick ones, so that they can be asked often."""
+        """Accuracy of the worst of the few classifiers: the quick ones, so that they can be trained often."""
         few: dict[str, Judge] = {name: self.judges[name] for name in self.judging.few}
         found = detections(few, trials)
         accuracy: float = found["judges"][found["worst"]]["accuracy"]
@@ -131,8 +131,8 @@ def written(trial: Trial) -> list[str]:
 
 @torch.no_grad()
 def distance_from(start: GPT, writer: Writer, world: World, n: int) -> dict[str, float]:
-    """{"kl": KL(generator || start) in nats per token, at what the generator writes at temperature 1; "auc": how well
-    the first discriminator tells what the writer writes}."""
+    """{"kl": KL(generator || start) in nats per token, at what the generator writes at temperature 1; "auc": of the
+    first discriminator on what the writer writes}."""
     game = world.settings.game
     real_NT = world.sequences("validation", n, "distance")
     prompts_NP = real_NT[:, : game.prompt_length]
@@ -174,7 +174,7 @@ def writer_trials(write: Write, train: Places, test: Places, seeds: Sequence[int
 
 
 def floor_trials(train: Places, test: Places, seeds: Sequence[int]) -> list[Trial]:
-    """Real against real, where nothing can be told apart; from half as many texts of either kind."""
+    """Real against real, where nothing can be detected; from half as many texts of either kind."""
 
     def windows(places: Places, seed: int, part: str) -> Windows:
         return real_against_real(places.real(), places.starts, generator(seed, "referee", "floor", part))

@@ -42,7 +42,7 @@ class Arm(Section):
 
     With `of` it writes otherwise, or tilts, what another arm has learned. `game` and `rules` are laid over those that
     all arms share; `literal`: the rules are those of the plain policy gradient, the discriminator reads tokens alone,
-    nobody asks whether it has a signal, and the last generator is kept.
+    its signal is not tested, and the last generator is kept.
     """
 
     of: str | None = None  # the arm whose generator and discriminator it takes; null: the ones that all start from
@@ -55,7 +55,7 @@ class Arm(Section):
     distil_candidates: Count = 8  # candidates of which distillation draws what the generator learns
     span: Count = 64  # tokens that are drawn together among candidates
     candidates: Count = 1  # of which one is drawn by the discriminator's score when it writes; 1: it writes as it is
-    temperature: Temperature | Literal["best"] = 1.0  # best: of `temperatures`, by the judges of validation text
+    temperature: Temperature | Literal["best"] = 1.0  # best: of `temperatures`, by the classifiers of validation text
 
     @model_validator(mode="after")
     def trained_in_one_arm(self) -> Self:
@@ -73,10 +73,11 @@ class Small(Section):
 
 
 class DiscriminatorParams(Section):
-    """Of the one that resampling asks, and games begin with: it must clear `bar` within `looks` rounds of `updates`;
-    then it goes on for `more` rounds, and the round with the least cross-entropy on validation text counts."""
+    """Of the one by which resampling draws, and with which games begin: it must clear `bar` within `looks` rounds of
+    `updates`; then it goes on for `more` rounds, and the round with the least cross-entropy on validation text counts.
+    """
 
-    texts: Count  # that the likelihood model writes for it to learn from; for each a real one
+    texts: Count  # that the likelihood model generates to train it on; for each a real one
     bar: Share
     updates: Count
     looks: Count
@@ -86,17 +87,17 @@ class DiscriminatorParams(Section):
 
 class Judging(Section):
     window: Count  # bytes
-    windows: Count  # of each kind at most: to learn from, and to be heard on
-    seeds: Count  # of the judges of test text
+    windows: Count  # of each kind at most: to train classifiers on, and to test them on
+    seeds: Count  # of the classifiers of test text
     curve_seeds: Count  # at every other temperature
-    few: Annotated[list[Family], Field(min_length=1)]  # who are asked at other temperatures, and about every choice
+    few: Annotated[list[Family], Field(min_length=1)]  # used at other temperatures, and for every selection
     kl_texts: Count
 
 
 class Bars(Section):
     """What the promoted arm is held to."""
 
-    cut: Share  # of the likelihood model's worst-judge accuracy above one half
+    cut: Share  # of the likelihood model's detection accuracy above one half
     bpb: Weight  # rise over the likelihood model's, as a share
     diversity: Share  # distance from real text, as a share, of each of `diversities`
     diversities: list[str]

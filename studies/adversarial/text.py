@@ -1,6 +1,6 @@
 """The text of the study of adversarial refinement, cut into five parts that share no byte, and encoded.
 
-Each part has one use: that is what makes a judge independent of what it judges.
+Each part has one use: that keeps a classifier independent of what it classifies.
 """
 
 from collections.abc import Iterator

@@ -40,7 +40,7 @@ VERDICT = "verdict.json"  # in the first job's folder: what its discriminator fo
 
 class World:
     """The models of one seed: `likelihood` the generators' start, through which and `reference` discriminators read,
-    `independent` what no generator or discriminator knows of. Untrained when made."""
+    `independent` what no generator or discriminator reads. Untrained when made."""
 
     def __init__(self, settings: Beginning, seed: int) -> None:
         self.settings, self.seed = settings, seed
