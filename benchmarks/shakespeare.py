@@ -13,7 +13,7 @@ from benchmarks import nanogpt_copy
 from benchmarks.common import compiling_afresh, finish, nanogpt, start, watched
 from benchmarks.training import CONFIGS, run_fit
 from studies.core.command import faults_in_one_line
-from studies.core.page import bullets, table
+from studies.core.page import bar, bullets, table
 
 TITLE = "Quality on tiny Shakespeare, nanoGPT's split"
 LOSS = Path(__file__).with_name("nanogpt_loss.py")
@@ -95,21 +95,15 @@ def verdict(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> l
     """A line for each bar of a configuration: the mean of the losses must keep it, every run must keep the others."""
     losses = [result["loss"] for result in results]
     spread = f"{min(losses):.4f}..{max(losses):.4f}"
-    lines = [_bar(f"loss, mean of {spread}", mean(losses), about["loss"], "{:.4f}")]
+    lines = [bar(f"loss, mean of {spread}", mean(losses), about["loss"], ".4f")]
     if "share" in about:
         shares = [reached(result, about["reaches"]) for result in results]
         most = None if None in shares else max(share for share in shares if share is not None)
-        lines.append(_bar(f"share of the tokens until {about['reaches']}, most", most, about["share"], "{:.1%}"))
-    for name, form in (("seconds", "{:.0f}"), ("parameters", "{:,}")):
+        lines.append(bar(f"share of the tokens until {about['reaches']}, most", most, about["share"], ".1%"))
+    for name, form in (("seconds", ".0f"), ("parameters", ",")):
         if name in about:
-            lines.append(_bar(f"{name}, most", max(result[name] for result in results), about[name], form))
+            lines.append(bar(f"{name}, most", max(result[name] for result in results), about[name], form))
     return lines
-
-
-def _bar(what: str, found: float | None, at_most: float, form: str) -> str:
-    shown = "never" if found is None else form.format(found)
-    kept = found is not None and found <= at_most
-    return f"{what}: {shown}; the bar is {form.format(at_most)}: {'kept' if kept else 'missed'}"
 
 
 def _cells(seed: int, result: Mapping[str, Any], reaches: float | None) -> list[object]:

@@ -65,6 +65,13 @@ def bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def bar(what: str, found: float | None, at_most: float, form: str) -> str:
+    """A line of a verdict: the bar is kept by what is at most as high; by None, what never happened, it is missed."""
+    kept = found is not None and found <= at_most
+    shown = "never" if found is None else f"{found:{form}}"
+    return f"{what}: {shown}; the bar is {at_most:{form}}: {'kept' if kept else 'missed'}"
+
+
 def sections_of(
     name: str, verdict: Iterable[str], picture: str, parts: Mapping[str, str], notes: Iterable[str]
 ) -> Iterator[str]:

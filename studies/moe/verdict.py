@@ -6,6 +6,7 @@
 from math import inf
 
 from studies.core.jobs import Figures
+from studies.core.page import bar
 from studies.core.statistics import Estimate, Results, estimate, less
 from studies.moe.settings import Settings
 
@@ -22,10 +23,10 @@ def verdict(settings: Settings, results: Results) -> list[str]:
     return [
         f"Judged: {bars.judged}",
         _estimated("jump at the switch, nats per token", estimate([jump(run) for run in runs]), bars.jump),
-        _counted("regained after, share of the pretraining's steps, most of all seeds", share, bars.regained),
-        *(_estimated(f"test loss less {name}", less(results, bars.judged, name, test_loss), bar) for name, bar in most),
+        bar("regained after, share of the pretraining's steps, most of all seeds", share, bars.regained, ".1%"),
+        *(_estimated(f"test loss less {name}", less(results, bars.judged, name, test_loss), gap) for name, gap in most),
         _macs(runs[0], dense[0], bars.dense, bars.macs),
-        _counted(f"attention memory of {bars.dense}", memory_share(runs[0], dense[0]), bars.memory),
+        bar(f"attention memory of {bars.dense}", memory_share(runs[0], dense[0]), bars.memory, ".1%"),
     ]
 
 
@@ -87,12 +88,6 @@ def _estimated(what: str, found: Estimate, at_most: float) -> str:
     return f"{what}: {found:+.4f}; the bar is {at_most:.4f}: {line}"
 
 
-def _counted(what: str, share: float | None, at_most: float) -> str:
-    found = "never" if share is None else f"{share:.1%}"
-    kept = share is not None and share <= at_most
-    return f"{what}: {found}; the bar is {at_most:.1%}: {'kept' if kept else 'missed'}"
-
-
 def _macs(run: Figures, dense: Figures, name: str, at_most: float) -> str:
     """The bar is on what is useful; what is computed, here and now, stands beside it."""
     others = [
@@ -100,4 +95,4 @@ def _macs(run: Figures, dense: Figures, name: str, at_most: float) -> str:
         for counts in (("useful", "full"), ("executed", "full"))
     ]
     what = f"attention MACs of {name}, judged by useful + causal ({', '.join(others)})"
-    return _counted(what, macs(run) / macs(dense), at_most)
+    return bar(what, macs(run) / macs(dense), at_most, ".1%")
