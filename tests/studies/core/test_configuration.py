@@ -84,7 +84,12 @@ def test_quick_is_laid_over_all_of_it(folder: Path) -> None:
             "  - sizes",
             "short.yaml:6: quick: expected sections",
         ),
-        ("short.yaml", "over: whole.yaml", "over: none.yaml", "none.yaml: no such file"),
+        (
+            "short.yaml",
+            "over: whole.yaml",
+            "over: none.yaml",
+            "none.yaml: no such file; configurations in its folder: short",
+        ),
     ],
 )
 def test_a_fault_is_named_by_file_and_line(folder: Path, name: str, old: str, new: str, line: str) -> None:
