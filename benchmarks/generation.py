@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from benchmarks.attention_step import seconds
 from benchmarks.common import comparison, finish, interleaved, nanogpt, start
 from studies.core.command import faults_in_one_line
 from troupe.bundles.bundle import save_bundle
@@ -155,12 +155,6 @@ def run(command: list[str], cwd: Path | None = None) -> None:
 
 def speed(work: Callable[[], object], n_tokens: int) -> float:
     return n_tokens / seconds(work)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

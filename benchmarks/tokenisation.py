@@ -5,7 +5,6 @@ the same pieces in memory and end with their own objects in memory, so that what
 """
 
 import random
-import time
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
@@ -18,6 +17,7 @@ import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str as gpt2_pieces  # type: ignore[import-untyped]
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from benchmarks.attention_step import seconds
 from benchmarks.common import comparison, finish, interleaved, start
 from studies.core.command import faults_in_one_line
 from troupe.data.corpus import split_blocks, write_corpus
@@ -85,9 +85,7 @@ def contestants(tokenizer: BytePairTokenizer, corpus: Path, ids: Path, threads: 
 
 def speed(call: Callable[[], object], megabytes: float) -> float:
     """Megabytes of text per second of one call."""
-    began = time.perf_counter()
-    call()
-    return megabytes / (time.perf_counter() - began)
+    return megabytes / seconds(call)
 
 
 def huggingface_gpt2() -> Tokenizer:

@@ -1,8 +1,8 @@
 """Adversarial refinement beside its controls: `python -m studies.adversarial`, or `make study-adversarial`.
 
 Per seed a likelihood model, a reference, an independent model and a discriminator are trained; from there every arm
-changes the generator, or how it writes, and independent judges say whether it is nearer to real text.
-adversarial.yaml says which arms; the page says what was promoted, and whether the bars are kept.
+changes the generator, or how it generates, and independent classifiers measure how well they detect its text.
+adversarial.yaml lists the arms; the page states what was promoted, and whether the bars are kept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -5,28 +5,24 @@ All arms start from the models that the first job of the seed left behind (world
 
 import copy
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import process_time
-from typing import Any
 
 import numpy as np
 import safetensors.torch
 
-from studies.adversarial.measures import Bench, Writer, bits, distance_from, effective
+from studies.adversarial.measures import Bench, Writer, distance_from, effective
 from studies.adversarial.settings import TILTS, Arm, Beginning, Common
 from studies.adversarial.tilt import tilt_by_ddo, tilt_by_likelihood, untilted
-from studies.adversarial.world import VERDICT, World, begin, first_weights, fit
+from studies.adversarial.world import World, begin, bits, first_signal, first_weights, fit
 from studies.core.jobs import Figures, Job
+from troupe.adversarial import ddo, distil, gan
 from troupe.adversarial.bounds import Bounds
-from troupe.adversarial.ddo import ddo_step
-from troupe.adversarial.distil import distil_step
 from troupe.adversarial.game import Game, GameText, Opponent
-from troupe.adversarial.loop import Learn, Outcome, refine
+from troupe.adversarial.loop import refine
 from troupe.adversarial.objectives import objective_of
-from troupe.adversarial.policy import update_generator
+from troupe.adversarial.pretraining import Pretrained
 from troupe.errors import TroupeError
 from troupe.files import read_json, write_atomic, write_json
 from troupe.models.discriminator import init_discriminator
@@ -34,7 +30,7 @@ from troupe.models.features import no_features
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
 from troupe.models.tilted import Tilted
-from troupe.params import TrainParams
+from troupe.params import DdoParams, DistilParams, GanParams, TrainParams
 from troupe.seeding import derive_seed, generator
 from troupe.training.context import RunContext
 
@@ -45,7 +41,7 @@ CONTROLS = "controls"  # the arm that is no generator: real text, and a writer t
 
 @dataclass(frozen=True)
 class Learned:
-    """What an arm has come to: its generator, the discriminator it would resample with, and what happened."""
+    """The outcome of an arm: its generator, the discriminator that resampling would use, and the facts."""
 
     model: GPT
     discriminator: Discriminator
@@ -62,21 +58,21 @@ def run_arm(job: Job, folder: Path, needed: Path | None) -> Figures:
     bench = Bench(world, settings)
     if job.arm == CONTROLS:
         return bench.controls()
-    arm, verdict, began = Arm.model_validate(job.settings["arm"]), read_json(first / VERDICT), process_time()
-    if needs_signal(arm, settings) and not verdict["signal"]:
-        arm, learned = Arm(), replace(begun(world), facts={"stopped": verdict["found"]})
+    arm, found, began = Arm.model_validate(job.settings["arm"]), first_signal(first), process_time()
+    if needs_signal(arm) and not found.signal:
+        arm, learned = Arm(), replace(begun(world), facts={"stopped": str(found)})
     else:
         start = load(needed, world, settings.tilt.order) if arm.of else begun(world)
-        learned = learn(arm, start, bench, job.settings["continued_steps"])
+        learned = learn(arm, start, bench, first, job.settings["continued_steps"])
     save(learned, folder, first)
     learning = process_time() - began
     figures = measured(arm, bench, learned) | learned.facts
     return figures | {"seconds": {"learning": learning, "measuring": process_time() - began - learning}}
 
 
-def needs_signal(arm: Arm, settings: Common) -> bool:
-    """Whether the arm follows the first discriminator: nothing does so where that has no signal."""
-    return arm.candidates > 1 or starts_trained(arm, settings)
+def needs_signal(arm: Arm) -> bool:
+    """Whether the arm uses the first discriminator: none does so where that has no signal."""
+    return arm.candidates > 1 or (arm.learn in ("reinforce", "distil") and not arm.literal)
 
 
 def first_folder(needed: Path) -> Path:
@@ -107,7 +103,7 @@ def load(folder: Path, world: World, order: int) -> Learned:
     return Learned(model, replace(world.discriminator, critic=critic), {})
 
 
-def learn(arm: Arm, start: Learned, bench: Bench, continued_steps: int) -> Learned:
+def learn(arm: Arm, start: Learned, bench: Bench, first: Path, continued_steps: int) -> Learned:
     if arm.learn == "nothing":
         return start
     if arm.learn == "likelihood":
@@ -115,78 +111,55 @@ def learn(arm: Arm, start: Learned, bench: Bench, continued_steps: int) -> Learn
     if arm.learn == "longer":
         return replace(start, model=longer(bench), facts={"steps": bench.settings.longer.steps})
     if arm.learn in TILTS:
-        model = untilted(start.model, bench.world, bench.settings.tilt.order)
         tilt = tilt_by_ddo if arm.learn == "tilt by ddo" else tilt_by_likelihood
-        return replace(start, model=model, facts=tilt(model, bench))
-    game = new_game(arm, bench)
-    played_against = replace(start.discriminator, critic=game.opponent.critic) if game.opponent else start.discriminator
-    discriminator = start.discriminator if arm.literal else played_against
-    return Learned(game.generator, discriminator, played(game, arm, bench))
-
-
-def played(game: Game, arm: Arm, bench: Bench) -> Figures:
-    """Play; what there is to say of it. A discriminator that diverges before the game begins stops its arm alone."""
+        model, facts = tilt(start.model, bench, first)
+        return replace(start, model=model, facts=facts)
+    by = literally if arm.literal else by_method
     try:
-        outcome = refine(
-            game,
-            partial(bits, text=bench.world.text, role="validation"),
-            RunContext(),
-            learn=learning(arm, bench.world),
-        )
-    except TroupeError as error:
-        return {"stopped": str(error)}
-    return facts_of(outcome)
+        return by(arm, start, bench, first)
+    except TroupeError as error:  # a discriminator that diverges before the game begins stops its arm alone
+        return replace(start, facts={"stopped": str(error)})
 
 
-def new_game(arm: Arm, bench: Bench) -> Game:
-    """A game on the real class; where the objective is the first discriminator's, that one goes on."""
-    world, settings, params = bench.world, bench.settings, bench.settings.game_of(arm)
-    no_signal_needed = arm.literal or arm.learn == "ddo"  # an arm without a discriminator, or that ignores its signal
-    bounds = Bounds(params.max_bpb_rise, params.min_distinct, min_auc=0.0 if no_signal_needed else settings.min_auc)
-    text = world.text
-    game = Game(
-        world.likelihood,
-        GameText(text.ids["real"], text.ids["validation"], None if arm.literal else text.tokenizer),
-        params,
-        derive_seed(world.seed, "study", "game"),
-        settings.rules_of(arm),
-        opponent=None if arm.learn == "ddo" else opponent(arm, bench),
-        bounds=UNBOUNDED if arm.literal else bounds,
-    )
-    if game.opponent and not arm.literal and not starts_trained(arm, settings):
-        game.opponent.critic.standardise(game.read(game.real(0)).features_NTF)
-    return game
+def by_method(arm: Arm, start: Learned, bench: Bench, first: Path) -> Learned:
+    """As the pipeline's own method refines a model, against a copy of the first discriminator if it has one."""
+    world, params = bench.world, bench.settings.method_of(arm)
+    discriminator = replace(start.discriminator, critic=copy.deepcopy(start.discriminator.critic))
+    before, task = Pretrained(discriminator, first_signal(first)), world.task(first)
+    match params:
+        case GanParams():
+            result = gan.run_against(before, task, params)
+        case DistilParams():
+            result = distil.run_against(before, task, params)
+        case DdoParams():
+            result = ddo.run(task, params)
+    model = next(iter(result.candidates.values()), start.model)
+    return Learned(model, discriminator, looks(result.facts))
 
 
-def opponent(arm: Arm, bench: Bench) -> Opponent:
-    """The first discriminator where the arm starts with it, else a new one."""
+def literally(arm: Arm, start: Learned, bench: Bench, first: Path) -> Learned:
+    """By the plain policy gradient, which no method has: no bounds, a new discriminator of tokens alone."""
     world, params = bench.world, bench.settings.game_of(arm)
-    features = world.discriminator.features
-    critic = world.new_critic(None if arm.literal else features)
-    if starts_trained(arm, bench.settings):
-        critic.load_state_dict(world.discriminator.critic.state_dict())
-    else:
-        init_discriminator(critic, generator(derive_seed(world.seed, "study", "game"), "adversarial", "critic"))
+    task, critic = world.task(first), world.new_critic(None)
+    init_discriminator(critic, generator(task.seed, "adversarial", "critic"))
     objective = objective_of(params.objective, params.clip, params.gradient_penalty)
-    reads = no_features if arm.literal else features
-    return Opponent(critic, reads, objective, params.critic_learning_rate, params.n_critic, params.warmup_critic)
+    opponent = Opponent(
+        critic, no_features, objective, params.critic_learning_rate, params.n_critic, params.warmup_critic
+    )
+    text = GameText(task.data.ids("critic"), task.data.ids("validation"))
+    game = Game(world.likelihood, text, params, task.seed, bench.settings.rules_of(arm), opponent, UNBOUNDED)
+    outcome = refine(game, task.bits_per_byte, RunContext())
+    return Learned(game.generator, start.discriminator, looks(outcome.facts(game)))
 
 
-def starts_trained(arm: Arm, settings: Common) -> bool:
-    """Whether an arm that plays begins with the first discriminator, and so needs that to have a signal."""
-    return arm.learn in ("reinforce", "distil") and not arm.literal and settings.game_of(arm).objective == "gan"
-
-
-def learning(arm: Arm, world: World) -> Learn:
-    if arm.learn == "distil":
-        return partial(distil_step, candidates=arm.distil_candidates)
-    return partial(ddo_step, start=world.likelihood) if arm.learn == "ddo" else update_generator
-
-
-def facts_of(outcome: Outcome) -> Figures:
-    """What there is to say of a game; JSON has no NaN."""
-    looks = {name: _finite(asdict(look)) for name, look in (("start", outcome.start), ("kept", outcome.kept))}
-    return {"game": looks} | ({"stopped": outcome.fault} if outcome.fault else {})
+def looks(facts: Figures) -> Figures:
+    """Of a method's facts the figures of the first and of the kept generator, and what stopped it; JSON has no NaN."""
+    found: Figures = {"start": {"step": 0}, "kept": {"step": facts["kept_step"]}}
+    for name, value in facts.items():
+        which, _, figure = name.partition("/")
+        if which in found:
+            found[which][figure.rpartition("/")[2]] = value if math.isfinite(value) else None
+    return {"game": found} | ({"stopped": facts["stopped"]} if facts["stopped"] else {})
 
 
 def continued(bench: Bench, steps: int) -> GPT:
@@ -215,7 +188,7 @@ def longer(bench: Bench) -> GPT:
 
 
 def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
-    """Everything that the page says of an arm; at other temperatures too, where it has none of its own and
+    """All figures of an arm on the page; at other temperatures too, where it has none of its own and
     writes token by token: to draw among candidates takes as many times as long."""
     world, settings = bench.world, bench.settings
     writer = Writer(learned.model, learned.discriminator, arm.candidates, 1.0, arm.span)
@@ -240,11 +213,7 @@ def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
 
 
 def best_temperature(writer: Writer, bench: Bench) -> Figures:
-    """The temperature at which judges of validation text detect least, and their accuracy at every one."""
+    """The temperature at which classifiers of validation text detect least, and their accuracy at every one."""
     found = {temperature: bench.selection(writer.at(temperature)) for temperature in bench.settings.temperatures}
     measured_at = [{"temperature": temperature, "accuracy": accuracy} for temperature, accuracy in found.items()]
     return {"temperature": min(found, key=lambda temperature: found[temperature]), "tried": measured_at}
-
-
-def _finite(look: Mapping[str, Any]) -> Figures:
-    return {name: value if value is None or math.isfinite(value) else None for name, value in look.items()}

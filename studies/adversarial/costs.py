@@ -1,7 +1,7 @@
 """What an arm costs, in MACs (multiplications with their additions), so that likelihood training can be given as much.
 
 Counted by hand from shapes: sampling, discriminator, reference, updates; a backward pass as two forward passes. Not
-counted: looks and judges, which no arm learns from; of a tilt, n-grams and the fit of nine numbers to what
+counted: looks and classifiers, from which no arm learns; of a tilt, n-grams and the fit of nine numbers to what
 forward passes have found, which multiply no matrices. B sequences, T tokens of each.
 """
 
@@ -11,14 +11,12 @@ from dataclasses import replace
 from functools import partial
 
 from studies.adversarial.settings import GAMES, Arm, Settings
-from troupe.inspection.attention import attention_costs
-from troupe.inspection.structure import parts, without_weights
+from studies.core.macs import TRAINING, forward_macs
+from troupe.inspection.structure import without_weights
 from troupe.models.config import GPTConfig
 from troupe.models.features import PER_REFERENCE
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
-
-TRAINING = 3  # forward passes that a forward and a backward pass are worth
 
 
 class Costs:
@@ -28,7 +26,7 @@ class Costs:
         self.settings = settings
         config = GPTConfig(settings.text.vocab_size, **settings.model.model_dump())
         small = replace(config, **settings.small.model_dump())
-        self.generator, self.reference = forward_macs(config), forward_macs(small)
+        self.generator, self.reference = (forward_macs(without_weights(partial(GPT, size))) for size in (config, small))
         E, H, F = settings.game.critic_embd, settings.game.critic_hidden, 2 * PER_REFERENCE
         self.critic = 4 * H * (E + F + H) + H + F * (F + 3) // 2
         self.reading = self.generator + self.reference  # of the two references
@@ -44,9 +42,8 @@ class Costs:
         """What its game and its resampling take; more training by likelihood, and a tilt, are not among it."""
         learner = self.settings.arms[arm.of] if arm.of else arm
         game = learner.learn in GAMES
-        asks = arm.candidates > 1 or (game and self.starts_trained(learner))
-        reads = asks or (game and not learner.literal and learner.learn != "ddo")
-        return reads * self._reference() + asks * self._discriminator() + (self.game(learner) if game else 0)
+        asks = arm.candidates > 1 or (game and not learner.literal and learner.learn != "ddo")
+        return asks * (self._reference() + self._discriminator()) + (self.game(learner) if game else 0)
 
     def game(self, arm: Arm) -> int:
         params, rules = self.settings.game_of(arm), self.settings.rules_of(arm)
@@ -72,10 +69,7 @@ class Costs:
         """A forward pass of every real text; by DDO one more of what is written, which costs as much to write."""
         params = self.settings.tilt
         passes = {"tilt by likelihood": 1, "tilt by ddo": 3 * params.rounds}.get(arm.learn, 0)
-        return passes * params.texts * (self.settings.game.prompt_length + params.n_new) * self.generator
-
-    def starts_trained(self, arm: Arm) -> bool:
-        return arm.learn != "ddo" and not arm.literal and self.settings.game_of(arm).objective == "gan"
+        return passes * params.texts * self.settings.model.block_size * self.generator
 
     def _reference(self) -> int:
         return TRAINING * self.reference * _tokens(self.settings.others, self.settings.model.block_size)
@@ -97,12 +91,6 @@ def continued_steps(settings: Settings) -> int:
     """Steps of likelihood training that cost as much as the dearest game or resampling."""
     per_step = Costs(settings).token_of_likelihood * settings.likelihood.batch_size * settings.model.block_size
     return math.ceil(dearest(settings, settings.arms.values()) / per_step)
-
-
-def forward_macs(config: GPTConfig) -> int:
-    """Per token, of a model as it is computed."""
-    model = without_weights(partial(GPT, config))
-    return sum(part.executed for part in parts(model)) + attention_costs(model, config.block_size).full
 
 
 def _tokens(params: TrainParams, block_size: int) -> int:

@@ -1,6 +1,6 @@
 """How far generated texts lie from real ones in the features of an independent model: the Fréchet distance.
 
-The model must be none of those that are compared, nor one that a discriminator saw through. The figure hangs on how
+The model must be none of those that are compared, nor one that a discriminator reads through. The figure depends on how
 many texts there are: compare equal numbers, and put that of real text against other real text beside it.
 
 Shapes: M texts, T tokens of one text, D features.

@@ -4,7 +4,7 @@ Classifiers are trained on validation text and tested on test text; arms and tem
 of validation text. B sequences, T tokens, N places.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,26 +14,34 @@ import torch
 from studies.adversarial.frechet import frechet_distance, text_features
 from studies.adversarial.resampling import Resampling, effective_candidates, write
 from studies.adversarial.settings import Common, Judging
-from studies.adversarial.text import Role, Text
-from studies.adversarial.trials import Trial, Write, detections, floor_trials, writer_trials
+from studies.adversarial.text import Role
 from studies.adversarial.world import World
 from studies.core.jobs import Figures
 from troupe.adversarial.discrimination import auc_interval
 from troupe.adversarial.reinforce import continuation_log_probs, kl_per_token
 from troupe.decoding import Decoding, generate
-from troupe.evaluation.likelihood import bits_per_byte, nats
 from troupe.evaluation.quality import Yardstick, make_yardstick, measure
 from troupe.judging.classifiers import Judge, families
+from troupe.judging.two_sample import Judged, Windows, paired, predict, real_against_real
 from troupe.judging.windows import Places, Sample, continuations, find_places, markov, sampler
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
-from troupe.seeding import derive_seed
+from troupe.seeding import derive_seed, generator
+
+Write = Callable[[Places, int], list[str]]  # places, seed -> a text for every place, as `windows.continuations` does
+
+
+@dataclass(frozen=True)
+class Trial:
+    train: Windows
+    test: Windows
+    seed: int
 
 
 @dataclass(frozen=True)
 class Writer:
     """A generator and how it writes: of `candidates` continuations of `span` tokens the discriminator's score draws
-    one; with one candidate it is not asked."""
+    one; with one candidate it is not used."""
 
     model: GPT
     discriminator: Discriminator
@@ -76,7 +84,7 @@ class Bench:
         return self._few_detect(writer_trials(writer.write, self.select_train, self.select_test, [seed]))
 
     def judged(self, write: Write, n_seeds: int) -> tuple[Figures, list[str]]:
-        """What all judges find in test text, and the texts of the first seed."""
+        """The figures of all classifiers on test text, and the texts of the first seed."""
         trials = writer_trials(write, self.train, self.test, self._seeds(n_seeds))
         return detections(self.judges, trials), written(trials[0])
 
@@ -102,7 +110,7 @@ class Bench:
         return {"floor": floor, "bad": bad, "bad_quality": self.quality(texts), "real": self.quality(self.test.real())}
 
     def _few_detect(self, trials: Sequence[Trial]) -> float:
-        """Accuracy of the worst of the few judges: the quick ones, so that they can be asked often."""
+        """Accuracy of the worst of the few classifiers: the quick ones, so that they can be trained often."""
         few: dict[str, Judge] = {name: self.judges[name] for name in self.judging.few}
         found = detections(few, trials)
         accuracy: float = found["judges"][found["worst"]]["accuracy"]
@@ -121,17 +129,10 @@ def written(trial: Trial) -> list[str]:
     return trial.test.where(trial.test.generated).texts
 
 
-def bits(model: GPT, text: Text, role: Role) -> float:
-    """Bits per byte of a whole part, in windows that overlap by half."""
-    stride = max(1, model.config.block_size // 2)
-    with torch.no_grad():
-        return bits_per_byte(nats(model, text.ids[role], stride), text.n_bytes(role))
-
-
 @torch.no_grad()
 def distance_from(start: GPT, writer: Writer, world: World, n: int) -> dict[str, float]:
-    """{"kl": KL(generator || start) in nats per token, at what the generator writes at temperature 1; "auc": how well
-    the first discriminator tells what the writer writes}."""
+    """{"kl": KL(generator || start) in nats per token, at what the generator writes at temperature 1; "auc": of the
+    first discriminator on what the writer writes}."""
     game = world.settings.game
     real_NT = world.sequences("validation", n, "distance")
     prompts_NP = real_NT[:, : game.prompt_length]
@@ -161,3 +162,33 @@ def _some(places: Places, judging: Judging) -> Places:
     """As many as there may be, spread over the text."""
     n = min(len(places.starts), judging.windows)
     return places.take(np.linspace(0, len(places.starts) - 1, n).round().astype(int))
+
+
+def writer_trials(write: Write, train: Places, test: Places, seeds: Sequence[int]) -> list[Trial]:
+    """A writer at the same places in every trial, with other random numbers."""
+
+    def windows(places: Places, seed: int, part: str) -> Windows:
+        return paired(places.real(), write(places, derive_seed(seed, "referee", part)), places.starts)
+
+    return [Trial(windows(train, seed, "learn"), windows(test, seed, "hear"), seed) for seed in seeds]
+
+
+def floor_trials(train: Places, test: Places, seeds: Sequence[int]) -> list[Trial]:
+    """Real against real, where nothing can be detected; from half as many texts of either kind."""
+
+    def windows(places: Places, seed: int, part: str) -> Windows:
+        return real_against_real(places.real(), places.starts, generator(seed, "referee", "floor", part))
+
+    return [Trial(windows(train, seed, "learn"), windows(test, seed, "hear"), seed) for seed in seeds]
+
+
+def detections(judges: Mapping[str, Judge], trials: Sequence[Trial]) -> Figures:
+    """{"judges": {family: figures}, "worst": the family with the highest accuracy}."""
+    judged = Judged(
+        {
+            family: [predict(judge, trial.train, trial.test, trial.seed) for trial in trials]
+            for family, judge in judges.items()
+        }
+    )
+    figures = {family: detection.model_dump() for family, detection in judged.detections.items()}
+    return {"judges": figures, "worst": judged.worst}

@@ -116,7 +116,7 @@ def tilts(settings: Settings, results: Results) -> str:
 
 
 def judges(settings: Settings, results: Results) -> str:
-    """A row per arm: the accuracy of every family, and the worst judge with its own interval, seed by seed."""
+    """A row per arm: the accuracy of every family, and the worst classifier with its own interval, seed by seed."""
     detected = {name: [run["referee"] for run in results[name]] for name in settings.arms}
     detected |= {"real against real": [run["floor"] for run in results[CONTROLS]]}
     detected |= {"Markov chain of bytes": [run["bad"] for run in results[CONTROLS]]}
@@ -146,7 +146,7 @@ def over_figures(runs: Sequence[Figures], key: str) -> list[str]:
 
 
 def curves(settings: Settings, results: Results) -> str:
-    """A row per arm with a curve: the worst of few judges at each temperature, and the gap to the likelihood model."""
+    """A row per arm with a curve: the worst of few classifiers at each temperature, and the gap to likelihood."""
     base = results[settings.likelihood_arm]
     columns = [*(f"{temperature:g}" for temperature in settings.curve), "gap, bits"]
 
@@ -174,7 +174,7 @@ def points(run: Figures) -> list[Point]:
 
 
 def accuracies(settings: Settings, run: Figures) -> list[tuple[float, float]]:
-    """(temperature, accuracy of the worst of the few judges), by rising temperature."""
+    """(temperature, accuracy of the worst of the few classifiers), by rising temperature."""
     detected = max(run["referee"]["judges"][family]["accuracy"] for family in settings.judging.few)
     return sorted([*((one["temperature"], one["accuracy"]) for one in run["curve"]), (run["temperature"], detected)])
 
@@ -202,7 +202,7 @@ def games(settings: Settings, results: Results) -> str:
         lines = [f"seed {seed}: {run['stopped']}" for seed, run in enumerate(runs, 1) if "stopped" in run]
         return [
             ", ".join(str(look["kept"]["step"]) for look in looks),
-            *(_mean([look[which]["auc"] for look in looks]) for which in ("start", "kept")),
+            *(_mean([look[which].get("auc") for look in looks]) for which in ("start", "kept")),
             f"{over(runs, 'auc'):.3f}",
             f"{over(runs, 'kl'):.4f}",
             _mean([run["effective"] for run in runs]),
@@ -226,7 +226,7 @@ def text(results: Results) -> str:
 
 
 def _detection(detected: Sequence[Figures], difference: str) -> list[str]:
-    """What the worst judge said: accuracy, a difference to be shown beside it, AUC, JSD."""
+    """Of the worst classifier: accuracy, a difference to be shown beside it, AUC, JSD."""
     found = [worst(one) for one in detected]
     accuracy, auc, jsd = (estimate([one[figure] for one in found]) for figure in ("accuracy", "auc", "jsd"))
     return [f"{accuracy:.3f}", difference, f"{auc:.3f}", f"{jsd:.3f}"]
@@ -246,7 +246,7 @@ def _mean(values: Sequence[float | None]) -> str:
 
 
 def _rounds(run: Figures) -> Figures:
-    """Of a tilt by DDO, as of a game: what its first round could tell, and the one that was kept."""
+    """Of a tilt by DDO, as of a game: the AUC of its first round, and of the one that was kept."""
     kept = run["kept"]
     at = run["rounds"][kept - 1]["auc"] if kept else None
     return {"start": {"auc": run["rounds"][0]["auc"]}, "kept": {"step": kept, "auc": at}}

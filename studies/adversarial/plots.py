@@ -1,4 +1,4 @@
-"""The picture of the study of adversarial refinement: every arm's worst judge, and the curves over temperature."""
+"""The picture of the study of adversarial refinement: every arm's worst classifier, and the curves over temperature."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -41,7 +41,7 @@ def draw(settings: Settings, results: Results) -> Figure:
 
 
 def judged(axes: Axes, results: Results, colours: dict[str, object]) -> None:
-    """Accuracy of the worst judge, with intervals over seeds; a band where real text cannot be told from real text."""
+    """Accuracy of the worst classifier, with intervals over seeds; a line: real text against real text."""
     for place, (name, colour) in enumerate(colours.items()):
         found = estimate([accuracy(run) for run in results[name]])
         axes.errorbar(found.mean, place, xerr=found.half, fmt="o", color=colour)

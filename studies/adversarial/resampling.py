@@ -1,7 +1,7 @@
 """Better text than a model's own, from the model and a discriminator: of several candidates one is drawn.
 
-It draws from the residual energy-based model (troupe.adversarial.distil says which law that is), span by span.
-docs/algorithms/resampling.md tells what that costs, and what it leaves as it is.
+It draws from the residual energy-based model (troupe.adversarial.distil has its law), span by span.
+docs/algorithms/resampling.md has what that costs, and what it leaves as it is.
 
 Shapes: N texts, K candidates of each, M = N * K, T tokens so far, S tokens of a span.
 """
@@ -48,7 +48,7 @@ def write(
 ) -> Tensor:
     """The prompts and `n_new` tokens after them, (N, T + n_new), drawn among candidates a span at a time.
 
-    `decoding` says how candidates are written; the choice among them is the same under any. A text depends on its
+    `decoding` is that of candidates; the choice among them is the same under any. A text depends on its
     prompt and its seed, not on the texts beside it. Errors are those of `decoding.generate`.
     """
     if sampler.candidates == 1:

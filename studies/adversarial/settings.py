@@ -1,18 +1,39 @@
 """The schema of a configuration of the study of adversarial refinement, as adversarial.yaml explains it."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from studies.adversarial.text import TextParams
 from troupe.adversarial.reinforce import LITERAL, Reinforce
-from troupe.params import Count, GameParams, ModelParams, Rate, Section, Share, TrainParams, Weight
+from troupe.params import (
+    Count,
+    DdoParams,
+    DistilParams,
+    GameParams,
+    GanParams,
+    ModelParams,
+    Rate,
+    ReferenceParams,
+    Section,
+    Share,
+    TiltParams,
+    TrainParams,
+    Weight,
+)
 
 Temperature = Annotated[float, Field(gt=0)]
 GAMES = ("reinforce", "distil", "ddo")  # how an arm may change its generator step by step
 TILTS = ("tilt by likelihood", "tilt by ddo")  # how it may tilt one
 ADVERSARIAL = (*GAMES, "tilt by ddo")  # all other learning is by likelihood: such an arm is a control
+CRITIC = {"n_embd": "embd", "n_hidden": "hidden", "learning_rate": "learning_rate"}  # of a game: critic_<...>
+METHODS: dict[str, type[GanParams | DistilParams | DdoParams]] = {
+    "reinforce": GanParams,
+    "distil": DistilParams,
+    "ddo": DdoParams,
+}
 Family = Literal["linear", "boosted", "neural"]
 
 
@@ -21,7 +42,7 @@ class Arm(Section):
 
     With `of` it writes otherwise, or tilts, what another arm has learned. `game` and `rules` are laid over those that
     all arms share; `literal`: the rules are those of the plain policy gradient, the discriminator reads tokens alone,
-    nobody asks whether it has a signal, and the last generator is kept.
+    its signal is not tested, and the last generator is kept.
     """
 
     of: str | None = None  # the arm whose generator and discriminator it takes; null: the ones that all start from
@@ -34,7 +55,7 @@ class Arm(Section):
     distil_candidates: Count = 8  # candidates of which distillation draws what the generator learns
     span: Count = 64  # tokens that are drawn together among candidates
     candidates: Count = 1  # of which one is drawn by the discriminator's score when it writes; 1: it writes as it is
-    temperature: Temperature | Literal["best"] = 1.0  # best: of `temperatures`, by the judges of validation text
+    temperature: Temperature | Literal["best"] = 1.0  # best: of `temperatures`, by the classifiers of validation text
 
     @model_validator(mode="after")
     def trained_in_one_arm(self) -> Self:
@@ -52,10 +73,11 @@ class Small(Section):
 
 
 class DiscriminatorParams(Section):
-    """Of the one that resampling asks, and games begin with: it must clear `bar` within `looks` rounds of `updates`;
-    then it goes on for `more` rounds, and the round with the least cross-entropy on validation text counts."""
+    """Of the one by which resampling draws, and with which games begin: it must clear `bar` within `looks` rounds of
+    `updates`; then it goes on for `more` rounds, and the round with the least cross-entropy on validation text counts.
+    """
 
-    texts: Count  # that the likelihood model writes for it to learn from; for each a real one
+    texts: Count  # that the likelihood model generates to train it on; for each a real one
     bar: Share
     updates: Count
     looks: Count
@@ -65,17 +87,17 @@ class DiscriminatorParams(Section):
 
 class Judging(Section):
     window: Count  # bytes
-    windows: Count  # of each kind at most: to learn from, and to be heard on
-    seeds: Count  # of the judges of test text
+    windows: Count  # of each kind at most: to train classifiers on, and to test them on
+    seeds: Count  # of the classifiers of test text
     curve_seeds: Count  # at every other temperature
-    few: Annotated[list[Family], Field(min_length=1)]  # who are asked at other temperatures, and about every choice
+    few: Annotated[list[Family], Field(min_length=1)]  # used at other temperatures, and for every selection
     kl_texts: Count
 
 
 class Bars(Section):
     """What the promoted arm is held to."""
 
-    cut: Share  # of the likelihood model's worst-judge accuracy above one half
+    cut: Share  # of the likelihood model's detection accuracy above one half
     bpb: Weight  # rise over the likelihood model's, as a share
     diversity: Share  # distance from real text, as a share, of each of `diversities`
     diversities: list[str]
@@ -120,13 +142,11 @@ class Longer(Section):
     looks: Count
 
 
-class TiltParams(Section):
-    """`order`: of the n-grams of the generator's text; sequences are `game.prompt_length` tokens given and `n_new`."""
+class Tilt(Section):
+    """Of section `tilt` of params.yaml what is not the game's."""
 
-    order: Annotated[int, Field(ge=1)]
-    texts: Count  # of the real class; by DDO, for each one of the model's
-    held_out: Count  # as many of validation text, for what a round is worth
-    n_new: Count
+    order: Annotated[int, Field(ge=2, le=16)]  # of the n-grams of the generator's text
+    texts: Annotated[int, Field(ge=2)]  # of the real class; by DDO, for each one of the model's
     rounds: Count  # of DDO, at most
 
 
@@ -135,7 +155,7 @@ class Common(Beginning):
 
     continued: Continued
     longer: Longer
-    tilt: TiltParams
+    tilt: Tilt
     rules: dict[str, Any]
     min_auc: Share  # a game's discriminator must have it at the start, by the lower limit of its interval
     judging: Judging
@@ -147,6 +167,30 @@ class Common(Beginning):
 
     def rules_of(self, arm: Arm) -> Reinforce:
         return LITERAL if arm.literal else Reinforce(**{**self.rules, **arm.rules})
+
+    def tilt_params(self) -> TiltParams:
+        return TiltParams(**self.tilt.model_dump(), prompt_length=self.game.prompt_length)
+
+    def method_of(self, arm: Arm) -> GanParams | DistilParams | DdoParams:
+        """The section of params.yaml for the method by which an arm learns; its discriminator is trained already."""
+        game, rules = self.game_of(arm).model_dump(), asdict(self.rules_of(arm))
+        given = game | rules | {"threads": 1, "candidates": arm.distil_candidates, "discriminator": self._reader(game)}
+        schema = METHODS[arm.learn]
+        if rules["reward"] != "objective" or not rules["normalise"]:
+            raise ValueError("rules: reward and normalise are those of a literal arm alone")
+        return schema.model_validate({name: given[name] for name in schema.model_fields})
+
+    def _reader(self, game: Mapping[str, Any]) -> dict[str, Any]:
+        trained, reference = self.discriminator.model_dump(), self.others.model_dump()
+        reference |= self.small.model_dump()
+        return {
+            **{name: trained[name] for name in ("texts", "batch_size", "updates")},
+            **{name: game[f"critic_{short}"] for name, short in CRITIC.items()},
+            "rounds": self.discriminator.looks,
+            "more_rounds": self.discriminator.more,
+            "min_auc": self.min_auc,
+            "reference": {name: reference[name] for name in ReferenceParams.model_fields},
+        }
 
 
 class Settings(Common):
@@ -164,6 +208,8 @@ class Settings(Common):
         for name, arm in self.arms.items():
             try:
                 self.game_of(arm), self.rules_of(arm)
+                if arm.learn in GAMES and not arm.literal:
+                    self.method_of(arm)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"arms.{name}: {error}") from None
         for role in ("likelihood_arm", "best_temperature_arm"):
@@ -186,7 +232,6 @@ class Settings(Common):
     @model_validator(mode="after")
     def sequences_fit(self) -> Self:
         longest = max(game.prompt_length + game.sequence_length for game in map(self.game_of, self.arms.values()))
-        longest = max(longest, self.game.prompt_length + self.tilt.n_new)
         if longest > self.model.block_size:
             raise ValueError(f"a sequence of {longest} tokens is longer than model.block_size, {self.model.block_size}")
         for name, arm in self.arms.items():

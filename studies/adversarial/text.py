@@ -1,24 +1,27 @@
 """The text of the study of adversarial refinement, cut into five parts that share no byte, and encoded.
 
-Each part has one use: that is what makes a judge independent of what it judges.
+Each part has one use: that keeps a classifier independent of what it classifies.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from troupe.data.corpus import cut_blocks
+from troupe.data.corpus import Split, cut_blocks
+from troupe.data.dataset import TokenDataset
 from troupe.data.encoding import cut_pieces, encode_pieces
-from troupe.data.ids import Ids
+from troupe.data.ids import Ids, save_ids
 from troupe.data.source import read_text
 from troupe.data.tokenizer import Tokenizer, make_tokenizer
 from troupe.params import Count, DataParams
 
 Role = Literal["generator", "reference", "real", "validation", "test"]
 ROLES: tuple[Role, ...] = get_args(Role)
+SPLITS: dict[Split, Role] = {"train": "generator", "critic": "real", "validation": "validation"}  # of the pipeline
 
 
 class TextParams(DataParams):
@@ -56,6 +59,18 @@ def load_text(params: TextParams) -> Text:
     tokenizer = make_tokenizer("bpe", cut_pieces([part["generator"]]), params.vocab_size)
     ids = {role: np.concatenate([*encode_pieces(tokenizer, cut_pieces([part[role]]), threads=1)]) for role in ROLES}
     return Text(tokenizer, part, ids)
+
+
+def save_tokens(text: Text, folder: Path) -> None:
+    """What the pipeline's methods read: `open_tokens` opens it."""
+    for split, role in SPLITS.items():
+        save_ids(folder, split, [text.ids[role]], text.tokenizer.vocab_size)
+
+
+def open_tokens(text: Text, folder: Path) -> TokenDataset:
+    n_tokens = {split: len(text.ids[role]) for split, role in SPLITS.items()}
+    n_bytes = {split: text.n_bytes(role) for split, role in SPLITS.items()}
+    return TokenDataset(folder, text.tokenizer, n_tokens, n_bytes, corpus_sha256="", test_sha256="", block_bytes=0)
 
 
 def _chunks(params: TextParams) -> Iterator[bytes]:

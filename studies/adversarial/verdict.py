@@ -14,7 +14,7 @@ from studies.core.statistics import Estimate, Results, estimate, less, over, pai
 
 
 def verdict(settings: Settings, results: Results) -> list[str]:
-    """A line for each bar of the promoted arm, one for the target, one for the moonshot, and those of the best arm with
+    """A line for each bar of the promoted arm, one for the target, one for the stretch, and those of the best arm with
     an adversary."""
     bars, name = settings.bars, promoted(settings, results)
     likelihood, best = settings.likelihood_arm, settings.best_temperature_arm
@@ -45,7 +45,7 @@ def verdict(settings: Settings, results: Results) -> list[str]:
 
 def promoted(settings: Settings, results: Results) -> str:
     """Of the arms whose validation text costs at most `bars.bpb` more than the likelihood model's, the one that the
-    judges of validation text tell least, mean over seeds; of equals the first."""
+    classifiers of validation text detect least, mean over seeds; of equals the first."""
     return _least_detected(settings, results, contest(settings))
 
 
@@ -56,7 +56,7 @@ def contest(settings: Settings) -> list[str]:
 
 
 def stretch(settings: Settings, results: Results) -> str:
-    """Of the generators that learned otherwise and write as they are, the one that validation text's judges choose."""
+    """Of the generators that were trained otherwise and write as they are, the one selected on validation text."""
     plain = [name for name in contest(settings) if _writes_plainly(settings, name) and is_adversarial(settings, name)]
     if not plain:
         return "**Moonshot: missed** (no arm changes the generator itself)"
@@ -117,12 +117,12 @@ def cut(settings: Settings, results: Results, name: str) -> Estimate:
 
 
 def accuracy(run: Figures) -> float:
-    """Of the worst judge of test text."""
+    """Of the worst classifier of test text."""
     return worst(run["referee"])["accuracy"]
 
 
 def worst(detected: Figures) -> dict[str, float]:
-    """What the judge that tells best said."""
+    """The figures of the classifier with the highest accuracy."""
     found: dict[str, float] = detected["judges"][detected["worst"]]
     return found
 

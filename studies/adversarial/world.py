@@ -4,7 +4,7 @@ B sequences, T tokens, N texts.
 """
 
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import process_time
@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from studies.adversarial.settings import Beginning
-from studies.adversarial.text import Role, Text, load_text
+from studies.adversarial.text import Role, Text, load_text, open_tokens, save_tokens
 from studies.core.jobs import Figures
-from troupe.adversarial.discrimination import Examples, Schedule, SignalTest, train_discriminator
-from troupe.adversarial.game import HELD_OUT
-from troupe.adversarial.texts import continued
+from troupe.adversarial.discrimination import Examples, Interval, Schedule, SignalTest, train_discriminator
+from troupe.adversarial.method import Task
+from troupe.adversarial.texts import HELD_OUT, continued
+from troupe.bundles.bundle import Bundle
 from troupe.data.batches import Batches
 from troupe.data.ids import Ids
-from troupe.files import write_atomic, write_json
+from troupe.evaluation.likelihood import bits_per_byte, nats
+from troupe.files import read_json, write_atomic, write_json
 from troupe.models.config import GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.features import ReferenceFeatures
@@ -38,7 +40,7 @@ VERDICT = "verdict.json"  # in the first job's folder: what its discriminator fo
 
 class World:
     """The models of one seed: `likelihood` the generators' start, through which and `reference` discriminators read,
-    `independent` what no generator or discriminator knows of. Untrained when made."""
+    `independent` what no generator or discriminator reads. Untrained when made."""
 
     def __init__(self, settings: Beginning, seed: int) -> None:
         self.settings, self.seed = settings, seed
@@ -63,22 +65,30 @@ class World:
         for name, network in self.networks().items():
             write_atomic(folder / f"{name}.safetensors", safetensors.torch.save(network.state_dict()))
 
+        save_tokens(self.text, folder)
+
     def load(self, folder: Path) -> None:
         for name, network in self.networks().items():
             network.load_state_dict(safetensors.torch.load_file(folder / f"{name}.safetensors"))
             network.eval()
 
-    def sequences(self, role: Role, n: int, *purpose: str, n_new: int | None = None) -> Tensor:
-        """ids_NT: `n` sequences of a part of the text, prompt and continuation (of `n_new` tokens, or as many as in a
-        game), each once as long as there are."""
+    def task(self, folder: Path) -> Task:
+        """For a method of the pipeline: the likelihood model is to be refined, with the text that `save` left."""
+        start = Bundle(self.likelihood, self.text.tokenizer, config={}, sha256="")
+        data, look = open_tokens(self.text, folder), partial(bits, text=self.text, role="validation")
+        return Task(start, start, data, look, derive_seed(self.seed, "study", "game"), threads=1)
+
+    def sequences(self, role: Role, n: int, *purpose: str) -> Tensor:
+        """ids_NT: `n` sequences of a part of the text, prompt and continuation as in a game, each once as long as there
+        are."""
         game = self.settings.game
-        length = game.prompt_length + (n_new or game.sequence_length)
+        length = game.prompt_length + game.sequence_length
         return Batches(self.text.ids[role], length, n, derive_seed(self.seed, "study", *purpose)).batches(0)[0]
 
-    def continued(self, real_NT: Tensor, *purpose: str, model: GPT | None = None) -> Tensor:
-        """ids_NT: the same prompts, continued by a model, or by the likelihood model."""
+    def continued(self, real_NT: Tensor, *purpose: str) -> Tensor:
+        """ids_NT: the same prompts, continued by the likelihood model."""
         seeds = [derive_seed(self.seed, "study", *purpose, row) for row in range(len(real_NT))]
-        return continued(model or self.likelihood, real_NT, self.settings.game.prompt_length, seeds)
+        return continued(self.likelihood, real_NT, self.settings.game.prompt_length, seeds)
 
 
 def begin(settings: Beginning, seed: int, folder: Path) -> Figures:
@@ -98,8 +108,8 @@ def begin(settings: Beginning, seed: int, folder: Path) -> Figures:
     found = trained_discriminator(world)
     seconds["discriminator"] = process_time() - began
     world.save(folder)
+    write_json(folder / VERDICT, asdict(found))
     facts = {"signal": found.signal, "found": str(found), "auc": found.interval.auc}
-    write_json(folder / VERDICT, facts)
     bytes_of = {role: text.n_bytes(role) for role in text.part}
     return {"bytes": bytes_of, "tokens": {role: len(ids) for role, ids in text.ids.items()}, "seconds": seconds} | facts
 
@@ -124,6 +134,19 @@ def trained_discriminator(world: World) -> SignalTest:
     train_both, held_out = _examples(world, "real", params.texts), _examples(world, "validation", HELD_OUT)
     rng = generator(world.seed, "study", "discriminator")
     return train_discriminator(world.discriminator.critic, train_both, held_out, schedule, rate, rng)
+
+
+def first_signal(folder: Path) -> SignalTest:
+    """What the first job found of its discriminator."""
+    found = read_json(folder / VERDICT)
+    return SignalTest(Interval(**found["interval"]), found["updates"], found["bar"])
+
+
+def bits(model: GPT, text: Text, role: Role) -> float:
+    """Bits per byte of a whole part, in windows that overlap by half."""
+    stride = max(1, model.config.block_size // 2)
+    with torch.no_grad():
+        return bits_per_byte(nats(model, text.ids[role], stride), text.n_bytes(role))
 
 
 def _examples(world: World, role: Role, n: int) -> Examples:

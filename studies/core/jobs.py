@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -124,7 +124,8 @@ def _perform(body: Body, job: Job, folder: Path, needed: Path | None) -> str | N
     user can mend, all of it, with where it was, of anything else; None if it did not fail."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        figures = body(job, folder, needed)
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # its progress is not the study's
+            figures = body(job, folder, needed)
         content = {"arm": job.arm, "seed": job.seed, "settings": dict(job.settings), "figures": figures}
         write_json(folder / FIGURES, content)  # last: it says that the job is done
     except TroupeError as error:

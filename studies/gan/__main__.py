@@ -1,7 +1,7 @@
-"""What is said of GAN, WGAN and WGAN-GP, measured on points of the plane: `make study-gan`.
+"""Claims about GAN, WGAN and WGAN-GP, measured on points of the plane: `make study-gan`.
 
 Parts: `main` games on the grid of 25 and the ring of 8 Gaussians, a `sweep` over learning rates, and a `strong_critic`
-that learns while the generator stands still. arms.py plays, claims.py judges, page.py writes.
+that is trained while the generator stands still. arms.py plays, claims.py compares, page.py writes.
 """
 
 from collections.abc import Iterator

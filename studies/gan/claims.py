@@ -1,4 +1,4 @@
-"""What textbooks say of GAN and WGAN, and whether the runs bear it out.
+"""Textbook claims about GAN and WGAN, and whether the runs bear them out.
 
 A claim says that one arm's figure lies above (or below) another's. It is judged by the 95 % interval of the difference
 within seeds: confirmed if the whole interval lies on the side that the claim names, not confirmed if it lies on the

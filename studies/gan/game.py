@@ -1,4 +1,4 @@
-"""The adversarial game on points of the plane, where what is said of its objectives can be measured.
+"""The adversarial game on points of the plane, where claims about its objectives can be measured.
 
 They are the objectives of the text game. Points are continuous, so the generator learns from the gradient of its
 reward itself, not through REINFORCE.

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from studies.core.jobs import Figures
 from studies.gan.arms import Part, Task
 
-FAINT = 1e-12  # a gradient norm below which float32 says nothing: it counts as this one
+FAINT = 1e-12  # a gradient norm below the precision of float32: it counts as this one
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Runs:
 def meaning(run: Run) -> float:
     """Spearman's correlation of minus the critic's loss with the distance to real points, over all looks but the first.
 
-    The loss is minus an estimate of a divergence, up to a constant, so 1 is a loss that tells quality without fault.
-    0 if either stood still: a curve that does not move tells nothing.
+    The loss is minus an estimate of a divergence, up to a constant, so 1 is a loss that ranks quality without fault.
+    0 if either stood still: a constant curve has no rank.
     """
     looks = run.figures["looks"][1:]
     losses, distances = [-one["loss"] for one in looks], [one["distance"] for one in looks]

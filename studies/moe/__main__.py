@@ -2,7 +2,7 @@
 
 Per seed a dense model is pretrained; then it is trained on, as it is and with experts put into it in several ways, and
 beside it models that never were dense, on the same batches. A conversion that costs computation is paid for with steps
-of training. moe.yaml says which models; the page, whether the bars of the configuration are kept.
+of training. moe.yaml lists the models; the page states whether the bars of the configuration are kept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

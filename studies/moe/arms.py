@@ -105,7 +105,7 @@ class Experiment:
         return {**losses, "conversion_steps": paid, CONTINUED: second, **self.final(model)}
 
     def converted(self, dense: GPT, arm: Arm) -> GPT:
-        """The model to be trained on; one that is to be distilled has learnt nothing yet."""
+        """The model to be trained on; one that is to be distilled is untrained yet."""
         if arm.conversion is None:
             return dense
         return convert(dense, arm.switchhead(self.config), arm.conversion, generator(self.seed, "study", "conversion"))

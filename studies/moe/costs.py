@@ -6,10 +6,10 @@ A backward pass counts as two forward passes, and experts as they are computed.
 from torch import nn
 from torch.optim import Muon
 
+from studies.core.macs import TRAINING, forward_macs
 from troupe.conversion.distillation import attention_of
 from troupe.errors import ParamsError
 from troupe.inspection.attention import attention_costs
-from troupe.inspection.structure import parts
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
 from troupe.training.optim import build_optimizers
@@ -36,19 +36,14 @@ def distilling_macs(dense: GPT, model: GPT, params: TrainParams) -> int:
     """Of one step: `dense` forward, the attention of `model` forward and backward, and its optimiser."""
     T = model.config.block_size
     attention = attention_costs(model, T)
-    per_token = forward_macs(dense, T) + 3 * (attention.executed + attention.full)
+    per_token = forward_macs(dense) + TRAINING * (attention.executed + attention.full)
     return params.batch_size * T * per_token + optimizer_macs(nn.ModuleList(attention_of(model)), params)
 
 
 def training_macs(model: GPT, params: TrainParams) -> int:
     """Of one step: forward, backward and optimiser."""
     T = model.config.block_size
-    return params.batch_size * T * 3 * forward_macs(model, T) + optimizer_macs(model, params)
-
-
-def forward_macs(model: GPT, context: int) -> int:
-    """Per token, of all matrix products of a model as it is computed."""
-    return sum(part.executed for part in parts(model)) + attention_costs(model, context).full
+    return params.batch_size * T * TRAINING * forward_macs(model) + optimizer_macs(model, params)
 
 
 def optimizer_macs(module: nn.Module, params: TrainParams) -> int:

@@ -1,6 +1,6 @@
-"""SeqGAN's game in the oracle study: a generator learns by REINFORCE from what a discriminator says of its sequences.
+"""SeqGAN's game in the oracle study: a generator is trained by REINFORCE on a discriminator's scores of its sequences.
 
-Where SeqGAN has every prefix finished 16 times to know its value (Monte Carlo rollouts: Yu et al. 2017, equation 4),
+Where SeqGAN finishes every prefix 16 times to estimate its value (Monte Carlo rollouts: Yu et al. 2017, equation 4),
 the discriminator here is trained on prefixes and scores them. Shapes: N or B sequences, T = S + 1 tokens with START.
 """
 
@@ -86,8 +86,8 @@ def prefix_rewards(game: Game, ids_BT: Tensor) -> Tensor:
 
 
 def discriminator_aucs(game: Game, held_out_NT: Tensor, fake_NT: Tensor) -> Figures:
-    """How well the discriminator tells `fake_NT` from real sequences that it did not train on, and from as many of
-    those that it did: areas under the ROC curve."""
+    """Areas under the ROC curve of the discriminator: `fake_NT` against real sequences that it was not trained on, and
+    against as many of those that it was."""
     fake_N, trained_on = scores(game.critic, as_read(fake_NT)), as_read(game.real.ids_NT[: len(held_out_NT)])
     return {
         "auc_held_out": auc_interval(scores(game.critic, as_read(held_out_NT)), fake_N, CONFIDENCE).auc,

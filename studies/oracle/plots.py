@@ -48,7 +48,7 @@ def _curves(panel: Axes, curves: Mapping[str, Curve], floor: float) -> None:
 
 
 def _path(panel: Axes, results: Results, name: str, colour: str) -> None:
-    """Where an arm went while it learned, at temperature 1: the mean over seeds of its looks."""
+    """Where an arm went in training, at temperature 1: the mean over seeds of its looks."""
     looks = [one["looks"] for one in results[name] if "looks" in one]
     if looks:
         means = [

@@ -20,7 +20,7 @@ from troupe.adversarial.loop import play
 from troupe.adversarial.method import MethodResult, Task
 from troupe.adversarial.objectives import GAN
 from troupe.adversarial.policy import take_step
-from troupe.adversarial.pretraining import pretrained
+from troupe.adversarial.pretraining import Pretrained, pretrained
 from troupe.adversarial.reinforce import Reinforce, likelihood_loss
 from troupe.params import DistilParams
 
@@ -30,7 +30,11 @@ Scores = Callable[[Tensor], Tensor]  # ids_BT -> score_B, ln of the odds that a 
 
 def run(task: Task, settings: DistilParams) -> MethodResult:
     """One candidate, the refined generator; none without a signal, or if no generator stayed within bounds."""
-    before = pretrained(task, settings)
+    return run_against(pretrained(task, settings), task, settings)
+
+
+def run_against(before: Pretrained, task: Task, settings: DistilParams) -> MethodResult:
+    """The same with a discriminator that was trained before, and is trained further."""
     if not before.found.signal:
         return MethodResult({}, before.facts(), str(before.found))
     discriminator, rate = before.discriminator, settings.discriminator.learning_rate

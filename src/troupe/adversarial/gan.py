@@ -20,7 +20,11 @@ from troupe.seeding import generator
 
 def run(task: Task, settings: GanParams) -> MethodResult:
     """One candidate, the refined generator; none without a signal, or if no generator stayed within bounds."""
-    before = pretrained(task, settings)
+    return run_against(pretrained(task, settings), task, settings)
+
+
+def run_against(before: Pretrained, task: Task, settings: GanParams) -> MethodResult:
+    """The same with a discriminator that was trained before, which is trained further if the objective is gan."""
     if not before.found.signal:
         return MethodResult({}, before.facts(), str(before.found))
     game = new_game(task, settings, before)

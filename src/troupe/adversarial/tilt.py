@@ -22,6 +22,7 @@ from troupe.params import TiltParams
 from troupe.training.interruption import signals_noted
 
 SHOWN = "adversarial: tilt"  # in progress lines
+PURPOSE = ("adversarial", "tilt")  # of random numbers
 
 
 def run(task: Task, settings: TiltParams) -> MethodResult:
@@ -44,8 +45,8 @@ def all_rounds(task: Task, settings: TiltParams) -> tuple[list[Round], list[Tilt
     model, rounds, models = tilted(start, counted), list[Round](), list[Tilted]()
     task.context.log(0, {"val/bpb": task.bits_per_byte(start)})  # tilted by zeros it predicts what the start predicts
     splits: dict[Split, int] = {"critic": settings.texts, "validation": HELD_OUT}  # at most
-    purpose, length = ("adversarial", "tilt"), model.config.block_size
-    real = {split: each_once(task, split, length, n, *purpose, split) for split, n in splits.items()}
+    length = model.config.block_size
+    real = {split: each_once(task, split, length, n, *PURPOSE, split) for split, n in splits.items()}
     for number in range(1, settings.rounds + 1):
         train, held_out = (
             with_generated(model, real_NT, task, settings, split, number) for split, real_NT in real.items()
@@ -70,7 +71,7 @@ def with_generated(
         return continued(model, real_BT, settings.prompt_length, seeds)
 
     shown = f"{SHOWN} {number}/{settings.rounds}, {split} texts"
-    parts = side_by_side(generate, model, real_NT, task, shown, "adversarial", "tilt", split, number)
+    parts = side_by_side(generate, model, real_NT, task, shown, *PURPOSE, split, number)
     return Texts(real_NT, torch.cat(parts))
 
 

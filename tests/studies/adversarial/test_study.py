@@ -1,8 +1,9 @@
 """The study of adversarial refinement: what it cuts, counts and concludes, by hand, and all of it at tiny size."""
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,20 +13,20 @@ import torch
 from torch import Tensor
 
 from studies.adversarial.__main__ import in_order, main, plan
-from studies.adversarial.arms import Learned, first_folder, load, run_arm, save
+from studies.adversarial.arms import Learned, first_folder, load, looks, run_arm, save
 from studies.adversarial.costs import Costs, continued_steps
 from studies.adversarial.measures import Bench, Writer
 from studies.adversarial.page import accuracies, has_curve, points, tilts
 from studies.adversarial.settings import GAMES, TILTS, Arm, Settings
 from studies.adversarial.text import ROLES, TextParams, load_text
-from studies.adversarial.tilt import tilt_by_ddo, untilted
+from studies.adversarial.tilt import tilt_by_ddo, tilt_by_likelihood, untilted
 from studies.adversarial.verdict import promoted, stretch, verdict
 from studies.adversarial.world import VERDICT, World
 from studies.core.command import STUDIES
 from studies.core.configuration import read_configuration
 from studies.core.jobs import Job
 from tests.studies.whole import run_study, shipped, write_text
-from troupe.adversarial.discrimination import Interval
+from troupe.adversarial.discrimination import Interval, SignalTest
 from troupe.adversarial.tilt_fit import Round, Texts
 from troupe.decoding import Decoding, generate
 from troupe.errors import ParamsError
@@ -33,6 +34,7 @@ from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.reader import Discriminator
 from troupe.models.tilted import Tilted
+from troupe.params import DdoParams, DistilParams, GanParams
 from troupe.seeding import derive_seed, generator
 
 SHIPPED = STUDIES / "adversarial" / "adversarial.yaml"
@@ -72,10 +74,12 @@ def test_a_configuration_has_every_arm_and_control(path: Path, quick: bool) -> N
     ("place", "value", "said"),
     [
         (("arms", "DDO", "rules"), {"bonus": 1}, r"arms\.DDO: .*bonus"),
+        (("arms", "REINFORCE, gan", "rules"), {"reward": "probability"}, "REINFORCE, gan: rules: reward and normalise"),
+        (("arms", "resampling, distilled", "distil_candidates"), 1, r"resampling, distilled: .*\n?candidates"),
         (("arms", "DDO", "game"), {"steps": 0}, r"arms\.DDO: .*\n?.*steps"),
         (("arms", "DDO", "of"), "likelihood", r"arms\.DDO: .*`of` writes otherwise"),
         (("arms", "longer, tilted by DDO", "of"), "tilted, DDO", "'tilted, DDO' is tilted already"),
-        (("tilt", "n_new"), 105, "a sequence of 129 tokens is longer than model.block_size, 128"),
+        (("tilt", "order"), 1, "tilt.order: Input should be greater than or equal to 2"),
         (("arms", "resampling of 8", "of"), "nobody", "there is no arm 'nobody' that learns by itself"),
         (("arms", "resampling of 8", "of"), "REINFORCE, wgan", "are not odds"),
         (("game", "sequence_length"), 128, "a sequence of 152 tokens is longer than model.block_size, 128"),
@@ -143,8 +147,8 @@ def test_longer_training_and_tilts_are_no_games() -> None:
     costs = Costs(read)
     longer, tilted = read.arms["likelihood, longer"], read.arms["longer, tilted by likelihood"]
     assert costs.whole(longer) == 2000 * 16 * 128 * 3 * costs.generator
-    assert costs.whole(tilted) == costs.whole(longer) + 400 * 120 * costs.generator
-    assert costs.whole(read.arms["tilted, DDO"]) == 3 * 3 * 400 * 120 * costs.generator  # to write, to read both
+    assert costs.whole(tilted) == costs.whole(longer) + 400 * 128 * costs.generator
+    assert costs.whole(read.arms["tilted, DDO"]) == 3 * 3 * 400 * 128 * costs.generator  # to write, to read both
     of_tilted = Arm.model_validate({"of": "tilted, DDO", "candidates": 8})
     assert costs.whole(of_tilted) == costs.whole(read.arms["tilted, DDO"]) + costs.whole(read.arms["resampling of 8"])
 
@@ -162,6 +166,35 @@ def test_jobs_wait_for_what_they_take_over() -> None:
         assert taking.seed == taken.seed
 
 
+def test_arms_learn_by_the_sections_of_the_pipeline_s_methods() -> None:
+    """What an arm sets reaches the method that it names: of the objective, the critic's rate, the cap, the start."""
+    read = settings()
+    wgan, distilled, ddo = (
+        read.method_of(read.arms[name]) for name in ("REINFORCE, wgan", "resampling, distilled", "DDO")
+    )
+    assert isinstance(wgan, GanParams)
+    assert (wgan.objective, wgan.per_token, wgan.kl_weight, wgan.kl_cap) == ("wgan", True, 0.1, 0.1)
+    assert (wgan.warmup_critic, wgan.discriminator.learning_rate, wgan.discriminator.min_auc) == (100, 5e-4, 0.52)
+    assert isinstance(distilled, DistilParams)
+    assert (distilled.candidates, distilled.discriminator.learning_rate) == (8, 2e-3)
+    assert isinstance(ddo, DdoParams)
+    assert (ddo.learning_rate, ddo.likelihood_every, ddo.steps) == (5e-5, 2, 48)
+
+
+def test_looks_of_a_game_are_numbers() -> None:
+    facts = {
+        "kept_step": 4,
+        "stopped": None,
+        "start/val/bpb": 2.0,
+        "start/critic/auc": 0.6,
+        "kept/val/bpb": 1.9,
+        "kept/critic/gap": math.inf,
+    }
+    expected = {"start": {"step": 0, "bpb": 2.0, "auc": 0.6}, "kept": {"step": 4, "bpb": 1.9, "gap": None}}
+    assert looks(facts | {"steps": 8, "real/val/distinct_2": 0.9}) == {"game": expected}
+    assert looks(facts | {"stopped": "val/bpb is nan"}) == {"game": expected, "stopped": "val/bpb is nan"}
+
+
 def test_a_tilted_generator_is_taken_over(tmp_path: Path) -> None:
     """With its n-grams: they are counted again, and what it says is the same."""
     world = World(settings(quick=True), seed=1)
@@ -176,14 +209,15 @@ def test_a_tilted_generator_is_taken_over(tmp_path: Path) -> None:
     assert first_folder(tmp_path) == tmp_path.parent / "first"
 
 
-def test_ddo_keeps_the_round_that_is_told_least(monkeypatch: pytest.MonkeyPatch) -> None:
-    """0 is the start; the round after which nothing is told ends it, and is not chosen."""
+def test_ddo_keeps_the_round_that_is_detected_least(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 is the start; the round without a signal ends it, and is not selected."""
     read = settings(quick=True)
     longer = read.model_copy(update={"tilt": read.tilt.model_copy(update={"rounds": 5})})
     world = World(longer, seed=1)
+    world.save(tmp_path)
     bench = cast("Bench", SimpleNamespace(world=world, settings=longer))
-    heard = iter([0.8, 0.7, 0.75, 0.6])
-    monkeypatch.setattr(bench, "selection", lambda writer: next(heard), raising=False)
+    accuracies = iter([0.8, 0.7, 0.75])
+    monkeypatch.setattr(bench, "selection", lambda writer: next(accuracies), raising=False)
     seen: list[Texts] = []
 
     def move(model: Tilted, train: Texts, held_out: Texts, n_given: int) -> Round:
@@ -192,14 +226,30 @@ def test_ddo_keeps_the_round_that_is_told_least(monkeypatch: pytest.MonkeyPatch)
         model.tilt.data += 1.0
         return Round(Interval(0.7, 0.6 if len(seen) < 3 else 0.5, 0.8), 0.6)
 
-    monkeypatch.setattr("studies.adversarial.tilt.ddo_round", move)
-    model = untilted(world.likelihood, world, order=3)
-    facts = tilt_by_ddo(model, bench)
+    monkeypatch.setattr("troupe.adversarial.tilt.ddo_round", move)
+    model, facts = tilt_by_ddo(world.likelihood, bench, tmp_path)
     assert model.tilt.tolist() == facts["tilt"] == [1.0] * 9
     assert (facts["kept"], len(facts["rounds"])) == (1, 3)
     assert [one.get("selection") for one in facts["rounds"]] == [0.7, 0.75, None]
     assert torch.equal(seen[0].real_NT, seen[1].real_NT)
     assert not torch.equal(seen[0].written_NT, seen[1].written_NT)
+
+
+def test_the_control_of_a_tilt_reads_the_same_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(settings(quick=True), seed=1)
+    world.save(tmp_path)
+    bench = cast("Bench", SimpleNamespace(world=world, settings=world.settings, selection=lambda writer: 0.5))
+    read: dict[str, Tensor] = {}
+
+    def once(model: Tilted, train: Texts, held_out: Texts, n_given: int) -> Round:
+        read["ddo"] = train.real_NT
+        return Round(Interval(0.5, 0.4, 0.6), 0.6)
+
+    monkeypatch.setattr("troupe.adversarial.tilt.ddo_round", once)
+    monkeypatch.setattr("studies.adversarial.tilt.by_likelihood", lambda model, ids_NT, n: read.update(control=ids_NT))
+    tilt_by_ddo(world.likelihood, bench, tmp_path)
+    tilt_by_likelihood(world.likelihood, bench, tmp_path)
+    assert torch.equal(read["ddo"], read["control"])
 
 
 def test_bars_that_move_train_nothing_again() -> None:
@@ -417,9 +467,10 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     read = read_configuration(Path("small.yaml"), Settings, quick=True)
     (start,) = [path.parent for path in Path("work").rglob(VERDICT)]
-    (start / VERDICT).write_text(json.dumps({"signal": False, "found": "no signal: at all", "auc": 0.5}))
+    found_nothing = SignalTest(Interval(0.5, 0.4, 0.6), updates=2, bar=0.55)
+    (start / VERDICT).write_text(json.dumps(asdict(found_nothing)))
     (job,) = plan(read, [1])["resampling, distilled"]
     stopped = run_arm(Job(job.arm, 1, job.settings), tmp_path, start)
-    assert stopped["stopped"] == "no signal: at all"
+    assert stopped["stopped"] == str(found_nothing)
     same = ("referee", "quality", "bpb", "selection", "kl", "curve", "sample")
     assert {name: stopped[name] for name in same} == {name: likelihood[name] for name in same}
