@@ -23,6 +23,7 @@ AUTHORIZATION = {  # as the clients of each server send it
 READER = f"reader:{os.environ['MLFLOW_READER_PASSWORD']}"  # whom people are in MLflow
 ALIAS = "/api/2.0/mlflow/registered-models/alias"
 MODEL_VERSIONS = "/api/2.0/mlflow/model-versions/search"
+SERVER_SECONDS = 120.0
 WORKER_SECONDS = 120.0
 TRAIN_SECONDS = 900.0
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -30,10 +31,12 @@ REGISTERED = ("troupe-pretrain", "troupe-moe", "troupe-adversarial")
 
 
 def main(overrides: str) -> None:
+    wait_for_servers()
     shows_pages()
     refuses_strangers()
     if not overrides:  # a stack that was restored: nothing is to be done
         report(registered())
+        people_see_the_champion_and_do_not_move_it()
         return
     run = train(deployment(), overrides)
     if run["state"]["type"] != "COMPLETED":
@@ -48,6 +51,15 @@ def report(versions: dict[str, list[str]]) -> None:
     if missing := [name for name in REGISTERED if not versions.get(name)]:
         sys.exit(f"MLflow has no version of {', '.join(missing)}")
     print("MLflow:  " + ", ".join(f"{name} {versions[name]}" for name in sorted(versions)))
+
+
+def wait_for_servers() -> None:
+    """Both are asked for their health by the engine, too, but those of a restored stack have just been started."""
+    deadline = time.monotonic() + SERVER_SECONDS
+    while silent := [url for url in (f"{MLFLOW}/health", f"{PREFECT}/health") if status_of(request_to(url)) != 200]:
+        if time.monotonic() > deadline:
+            sys.exit(f"{silent[0]} does not answer within {SERVER_SECONDS:.0f} s")
+        time.sleep(1)
 
 
 def shows_pages() -> None:
@@ -87,11 +99,14 @@ def people_see_the_champion_and_do_not_move_it() -> None:
 
 
 def status_of(request: urllib.request.Request) -> int:
+    """0 where nobody answers."""
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
+    except OSError:
+        return 0
 
 
 def deployment() -> str:

@@ -40,7 +40,7 @@ def test_a_network_that_knows_nothing_is_tilted_towards_the_ngrams(
 ) -> None:
     """Beside n-grams of a text of eight words. No discriminator is trained for it."""
     shipped = load_params(ROOT / "params.yaml").adversarial
-    assert (shipped.methods, shipped.tilt.rounds) == (["tilt", "gan"], 3)
+    assert (shipped.methods, shipped.tilt.rounds) == (["tilt", "gan"], 2)
     monkeypatch.setattr(pretraining, "pretrained", never)
     adversarial(only_tilted(experts, "tilt.rounds=2"))
     bundle, summary, log = load_bundle(FOLDER), read_json(FOLDER / "summary.json"), read_metrics(LOG)
