@@ -69,7 +69,10 @@ def section(name: str, args: argparse.Namespace) -> str:
         rows[str(seed)] = _cells(seed, results[-1], about.get("reaches"))
     if name == PAIRED and (checkout := nanogpt()):
         rows["nanoGPT's train.py"] = nanogpt_cells(checkout, args)
-    values = [f"{part}: {_spelled(results[0][part])}" for part in ("model", "pretrain")]
+    values = [
+        f"{part}: {', '.join(f'{name} {value}' for name, value in results[0][part].items())}"
+        for part in ("model", "pretrain")
+    ]
     title = f"### {name}: {about['what']}"
     return "\n\n".join([title, table("seed", COLUMNS, rows), *values, bullets(verdict(about, results))])
 
@@ -112,10 +115,6 @@ def _cells(seed: int, result: Mapping[str, Any], reaches: float | None) -> list[
     print(f"seed {seed}: {result['loss']:.4f} {after}", flush=True)
     looks, seconds, parameters = result["looks"], f"{result['seconds']:.0f}", f"{result['parameters']:,}"
     return [f"{result['loss']:.4f}", f"{looks[-1][1]:.4f}", len(looks), after, seconds, parameters, result["where"]]
-
-
-def _spelled(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _overrides(seed: int, args: argparse.Namespace, run: Mapping[str, Any]) -> list[str]:

@@ -195,20 +195,16 @@ def sweep(args: argparse.Namespace, sizes: Sequence[Size]) -> str:
 
 def conditions(size: Size) -> dict[str, Callable[[Variant], Callable[[], float]]]:
     context = size.contexts[-1]
+
+    def training(arithmetic: Arithmetic, computation: Variant) -> Step:
+        return Step(size.layer(computation, context), size, context, arithmetic, params=None)
+
+    def one_token(batch: int, computation: Variant) -> Callable[[], float]:
+        return partial(_tokens_per_second, size.layer(computation, context), size, batch)
+
     found: dict[str, Callable[[Variant], Callable[[], float]]] = {}
-    for arithmetic in EAGER:
-        found[f"training, {arithmetic.precision}"] = partial(_training, size, context, arithmetic)
-    for batch in (1, 16):
-        found[f"{batch} at a time"] = partial(_one_token, size, context, batch)
-    return found
-
-
-def _training(size: Size, context: int, arithmetic: Arithmetic, computation: Variant) -> Step:
-    return Step(size.layer(computation, context), size, context, arithmetic, params=None)
-
-
-def _one_token(size: Size, context: int, batch: int, computation: Variant) -> Callable[[], float]:
-    return partial(_tokens_per_second, size.layer(computation, context), size, batch)
+    found |= {f"training, {arithmetic.precision}": partial(training, arithmetic) for arithmetic in EAGER}
+    return found | {f"{batch} at a time": partial(one_token, batch) for batch in (1, 16)}
 
 
 @torch.no_grad()

@@ -12,9 +12,9 @@ from studies.adversarial.arms import CONTROLS, run_arm
 from studies.adversarial.costs import Costs, continued_steps
 from studies.adversarial.page import sections
 from studies.adversarial.plots import draw
-from studies.adversarial.settings import TILTS, Beginning, Common, Settings, shared
+from studies.adversarial.settings import TILTS, Beginning, Common, Settings
 from studies.core.command import faults_in_one_line, start
-from studies.core.configuration import read_configuration
+from studies.core.configuration import part_of, read_configuration
 from studies.core.jobs import Job, by_arm, records, run_jobs
 from studies.core.page import publish
 from troupe.data.source import describe
@@ -39,9 +39,9 @@ def plan(settings: Settings, seeds: Iterable[int]) -> dict[str, list[Job]]:
     steps = continued_steps(settings)
     planned: dict[str, list[Job]] = {START: [], CONTROLS: [], **{name: [] for name in settings.arms}}
     for seed in seeds:
-        begun = Job(START, seed, {"text": text, "common": shared(settings, Beginning)})
+        begun = Job(START, seed, {"text": text, "common": part_of(settings, Beginning)})
         planned[START].append(begun)
-        common = {"common": shared(settings, Common)}
+        common = {"common": part_of(settings, Common)}
         planned[CONTROLS].append(Job(CONTROLS, seed, common, begun))
         for name, arm in sorted(settings.arms.items(), key=lambda item: item[1].of is not None):
             values = {"arm": arm.model_dump(), "continued_steps": steps if arm.learn == "likelihood" else 0}

@@ -16,7 +16,6 @@ from troupe.inspection.structure import without_weights
 from troupe.models.config import GPTConfig
 from troupe.models.features import PER_REFERENCE
 from troupe.models.gpt2 import GPT
-from troupe.params import TrainParams
 
 
 class Costs:
@@ -43,7 +42,7 @@ class Costs:
         learner = self.settings.arms[arm.of] if arm.of else arm
         game = learner.learn in GAMES
         asks = arm.candidates > 1 or (game and not learner.literal and learner.learn != "ddo")
-        return asks * (self._reference() + self._discriminator()) + (self.game(learner) if game else 0)
+        return asks * self._discriminator() + (self.game(learner) if game else 0)
 
     def game(self, arm: Arm) -> int:
         params, rules = self.settings.game_of(arm), self.settings.rules_of(arm)
@@ -71,15 +70,15 @@ class Costs:
         passes = {"tilt by likelihood": 1, "tilt by ddo": 3 * params.rounds}.get(arm.learn, 0)
         return passes * params.texts * self.settings.model.block_size * self.generator
 
-    def _reference(self) -> int:
-        return TRAINING * self.reference * _tokens(self.settings.others, self.settings.model.block_size)
-
     def _discriminator(self) -> int:
+        """With the reference through which it reads."""
+        others = self.settings.others
+        reference = TRAINING * self.reference * others.steps * others.batch_size * self.settings.model.block_size
         params, game = self.settings.discriminator, self.settings.game
         length = game.prompt_length + game.sequence_length
         updates = params.updates * (params.looks + params.more)  # at most
         shown = 2 * params.batch_size * updates * TRAINING * self.critic
-        return length * (params.texts * (self.generator + 2 * self.reading) + shown)
+        return reference + length * (params.texts * (self.generator + 2 * self.reading) + shown)
 
 
 def dearest(settings: Settings, arms: Iterable[Arm]) -> int:
@@ -91,7 +90,3 @@ def continued_steps(settings: Settings) -> int:
     """Steps of likelihood training that cost as much as the dearest game or resampling."""
     per_step = Costs(settings).token_of_likelihood * settings.likelihood.batch_size * settings.model.block_size
     return math.ceil(dearest(settings, settings.arms.values()) / per_step)
-
-
-def _tokens(params: TrainParams, block_size: int) -> int:
-    return params.steps * params.batch_size * block_size

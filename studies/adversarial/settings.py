@@ -238,9 +238,3 @@ class Settings(Common):
             if arm.candidates > 1 and arm.span >= self.model.block_size:
                 raise ValueError(f"arms.{name}.span ({arm.span}) must be below model.block_size")
         return self
-
-
-def shared(settings: Settings, schema: type[Section]) -> Mapping[str, Any]:
-    """Of a configuration what `schema` names, as JSON can hold it."""
-    whole = settings.model_dump()
-    return {name: whole[name] for name in schema.model_fields}

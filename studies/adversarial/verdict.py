@@ -34,10 +34,15 @@ def verdict(settings: Settings, results: Results) -> list[str]:
         lines.append(
             (f"{figure} off real text's: {off:+.1%}; within {bars.diversity:.0%}", abs(off.mean) <= bars.diversity)
         )
+    kept, control = all(kept for _, kept in lines), not is_adversarial(settings, name)
+    detected, of_likelihood = (over(results[one], "selection") for one in (name, likelihood))
+    control_line = f"missed**: what is promoted is a control, which {'keeps' if kept else 'misses'} the bars above"
     return [
-        f"Promoted: {name}{_kept(settings, name)}. {_why(settings, results, name)}",
+        f"Promoted: {name}{' (a control)' if control else ''}. Of the arms whose validation text costs at most "
+        f"{bars.bpb:.0%} more bits, the judges of validation text are right about it least often: {detected:.3f}, "
+        f"about {likelihood} {of_likelihood:.3f}.",
         *(f"{line}: {_line(kept)}" for line, kept in lines),
-        _target(settings, name, all(kept for _, kept in lines)),
+        f"**Target: {control_line if control else f'{_line(kept)}**'}",
         stretch(settings, results),
         *best_adversarial(settings, results),
     ]
@@ -57,7 +62,8 @@ def contest(settings: Settings) -> list[str]:
 
 def stretch(settings: Settings, results: Results) -> str:
     """Of the generators that were trained otherwise and write as they are, the one selected on validation text."""
-    plain = [name for name in contest(settings) if _writes_plainly(settings, name) and is_adversarial(settings, name)]
+    arms = {name: settings.arms[name] for name in contest(settings) if is_adversarial(settings, name)}
+    plain = [name for name, arm in arms.items() if arm.candidates == 1 and arm.temperature == 1.0]
     if not plain:
         return "**Moonshot: missed** (no arm changes the generator itself)"
     name = _least_detected(settings, results, plain)
@@ -142,29 +148,6 @@ def _least_detected(settings: Settings, results: Results, names: Iterable[str]) 
     limit = over(results[settings.likelihood_arm], "bpb", "validation").mean * (1 + settings.bars.bpb)
     able = [name for name in names if over(results[name], "bpb", "validation").mean <= limit] or [*names]
     return min(able, key=lambda name: over(results[name], "selection").mean)
-
-
-def _writes_plainly(settings: Settings, name: str) -> bool:
-    arm = settings.arms[name]
-    return arm.candidates == 1 and arm.temperature == 1.0
-
-
-def _target(settings: Settings, name: str, kept: bool) -> str:
-    if is_adversarial(settings, name):
-        return f"**Target: {_line(kept)}**"
-    return f"**Target: missed**: what is promoted is a control, which {'keeps' if kept else 'misses'} the bars above"
-
-
-def _kept(settings: Settings, name: str) -> str:
-    return "" if is_adversarial(settings, name) else " (a control)"
-
-
-def _why(settings: Settings, results: Results, name: str) -> str:
-    found, likelihood = (over(results[one], "selection") for one in (name, settings.likelihood_arm))
-    return (
-        f"Of the arms whose validation text costs at most {settings.bars.bpb:.0%} more bits, the judges of validation "
-        f"text are right about it least often: {found:.3f}, about {settings.likelihood_arm} {likelihood:.3f}."
-    )
 
 
 def _line(kept: bool) -> str:

@@ -5,14 +5,29 @@ A file holds every value. One that begins with `over: FILE` holds only what diff
 """
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Self, TypeVar
+
+from pydantic import model_validator
 
 from troupe.errors import ParamsError
 from troupe.overlay import ABOUT, ParameterLayers, read_yaml
-from troupe.params import Section, checked
+from troupe.params import Count, Section, checked
 
 OVER, QUICK = "over", "quick"
 Schema = TypeVar("Schema", bound=Section)
+
+
+class Looks(Section):
+    """Of a training of so many `steps`, measured so many times."""
+
+    steps: Count
+    looks: Count
+
+    @model_validator(mode="after")
+    def looks_fit(self) -> Self:
+        if self.looks > self.steps:
+            raise ValueError(f"looks ({self.looks}) must not exceed steps ({self.steps})")
+        return self
 
 
 def read_configuration(path: Path, schema: type[Schema], quick: bool) -> Schema:
@@ -27,6 +42,11 @@ def read_configuration(path: Path, schema: type[Schema], quick: bool) -> Schema:
     for name in (ABOUT, OVER, QUICK):
         layers.values.pop(name, None)
     return checked(layers, schema)
+
+
+def part_of(settings: Section, schema: type[Section]) -> dict[str, Any]:
+    """What `schema` names of a configuration, as JSON can hold it."""
+    return settings.model_dump(include={*schema.model_fields})
 
 
 def _there(path: Path) -> Path:

@@ -4,23 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from studies.core.configuration import Looks
 from studies.gan.arms import Arm
 from troupe.params import Count, Rate, Section, Share
 
 MixtureName = Literal["ring", "grid"]
 Cells = Annotated[list[str], Field(min_length=3, max_length=3)]  # modes, high quality in per cent, reverse KL
 NAMED = ("gan-minimax", "gan", "wgan", "wgan-gp")  # the arms that the claims compare
-
-
-class Play(Section):
-    steps: Count
-    looks: Count
-
-    @model_validator(mode="after")
-    def looks_fit(self) -> Self:
-        if self.looks > self.steps:
-            raise ValueError(f"looks ({self.looks}) must not exceed steps ({self.steps})")
-        return self
 
 
 class Sweep(Section):
@@ -50,7 +40,7 @@ class Settings(Section):
     critic_hidden: list[Count]
     arms: dict[str, Arm]
     printed: dict[str, Arm]
-    games: dict[MixtureName, Play]
+    games: dict[MixtureName, Looks]
     sweep: Sweep
     strong_critic: StrongCritic
     published: list[Published]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from studies.core.command import faults_in_one_line, start
-from studies.core.configuration import read_configuration
+from studies.core.configuration import part_of, read_configuration
 from studies.core.jobs import Job, by_arm, records, run_jobs
 from studies.core.page import publish
 from studies.moe.arms import CONTINUED, DENSE, DISTIL, PRETRAIN, run_arm
@@ -36,7 +36,7 @@ def plan(settings: Settings, text: str, seeds: Iterable[int]) -> dict[str, list[
     """The last job of every arm, one per seed, which needs that of the first phase. What is the same is planned once:
     the dense model of the first phase, and arms of two names."""
     whole = settings.model_dump()
-    shared = {"text": text, "common": {name: whole[name] for name in Common.model_fields}}
+    shared = {"text": text, "common": part_of(settings, Common)}
     known: dict[str, Job] = {}
 
     def job(name: str, seed: int, arm: Arm, phases: Sequence[str], needs: Job | None = None) -> Job:

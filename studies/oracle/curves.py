@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from studies.core.jobs import Figures
 from studies.core.statistics import Estimate, Results, estimate
 
 MOVES, BEHIND, SAME, UNCLEAR = "moves the curve", "falls behind the curve", "no better curve shown", "unclear"
@@ -28,10 +27,6 @@ class Point(NamedTuple):
 
 
 Curve = Sequence[Point]  # by rising temperature
-
-
-def curve_of(figures: Figures) -> Curve:
-    return [Point(**point) for point in figures["curve"]]
 
 
 def at(curve: Curve, temperature: float) -> Point:
@@ -111,4 +106,4 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 
 
 def curves_of(results: Results, name: str) -> list[Curve]:
-    return [curve_of(figures) for figures in results[name]]
+    return [[Point(**point) for point in figures["curve"]] for figures in results[name]]

@@ -37,7 +37,8 @@ temperatures. No step of an arm is selected: its curve is that of its last."""
 
 def sections(name: str, settings: Settings, results: Results) -> Iterator[str]:
     """The page, below its head, in Markdown; its picture is <name>.svg."""
-    comparisons = _comparisons(settings, results)
+    likelihood = curves_of(results, LIKELIHOOD)
+    comparisons = {name: compare(curves_of(results, name), likelihood, settings.levels) for name in settings.arms}
     yield (
         "Written by `make study-oracle`; every figure but the published ones is measured. ± is the half width of a "
         f"95 % interval over {len(results[LIKELIHOOD])} seeds of training.\n\n{UNITS}"
@@ -51,14 +52,10 @@ def sections(name: str, settings: Settings, results: Results) -> Iterator[str]:
     yield f"## Chosen by hand\n\n{BY_HAND}"
 
 
-def _comparisons(settings: Settings, results: Results) -> dict[str, Comparison]:
-    likelihood = curves_of(results, LIKELIHOOD)
-    return {name: compare(curves_of(results, name), likelihood, settings.levels) for name in settings.arms}
-
-
 def _verdicts(settings: Settings, results: Results, comparisons: dict[str, Comparison]) -> Iterator[str]:
     lines = [
-        f"**{name} {one.verdict}**: gap {one.gap:+.3f} nats per token. {_slide(one)}"
+        f"**{name} {one.verdict}**: gap {one.gap:+.3f} nats per token. At temperature 1 NLL_oracle changes by "
+        f"{one.nll_oracle:+.3f} and NLL_test by {one.nll_test:+.3f}."
         for name, one in comparisons.items()
     ]
     coldest = mean_curve(curves_of(results, LIKELIHOOD))[0]
@@ -80,10 +77,6 @@ def _verdicts(settings: Settings, results: Results, comparisons: dict[str, Compa
         for name, one in comparisons.items()
     }
     yield f"{RULE}\n\n{table('arm less likelihood', columns, rows)}"
-
-
-def _slide(one: Comparison) -> str:
-    return f"At temperature 1 NLL_oracle changes by {one.nll_oracle:+.3f} and NLL_test by {one.nll_test:+.3f}."
 
 
 def _curves(results: Results) -> Iterator[str]:

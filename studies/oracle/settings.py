@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from studies.core.configuration import Looks
 from troupe.adversarial.reinforce import Reinforce
 from troupe.params import Count, Rate, Section, Weight
 
@@ -49,24 +50,16 @@ class Discriminator(Section):
     pretraining: Count
 
 
-class Arm(Section):
+class Arm(Looks):
     reward: Literal["objective", "probability"]
     baseline: Literal["none", "batch mean", "leave one out"]
     normalise: bool
     learning_rate: Rate
     batch_size: Count
     n_critic: Count
-    steps: Count
-    looks: Count
 
     def rules(self) -> Reinforce:
         return Reinforce(reward=self.reward, per_token=True, baseline=self.baseline, normalise=self.normalise)
-
-    @model_validator(mode="after")
-    def looks_fit(self) -> Self:
-        if self.looks > self.steps:
-            raise ValueError(f"looks ({self.looks}) must not exceed steps ({self.steps})")
-        return self
 
 
 class Task(Section):
@@ -104,12 +97,8 @@ class Published(Section):
     numbers: list[PublishedNumber]
 
 
-class Settings(Section):
+class Settings(Task):
     seeds: Count
-    oracle: Oracle
-    data: Data
-    likelihood: Likelihood
-    measured: Measured
     discriminator: Discriminator
     arms: dict[str, Arm]
     levels: Annotated[list[Weight], Field(min_length=1)]
@@ -122,7 +111,7 @@ class Settings(Section):
         return self
 
     def task(self, name: str) -> Task:
-        same = {field: getattr(self, field) for field in ("oracle", "data", "likelihood", "measured")}
+        same = {field: getattr(self, field) for field in Task.model_fields}
         if name == LIKELIHOOD:
-            return Task.model_validate(same)
-        return GameTask.model_validate({**same, "discriminator": self.discriminator, "arm": self.arms[name]})
+            return Task(**same)
+        return GameTask(**same, discriminator=self.discriminator, arm=self.arms[name])
