@@ -248,8 +248,6 @@ def _plain(value: Any) -> Any:
     """ruamel's containers and scalars as plain Python ones, which strict validation wants."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
     if isinstance(value, bool) or value is None:
         return value
     for kind in (int, float, str):
