@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.pipelines.small import environment, eventually, make, processes_in
 from tests.smoke.ui import patiently, plain, ui
-from tests.workspace import TINY, digests
+from tests.workspace import NUMERICS, PROFILE, digests
 from troupe.credentials import TOKEN, USER
 
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
@@ -51,7 +51,7 @@ def test_another_clone_takes_a_scheduled_run_and_registers_its_models(first_run:
                 deployment = patiently("GET", f"{api}/deployments/name/train/elsewhere").json()
                 soon = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
                 asked = {
-                    "parameters": {"overrides": f"{TINY} evaluate.top_k=7"},
+                    "parameters": {"profile": PROFILE, "overrides": f"{NUMERICS} evaluate.top_k=7"},
                     "state": {"type": "SCHEDULED", "state_details": {"scheduled_time": soon}},
                 }
                 run = patiently("POST", f"{api}/deployments/{deployment['id']}/create_flow_run", json=asked).json()

@@ -31,7 +31,7 @@ from pipelines.repro import changed_stages
 from pipelines.workspace import claim
 from troupe.errors import TroupeError
 try:
-    with claim(sys.argv[1]) as run:
+    with claim(*sys.argv[1:]) as run:
         print(changed_stages(run))
 except TroupeError as error:
     print(error, file=sys.stderr)
@@ -132,20 +132,20 @@ def test_what_an_engine_has_trained_is_taken_for_what_the_stage_made(tmp_path: P
     succeed(start(folder, "-m", "torch.distributed.run", *inside))
     before = found_identity(folder / "artifacts/pretrain")
 
-    refused = start(folder, "-c", NEXT, f"{asked['TROUPE_SET']} pretrain.grad_clip=0.5", PATH=path)
+    refused = start(folder, "-c", NEXT, f"{asked['TROUPE_SET']} pretrain.grad_clip=0.5", PROFILE, PATH=path)
     assert refused.returncode == 2
     assert refused.stderr == (
         "artifacts/pretrain: was trained elsewhere with pretrain.grad_clip=1.0, not 0.5; ask for the same again, or "
         "remove the folder to have it trained anew\n"
     )
     local = asked["TROUPE_SET"].replace("docker", "local")  # no result depends on who starts the processes
-    taken = succeed(start(folder, "-c", NEXT, local, PATH=path))
+    taken = succeed(start(folder, "-c", NEXT, local, PROFILE, PATH=path))
     assert taken.stdout.splitlines() == [
         "pretrain: taken as it was trained elsewhere",
         "['moe', 'adversarial', 'evaluate']",
     ]
     assert found_identity(folder / "artifacts/pretrain") == before
-    again = succeed(start(folder, "-c", NEXT, asked["TROUPE_SET"], PATH=path))
+    again = succeed(start(folder, "-c", NEXT, asked["TROUPE_SET"], PROFILE, PATH=path))
     assert again.stdout.splitlines() == ["['moe', 'adversarial', 'evaluate']"]
 
 

@@ -53,7 +53,7 @@ def reproduce(uri: str) -> Reproduction:
         if work.stage not in graph:
             lacks = f"{layout.GRAPH} of {work.commit} has no {work.stage}"
             raise RegistryError(f"{found.version}: cannot be made again: {lacks}")
-        _write_yaml(folder / layout.PARAMS, _with_absolute_paths(record["params"]))
+        _write_yaml(folder / layout.PARAMS, _to_run_here(record["params"]))
         for name in list(graph)[: list(graph).index(work.stage) + 1]:
             _run(folder, name, graph[name]["cmd"], found)
         made = found_identity(folder / layout.model_dir(work.stage))
@@ -118,14 +118,17 @@ def _pin(path: Path, work: Work | None) -> None:
     _write_yaml(path, params)
 
 
-def _with_absolute_paths(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters, with paths that are relative to this workspace made absolute."""
+def _to_run_here(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, with relative paths made absolute, and with all processes on this machine."""
+    run = dict(params["run"])
+    if "launcher" in run:  # not before there were others
+        run |= {"launcher": "local", "nodes": 1}
     data, pretrain = dict(params["data"]), dict(params["pretrain"])
     if data["source"] not in (PYTHON_DOCS, TINY_SHAKESPEARE):
         data["source"] = str(Path(data["source"]).absolute())
     if Path(pretrain["init_from"]).is_dir():
         pretrain["init_from"] = str(Path(pretrain["init_from"]).absolute())
-    return {**params, "data": data, "pretrain": pretrain}
+    return {**params, "run": run, "data": data, "pretrain": pretrain}
 
 
 def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
