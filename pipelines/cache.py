@@ -185,9 +185,10 @@ def _digest(path: Path) -> str:
 
 
 def _has_new_outputs(changes: Any) -> bool:
-    """Whether a stage's outputs are others than those in dvc.lock, and not only lost."""
+    """Whether a stage's outputs are others than those in dvc.lock. Where the cache lacks those, DVC says only that: then
+    they may be others, too."""
     outputs = [change["changed outs"] for change in changes if isinstance(change, dict) and "changed outs" in change]
-    return any("modified" in how.values() for how in outputs)
+    return any({"modified", LOST} & {*how.values()} for how in outputs)
 
 
 def _only_lost(changed: Any) -> bool:

@@ -45,8 +45,9 @@ def changed_stages(run: Run) -> list[str]:
     run.note_params()
     cache.drop_damaged()
     status = cache.status(stage_names())  # not of notes: that looks at every file of the user's
-    if again := [*cache.commit_lost(status), *cache.take_trained_elsewhere(status)]:
-        status = {stage: changed for stage, changed in status.items() if stage not in again}
+    for mend in (cache.commit_lost, cache.take_trained_elsewhere):
+        mended = mend(status)
+        status = {stage: changed for stage, changed in status.items() if stage not in mended}
     version_source(_add)
     stages = [stage for stage in stage_names() if stage != INPUTS]
     first = min((stages.index(stage) for stage in stages if stage in status), default=len(stages))

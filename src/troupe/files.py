@@ -89,14 +89,14 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def digest_of(path: Path) -> str:
-    """The hex sha256 of a file's bytes, or of the names and digests of all files in a folder.
+def digest_of(path: Path, but: Path | None = None) -> str:
+    """The hex sha256 of a file's bytes, or of the names and digests of all files in a folder, `but` that one.
 
     Raises ArtifactError if it is missing or cannot be read.
     """
     if not path.is_dir():
         return sha256_file(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file != but)
     parts = {file.relative_to(path).as_posix(): sha256_file(file) for file in files}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -104,7 +104,7 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
         control = metrics["controls"][name]
         assert_worst({key: value for key, value in control.items() if key != "judges"}, control["judges"])
     for stage in MODEL_STAGES:
-        assert read_json(REPORTS / "curves" / f"{stage}.json") == [{"step": 1, "train/loss": 5.0}]
+        assert read_json(REPORTS / "curves" / f"{stage}-loss.json") == [{"step": 1, "loss": 5.0}]
     samples = read_json(REPORTS / "samples.json")
     assert set(samples["texts"]) == set(MODEL_STAGES)
     assert set(samples["texts"]["moe"]) == {"greedy", "temperature", "top-k", "top-p"}

@@ -19,10 +19,12 @@ from tests.workspace import run as start
 from troupe.bundles.bundle import found_identity
 from troupe.cli.common import app
 from troupe.errors import ArtifactError
-from troupe.layout import EFFECTIVE_PARAMS, TOKENS
+from troupe.files import write_json
+from troupe.layout import EFFECTIVE_PARAMS, TOKENS, model_dir
 from troupe.params import Params, RunParams, dump_params, load_params
 from troupe.training import made_from
 from troupe.training.elsewhere import docker_command, train_job
+from troupe.training.launch import side_by_side
 from troupe.training.made_from import note_of, noted, require_made_from_this
 
 NEXT = """
@@ -116,6 +118,12 @@ def test_the_command_prints_what_the_last_run_asked_for(tmp_path: Path, monkeypa
             assert job["metadata"] == {"generateName": "troupe-pretrain-"}, "or a second one would be refused"
 
 
+def md5_of(lock: Path) -> str:
+    """What dvc.lock says of the folder that pretrain has written."""
+    outs = YAML(typ="safe").load(lock.read_text())["stages"]["pretrain"]["outs"]
+    return str(outs[0]["md5"])
+
+
 @pytest.mark.slow
 def test_what_an_engine_has_trained_is_taken_for_what_the_stage_made(tmp_path: Path) -> None:
     """As docs/scale.md has it, with what the container would run: the pipeline stops, the engine trains, it goes on."""
@@ -147,6 +155,12 @@ def test_what_an_engine_has_trained_is_taken_for_what_the_stage_made(tmp_path: P
     assert found_identity(folder / "artifacts/pretrain") == before
     again = succeed(start(folder, "-c", NEXT, asked["TROUPE_SET"], PROFILE, PATH=path))
     assert again.stdout.splitlines() == ["['moe', 'adversarial', 'evaluate']"]
+    lock = folder / "dvc.lock"  # as in a clone that has pulled nothing: it names a result that the cache does not have
+    locked = lock.read_text().replace(md5_of(lock), "0" * 32 + ".dir")
+    lock.write_text(locked)
+    taken = succeed(start(folder, "-c", NEXT, asked["TROUPE_SET"], PROFILE, PATH=path))
+    assert taken.stdout.splitlines()[0] == "pretrain: taken as it was trained elsewhere"
+    assert found_identity(folder / "artifacts/pretrain") == before
 
 
 def test_the_note_of_what_a_result_was_made_from_names_the_first_difference(
@@ -155,14 +169,13 @@ def test_the_note_of_what_a_result_was_made_from_names_the_first_difference(
     shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
 
     def pretrain(params: Params) -> None:
-        assert not note_of("pretrain").exists(), "of an earlier one"
+        write_json(model_dir("pretrain") / "weights.json", params.run.seed)
 
     def other(**fields: Any) -> Params:
         return workspace.model_copy(update={"run": workspace.run.model_copy(update=fields)})
 
-    for _ in range(2):
-        noted(pretrain)(workspace)
-        require_made_from_this("pretrain", other(launcher="torchrun"))
+    noted(pretrain)(workspace)
+    require_made_from_this("pretrain", other(launcher="torchrun"))
     with pytest.raises(ArtifactError, match=r"artifacts/pretrain: was trained elsewhere with run.seed=1337, not 7;"):
         require_made_from_this("pretrain", other(seed=7))
     with monkeypatch.context() as patch:
@@ -172,3 +185,16 @@ def test_the_note_of_what_a_result_was_made_from_names_the_first_difference(
     (TOKENS / "more").touch()
     with pytest.raises(ArtifactError, match="with another artifacts/tokens;"):
         require_made_from_this("pretrain", workspace)
+    (TOKENS / "more").unlink()
+    write_json(model_dir("pretrain") / "weights.json", 8)
+    with pytest.raises(ArtifactError, match="artifacts/pretrain: its files are not those that were trained elsewhere;"):
+        require_made_from_this("pretrain", workspace)
+
+
+def test_a_stage_that_trains_here_has_no_note_of_another_engine(workspace: Params) -> None:
+    def pretrain(params: Params) -> None:
+        assert not note_of("pretrain").exists(), "of an earlier one"
+
+    write_json(note_of("pretrain"), {})
+    side_by_side(pretrain)(workspace)
+    assert not note_of("pretrain").exists()

@@ -1,7 +1,7 @@
 """Stage evaluate: every model on the same held-out text -> reports: metrics.json, samples.json, plots, curves."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 
 from troupe.bundles.bundle import Bundle, load_bundle
@@ -38,6 +38,7 @@ from troupe.stages.log import read_metrics
 
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
 CONTROL = model_dir("moe") / "control"  # the dense model continued, with moe.control
+CURVES = {"loss": "train/loss", "bits": "val/bpb"}  # in dvc.yaml, and as stages log them
 Bits = Mapping[str, Mapping[str, float]]  # bits per byte, by model and split
 
 
@@ -51,9 +52,16 @@ def evaluate(params: Params) -> None:
     write_json(REPORTS / "samples.json", write_samples(models, params.evaluate, params.run.seed))
     logs = {stage: read_metrics(model_dir(stage) / "metrics.jsonl") for stage in MODEL_STAGES}
     draw_all(REPORTS / "plots", found, logs, read_json(USAGE)["load"])
-    for stage, records in logs.items():  # as `dvc plots` reads them
-        write_json(REPORTS / "curves" / f"{stage}.json", records)
+    write_curves(logs)
     print(f"candidate: {found.candidate.stage}, because {found.candidate.reason}", flush=True)
+
+
+def write_curves(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """As `dvc plots` reads them: a file a stage and figure, for it passes over a list whose records differ in keys."""
+    for stage, records in logs.items():
+        for name, figure in CURVES.items():
+            if points := [{"step": record["step"], name: record[figure]} for record in records if figure in record]:
+                write_json(REPORTS / "curves" / f"{stage}-{name}.json", points)
 
 
 def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -> Evaluation:

@@ -27,7 +27,7 @@ from troupe.cores import usable_cores
 from troupe.errors import ParamsError, ProcessFailed, TroupeError
 from troupe.layout import own
 from troupe.params import Params, RunParams
-from troupe.training.made_from import noted
+from troupe.training.made_from import forget, noted
 from troupe.training.parallel import leads
 
 PATIENCE = timedelta(days=1)  # with rank 0 while it looks at validation; whether it lives, the agent sees
@@ -58,7 +58,7 @@ def side_by_side(body: Callable[[Params], None]) -> Callable[[Params], None]:
         elif params.run.launcher in ELSEWHERE:
             raise _elsewhere(body.__name__, params.run.launcher)
         elif params.run.processes == 1:
-            body(params)
+            _train(body, params)
         else:
             _launch(body.__name__, params.run)
 
@@ -84,6 +84,8 @@ def torchrun_options(stage: str, run: RunParams) -> list[str]:
 
 def _train(body: Callable[[Params], None], params: Params) -> None:
     """Train; where DVC is not what has started it, with a note of what the result was made from."""
+    if leads():
+        forget(body.__name__)
     (noted(body) if leads() and params.run.launcher in ELSEWHERE else body)(params)
 
 

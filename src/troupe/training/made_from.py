@@ -53,16 +53,20 @@ class MadeFrom:
 
 
 def noted(body: Callable[[Params], None]) -> Callable[[Params], None]:
-    """A stage's body that notes, when it is done, what its result was made from; until then there is no note."""
+    """A stage's body that notes, when it is done, what its result was made from, and the digest of that result."""
 
     @wraps(body)
     def run(params: Params) -> None:
         stage, made = body.__name__, MadeFrom.now(body.__name__, params)
-        note_of(stage).unlink(missing_ok=True)
         body(params)
-        write_json(note_of(stage), asdict(made))
+        write_json(note_of(stage), {"made_from": asdict(made), "result": digest_of(model_dir(stage), but=note_of(stage))})
 
     return run
+
+
+def forget(stage: str) -> None:
+    """Before a stage makes its result anew: until it has, nothing is noted of it."""
+    note_of(stage).unlink(missing_ok=True)
 
 
 def note_of(stage: str) -> Path:
@@ -71,13 +75,18 @@ def note_of(stage: str) -> Path:
 
 
 def require_made_from_this(stage: str, params: Params) -> None:
-    """Raises ArtifactError, in one line, unless what another engine has trained was made from what lies here now."""
+    """Raises ArtifactError, in one line, unless what another engine has trained is as the engine left it and was made
+    from what lies here now."""
+    note, folder = note_of(stage), model_dir(stage)
     try:
-        made = MadeFrom(**read_json(note_of(stage)))
-    except TypeError:
-        raise ArtifactError(f"{note_of(stage)}: not the note of a stage; remove {model_dir(stage)}") from None
+        noted = read_json(note)
+        made, result = MadeFrom(**noted["made_from"]), noted["result"]
+    except (TypeError, KeyError):
+        raise ArtifactError(f"{note}: not the note of a stage; remove {folder}") from None
+    if digest_of(folder, but=note) != result:
+        raise ArtifactError(f"{folder}: its files are not those that were trained elsewhere; bring them again, or remove it")
     if different := MadeFrom.now(stage, params).difference(made):
         raise ArtifactError(
-            f"{model_dir(stage)}: was trained elsewhere with {different}; ask for the same again, or remove the folder "
+            f"{folder}: was trained elsewhere with {different}; ask for the same again, or remove the folder "
             "to have it trained anew"
         )
