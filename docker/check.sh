@@ -50,7 +50,7 @@ check_tests() {
         --security-opt no-new-privileges --volume "$TROUPE_WORKSPACE:/workspace:ro" \
         --env TROUPE_CACHE=/tmp/cache --env HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis --entrypoint python \
         troupe-tests -m pytest -p no:cacheprovider --numprocesses auto --dist loadfile -m "not slow" \
-        tests/models tests/training tests/judging --ignore tests/training/test_elsewhere.py >"$SCRATCH/tests.log" 2>&1 ||
+        tests/kernels tests/bundles tests/models tests/training tests/judging --ignore tests/training/test_elsewhere.py >"$SCRATCH/tests.log" 2>&1 ||
         { tail -n 60 "$SCRATCH/tests.log" && return 1; }
     say "fast tests inside the trainer: $(tail -n 1 "$SCRATCH/tests.log")"
 }

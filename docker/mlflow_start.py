@@ -1,7 +1,8 @@
 """Have MLflow's users, then become the command: `python mlflow_start.py mlflow server ...`.
 
-The first user, of the environment, is the gate's: the trainer's, and the only one who may change anything. `reader` is
-for people: by `default_permission` of mlflow-auth.ini it sees everything. They promote through Prefect's deployments.
+The first user, of the environment, is the gate's: the trainer's, and the only one who may change what it has made.
+`reader` is for people: by `default_permission` of mlflow-auth.ini it sees everything. They promote through Prefect's
+deployments.
 """
 
 import os

@@ -185,8 +185,8 @@ def _digest(path: Path) -> str:
 
 
 def _has_new_outputs(changes: Any) -> bool:
-    """Whether a stage's outputs are others than those in dvc.lock. Where the cache lacks those, DVC says only that: then
-    they may be others, too."""
+    """Whether a stage's outputs are others than those in dvc.lock; they may be, too, where the cache lacks those, of
+    which DVC says nothing else."""
     outputs = [change["changed outs"] for change in changes if isinstance(change, dict) and "changed outs" in change]
     return any({"modified", LOST} & {*how.values()} for how in outputs)
 

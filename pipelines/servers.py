@@ -84,12 +84,8 @@ def mlflow_command(server: Server) -> list[str]:
     port = server.url.rpartition(":")[2]
     place = ["--host", HOST, "--port", port, "--workers", "1"]
     hosts = ["--allowed-hosts", f"{HOST}:{port},localhost:{port}"]
-    ours = [
-        "--app-name",
-        APP,
-        "--uvicorn-opts",
-        "--fd 0 --no-access-log",
-    ]  # it would have the token of an address
+    # Its access log would have the token of an address.
+    ours = ["--app-name", APP, "--uvicorn-opts", "--fd 0 --no-access-log"]
     store = ["--backend-store-uri", "sqlite:///mlflow.db"]
     artifacts = ["--no-serve-artifacts", "--default-artifact-root", Path("mlartifacts").resolve().as_uri()]
     return [sys.executable, "-m", "troupe.tracking.store", *place, *hosts, *ours, *store, *artifacts]

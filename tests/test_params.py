@@ -205,8 +205,8 @@ def test_grouped_experts_that_torch_can_compute_are_not(overrides: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ("gan.prompt_length=1000", "adversarial.gan: sequence_length (64) must be more than an eighth of it and"),
-        ("gan.sequence_length=100000", "adversarial.gan: prompt_length + sequence_length (100024) must not exceed 128"),
+        ("gan.prompt_length=1000", "adversarial.gan: sequence_length (48) must be more than an eighth of it and"),
+        ("gan.sequence_length=100000", "adversarial.gan: prompt_length + sequence_length (100016) must not exceed 128"),
         ("tilt.prompt_length=128", "adversarial.tilt: prompt_length (128) must not exceed 127 where model.block_size"),
         ("distil.candidates=1025", "adversarial.distil.candidates: Input should be less than or equal to 1024"),
         (

@@ -89,7 +89,7 @@ def test_of_equals_the_simplest_is_kept_and_every_candidate_meets_the_one_select
     assert first.lead == first.standard_error == 0.0
     assert selection.selected == "gan"
     assert select({"start": candidates["start"]}, 0.01).selected == "start"
-    assert str(first).startswith("tilt_1 is detected less often than start, by 0.000 ± 0.000")
+    assert str(first).startswith("tilt_1 is detected less often than start, by 0.000 (± 0.000, standard error 0.000)")
     assert str(first).endswith("no clear difference")
     assert ": better" in selection.reason
 

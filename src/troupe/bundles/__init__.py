@@ -1,0 +1,1 @@
+"""Models on disk: weights, description, tokenizer, digests; reading and writing other people's formats."""

@@ -72,7 +72,8 @@ class PairedComparison:
 
     def __str__(self) -> str:
         how_often = f"{'more' if self.lead < 0 else 'less'} often than {self.against}"
-        found = f"{self.candidate} is detected {how_often}, by {abs(self.lead):.3f} ± {self.reach:.3f}"
+        errors = f"± {self.reach:.3f}, standard error {self.standard_error:.3f}"
+        found = f"{self.candidate} is detected {how_often}, by {abs(self.lead):.3f} ({errors})"
         bits = f"needs {abs(self.saved):.1%} {'fewer' if self.saved > 0 else 'more'} bits"
         return f"{found}, and {bits}: {self._conclusion()}"
 

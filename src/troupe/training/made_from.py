@@ -59,7 +59,8 @@ def noted(body: Callable[[Params], None]) -> Callable[[Params], None]:
     def run(params: Params) -> None:
         stage, made = body.__name__, MadeFrom.now(body.__name__, params)
         body(params)
-        write_json(note_of(stage), {"made_from": asdict(made), "result": digest_of(model_dir(stage), but=note_of(stage))})
+        result = digest_of(model_dir(stage), but=note_of(stage))
+        write_json(note_of(stage), {"made_from": asdict(made), "result": result})
 
     return run
 
@@ -84,7 +85,9 @@ def require_made_from_this(stage: str, params: Params) -> None:
     except (TypeError, KeyError):
         raise ArtifactError(f"{note}: not the note of a stage; remove {folder}") from None
     if digest_of(folder, but=note) != result:
-        raise ArtifactError(f"{folder}: its files are not those that were trained elsewhere; bring them again, or remove it")
+        raise ArtifactError(
+            f"{folder}: its files are not those that were trained elsewhere; bring them again, or remove it"
+        )
     if different := MadeFrom.now(stage, params).difference(made):
         raise ArtifactError(
             f"{folder}: was trained elsewhere with {different}; ask for the same again, or remove the folder "
