@@ -49,4 +49,4 @@ def test_a_system_that_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("benchmarks.attention_step.PROCESS", tmp_path)
     assert peak_bytes(SWITCHHEAD, 16, "float32", "--quick") is None
     assert memory_cells(None, None) == ["not measured", "not measured", ""]
-    assert memory_cells(200 * MIB, 150 * MIB) == "200 | 150 | 0.75"
+    assert memory_cells(200 * MIB, 150 * MIB) == ["200", "150", "0.75"]
