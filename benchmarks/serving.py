@@ -110,11 +110,11 @@ class Contestant:
                 began = time.perf_counter()
                 connection.request("POST", self.path, content, {"Content-Type": "application/json"})
                 answer = connection.getresponse()
-                said = answer.read()
+                received = answer.read()
                 load.latencies.append(time.perf_counter() - began)
                 load.errors += answer.status != 200
                 if answer.status == 200:  # fewer tokens than were asked for where a text ends by itself
-                    load.tokens += json.loads(said).get("usage", {}).get("completion_tokens", self.n_new)
+                    load.tokens += json.loads(received).get("usage", {}).get("completion_tokens", self.n_new)
                 if time.perf_counter() > end:
                     return
 

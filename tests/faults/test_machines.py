@@ -119,7 +119,8 @@ def test_a_process_on_one_of_two_machines_is_killed(workspace: Params, machines:
             if agent.poll() is None:
                 os.killpg(agent.pid, signal.SIGKILL)
     assert [agent.returncode for agent in agents] == [0, 0], said
-    assert sum(text.count("failed (exitcode: ") for text in said) == 1, f"started again more than once: {said}"
+    # What leads prints a line at each start. Failures may be two of one restart: the peer's connection breaks, too.
+    assert sum(text.count("; passes of ") for text in said) == 2, f"not started again once: {said}"
     assert read_json(FOLDER / "summary.json")["resumed_at_step"] >= 8
     assert [record["step"] for record in read_metrics(LOG)] == list(range(1, STEPS + 1))
     assert load_bundle(FOLDER).sha256 == undisturbed
