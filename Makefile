@@ -137,10 +137,10 @@ up: ## start PostgreSQL, MLflow, Prefect and a training worker in containers (af
 	$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE) up --detach
 
 backup: ## databases, artifacts and cache of the running containers into BACKUP=../troupe-backup
-	@$(STACK) docker/backup.sh save $(BACKUP)
+	@$(STACK) docker/backup.sh save "$(BACKUP)"
 
 restore: ## the same, from there, into running containers that have nothing yet
-	@$(STACK) docker/backup.sh restore $(BACKUP)
+	@$(STACK) docker/backup.sh restore "$(BACKUP)"
 
 down: ## stop the containers; volumes stay
 	$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE) down

@@ -277,10 +277,8 @@ def free_port() -> int:
 
 def export_peer(params: Params) -> Path:
     """A GPT-2 of the default model's depth, width and vocabulary with random weights, as transformers reads it."""
-    sizes, folder = (
-        params.model.model_dump(include={"block_size", "n_layer", "n_head", "n_embd"}),
-        Path("peer").resolve(),
-    )
+    folder = Path("peer").resolve()
+    sizes = params.model.model_dump(include={"block_size", "n_layer", "n_head", "n_embd"})
     tokenizer = make_tokenizer(params.tokens.kind, read_text(params.data.source), params.tokens.vocab_size)
     model = GPT(GPTConfig(tokenizer.vocab_size, **sizes, dropout=0.0))
     init_gpt2(model, torch.Generator().manual_seed(0))

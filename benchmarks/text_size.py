@@ -81,9 +81,9 @@ def write(folder: Path, megabytes: float) -> None:
 
 def write_models(folder: Path) -> None:
     """Untrained ones of all stages, with what else evaluation reads of them, and the parameters for it."""
-    dump_params(load_params(folder / "params.yaml", [SOURCE], PROFILE), folder / PARAMETERS)
+    params = load_params(folder / "params.yaml", [SOURCE], PROFILE)
+    dump_params(params, folder / PARAMETERS)
     tokenizer = load_tokenizer(folder / TOKENS / "tokenizer.json")
-    params = load_params(folder / PARAMETERS)
     model = GPT(GPTConfig(tokenizer.vocab_size, **params.model.model_dump()))
     init_gpt2(model, generator(0, "benchmark"))
     for stage in MODEL_STAGES:
