@@ -6,7 +6,7 @@ args = start("moe", "What attention experts are worth")  # --config --seeds --wo
 import argparse
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,14 +26,21 @@ def parser(module: str, title: str, quick: str, results: str) -> argparse.Argume
     return found
 
 
-def start(study: str, title: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line of a study. `args.name` is that of the configuration, and of the page; `args.study` that of
-    the package."""
+def start(
+    study: str,
+    title: str,
+    arguments: Sequence[str] | None = None,
+    extra: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> argparse.Namespace:
+    """Read the command line of a study, to which `extra` may add. `args.name` is that of the configuration, and of the
+    page; `args.study` that of the package."""
     found = parser(f"studies.{study}", title, "tiny sizes", f"studies/{study}/results")
     found.add_argument("--config", default=study, help=f"a name in studies/{study} or a path (default: {study})")
     found.add_argument("--seeds", type=_count, help="how many (default: as the configuration says)")
     found.add_argument("--workers", type=_count, help="processes at once (default: physical cores)")
     found.add_argument("--work", type=Path, default=WORK, help=f"folder of finished jobs (default: {WORK})")
+    if extra:
+        extra(found)
     args = found.parse_args(arguments, argparse.Namespace(study=study, title=title))
     args.config = Path(args.config) if args.config.endswith(".yaml") else STUDIES / study / f"{args.config}.yaml"
     args.name = args.config.stem

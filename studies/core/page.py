@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -18,10 +19,13 @@ import psutil
 import torch
 from matplotlib.figure import Figure
 
+from studies.core.html import body_of
 from troupe.environment import DEFAULTS
-from troupe.evaluation.plots import STYLE, write_svg
+from troupe.evaluation.pages import write_page
+from troupe.evaluation.plots import STYLE, svg_of
 from troupe.evaluation.provenance import git_commit
 from troupe.files import write_atomic
+from troupe.layout import REPORTS
 
 VARIABLES = ("NANOGPT", "TROUPE_MIRROR")  # of the environment, that decide what is measured
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # how threads wait, as troupe.environment sets it or the user
@@ -89,18 +93,23 @@ def publish(
     records: Iterable[Mapping[str, Any]],
     packages: Sequence[str],
 ) -> None:
-    """Print the page of a study and write it to `args.out`, if that is a folder, with picture and records beside it.
+    """Print the page of a study and write it to `args.out`, if that is a folder, with picture and records beside it;
+    and all of it as one page of HTML to reports/studies.
 
     `records` are the jobs' figures, a line of JSON each.
     """
     page = "\n\n".join([head(args.title, facts(f"studies.{args.study}", packages)), *sections]) + "\n"
     print(f"\n{page}", flush=True)
+    lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
+    with styled():
+        svg = svg_of(draw())
+    html = REPORTS / "studies" / f"{args.name}.html"
+    write_page(html, args.title, body_of(page, svg, lines, Path(f"{args.name}.jsonl")))
+    print(f"the same in a browser: {html}", flush=True)
     if args.out is None:
         return
-    lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
     write_atomic(args.out / f"{args.name}.jsonl", lines.encode())
-    with styled():
-        write_svg(args.out / f"{args.name}.svg", draw())
+    write_atomic(args.out / f"{args.name}.svg", svg.encode())
     write_atomic(args.out / f"{args.name}.md", page.encode())
 
 

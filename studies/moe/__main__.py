@@ -12,11 +12,11 @@ from studies.core.command import faults_in_one_line, start
 from studies.core.configuration import part_of, read_configuration
 from studies.core.jobs import Job, by_arm, records, run_jobs
 from studies.core.page import publish
+from studies.core.text import prepare_text
 from studies.moe.arms import CONTINUED, DENSE, DISTIL, PRETRAIN, run_arm
 from studies.moe.page import sections
 from studies.moe.plots import draw
 from studies.moe.settings import Arm, Common, Settings
-from studies.moe.text import prepare_text
 
 TITLE = "What attention experts are worth"
 PACKAGES = ["torch", "numpy", "scipy"]

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from studies.core.jobs import Figures, Job
+from studies.core.text import Text, load_text
 from studies.moe.costs import distilling_steps, rest
 from studies.moe.settings import Arm, Common
-from studies.moe.text import Text, load_text
 from troupe.compute import Arithmetic, set_up
 from troupe.conversion.attention import convert
 from troupe.conversion.distillation import distil

@@ -208,8 +208,12 @@ def _bare(axes: Axes) -> None:
 
 
 def write_svg(path: Path, figure: Figure) -> None:
-    """Write a figure, drawn with STYLE, so that it follows the reader's colour scheme; equal figures, equal bytes."""
+    """Write what `svg_of` makes of a figure."""
+    write_atomic(path, svg_of(figure).encode())
+
+
+def svg_of(figure: Figure) -> str:
+    """A figure, drawn with STYLE, that follows the reader's colour scheme; equal figures give equal bytes."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue().replace(INK, "currentColor").replace("<defs>", INK_RULE + "<defs>", 1)
-    write_atomic(path, svg.encode())
+    return buffer.getvalue().replace(INK, "currentColor").replace("<defs>", INK_RULE + "<defs>", 1)

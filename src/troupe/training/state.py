@@ -58,8 +58,9 @@ def _restore_optimizers(optimizers: Sequence[Optimizer], tensors: Tensors) -> No
 
 def _device(optimizers: Sequence[Optimizer]) -> torch.device:
     """Where the weights are, and dropout with them."""
-    device: torch.device = optimizers[0].param_groups[0]["params"][0].device
-    return device
+    groups = (group for optimizer in optimizers for group in optimizer.param_groups)
+    weight: Tensor = next(weight for group in groups for weight in group["params"])  # a group may be empty
+    return weight.device
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from studies.moe.costs import distilling_steps, optimizer_macs, rest
 from studies.moe.page import switch
 from studies.moe.plots import draw
 from studies.moe.settings import Arm, Settings
-from studies.moe.text import META, load_text, prepare_text
+from studies.core.text import META, load_text, prepare_text
 from studies.moe.verdict import level, regained, verdict
 from tests.studies.whole import run_study, shipped, write_text
 from troupe.errors import ParamsError
@@ -82,7 +82,7 @@ def test_a_text_is_prepared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (folder / META).stat().st_mtime_ns == written
     assert prepare_text(data, TokensParams(kind="bpe", vocab_size=261), tmp_path) != folder.name
     with monkeypatch.context() as patched:
-        patched.setattr("studies.moe.text.code_digest", lambda module: f"another way to cut text in {module}")
+        patched.setattr("studies.core.text.code_digest", lambda module: f"another way to cut text in {module}")
         assert prepare_text(data, TokensParams(kind="bpe", vocab_size=260), tmp_path) != folder.name
     text = load_text(folder)
     assert text.vocab_size == 260

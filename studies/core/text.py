@@ -10,7 +10,7 @@ from troupe.data.corpus import Split, read_manifest, split_blocks, write_corpus
 from troupe.data.encoding import cut_pieces, encode_pieces
 from troupe.data.ids import Ids, load_ids, save_ids
 from troupe.data.source import describe, read_pieces
-from troupe.data.tokenizer import make_tokenizer
+from troupe.data.tokenizer import FILE, make_tokenizer
 from troupe.dependencies import code_digest
 from troupe.files import read_json, write_json
 from troupe.params import DataParams, TokensParams
@@ -46,6 +46,7 @@ def prepare_text(data: DataParams, tokens: TokensParams, work: Path) -> str:
         return name
     write_corpus(folder, read_pieces(data.source), data.source, source, data.block_bytes)
     tokenizer = make_tokenizer(tokens.kind, cut_pieces(split_blocks(folder, *PARTS["train"])), tokens.vocab_size)
+    tokenizer.save(folder / FILE)
     for part, splits in PARTS.items():
         pieces = encode_pieces(tokenizer, cut_pieces(split_blocks(folder, *splits)), threads=1)
         save_ids(folder, part, pieces, tokenizer.vocab_size)
@@ -53,6 +54,11 @@ def prepare_text(data: DataParams, tokens: TokensParams, work: Path) -> str:
     n_bytes = {part: sum(facts[split]["bytes"] for split in splits) for part, splits in PARTS.items()}
     write_json(folder / META, {"vocab_size": tokenizer.vocab_size, "bytes": n_bytes})
     return name
+
+
+def bytes_of(folder: Path, part: Split) -> bytes:
+    """The UTF-8 text of a part."""
+    return b"".join(text.encode() for text in split_blocks(folder, *PARTS[part]))
 
 
 def load_text(folder: Path) -> Text:
