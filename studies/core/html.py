@@ -14,7 +14,7 @@ UP = 'href="../../../'  # from studies/NAME/results to the top; from reports/stu
 def body_of(markdown: str, svg: str, records: str, data: Path) -> str:
     """The page below its frame: `svg` in place of the link to the picture, described as the link describes it, and
     `records` behind a link that saves them under the name of `data`."""
-    found = MarkdownIt("commonmark").enable("table").render(markdown).replace(UP, 'href="../../')
+    found = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown).replace(UP, 'href="../../')
     found = found.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
     link = _download(records, data)
     return PICTURE.sub(lambda match: f"{_figure(svg, match[1])}\n{link}", found, count=1)

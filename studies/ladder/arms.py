@@ -30,6 +30,7 @@ from troupe.training.loop import train
 from troupe.training.loss import cross_entropy, validate
 
 MEASURED = 64  # sequences of training text on which gradients and activations are measured
+FAR = 100.0  # a loss that is not finite, or beyond, counts as this one: figures hold no NaN
 POINTS = 50  # of a curve of training loss, each the mean of as many steps
 
 
@@ -57,7 +58,7 @@ def run_rung(job: Job, folder: Path, needed: Path | None) -> Figures:
         "looks": curve["looks"],
         "diverged": diverged,
         "depth": {"start": before, "end": by_depth(model, text, job.seed)},
-        "test": tested(model, text),
+        "test": on_test_text(model, text),
         "sample": sample(model, where, job.settings["prompt"], job.settings["sample"], job.seed),
     }
 
@@ -94,7 +95,7 @@ def enlarge(model: GPT, factor: float) -> None:
 
 def fit(model: GPT, text: Text, recipe: Recipe, seed: int, curve: Figures) -> None:
     """Train, and note every step's loss and every look at the whole of validation text in `curve`. The best look's
-    weights are left."""
+    weights are left; of a training that diverges the last ones that were finite, which are looked at, too."""
     batches = Batches(text.ids["train"], recipe.block_size, recipe.batch_size, derive_seed(seed, "study", "batches"))
     if isinstance(model, Bigram):  # it has no matrix for Muon
         recipe = recipe.model_copy(update={"optimizer": "adamw"})
@@ -107,7 +108,12 @@ def fit(model: GPT, text: Text, recipe: Recipe, seed: int, curve: Figures) -> No
 
     context = RunContext(log=log)
     look = partial(validate, model, text.ids["validation"], text.n_bytes["validation"], context.autocast)
-    train(model, batches, look, recipe, context)
+    try:
+        train(model, batches, look, recipe, context)
+    except Diverged:
+        seen = {name: min(FAR, value) if math.isfinite(value) else FAR for name, value in look().items()}
+        curve["looks"].append({"step": len(curve["losses"]), "loss": seen["val/loss"], "bpb": seen["val/bpb"]})
+        raise
 
 
 def thinned(losses: list[float]) -> list[list[float]]:
@@ -143,7 +149,7 @@ def norm(layer: nn.Module) -> float:
     return float(torch.stack(squares).sum().sqrt())
 
 
-def tested(model: GPT, text: Text) -> dict[str, float]:
+def on_test_text(model: GPT, text: Text) -> dict[str, float]:
     """Of the weights that validation text liked best, on the whole of test text, as the pipeline evaluates."""
     with evaluating(model):
         total = nats(model, text.ids["test"], stride=max(1, model.config.block_size // 2))
@@ -151,8 +157,9 @@ def tested(model: GPT, text: Text) -> dict[str, float]:
 
 
 def sample(model: GPT, folder: Path, prompt: str, length: int, seed: int) -> str:
-    """`length` characters after `prompt`, or after the first of the vocabulary where it lacks those of the prompt."""
+    """`length` characters after what the vocabulary has of `prompt`, or else after its first character."""
     tokenizer = load_tokenizer(folder / FILE)
-    ids_BT = torch.tensor([tokenizer.encode(prompt)])
+    known = [number for number in tokenizer.encode(prompt) if number < model.config.vocab_size]
+    ids_BT = torch.tensor([known or [0]])
     new_BT = generate(model, ids_BT, length, Decoding(), [derive_seed(seed, "study", "sample")])[:, ids_BT.size(1) :]
     return tokenizer.decode(new_BT[0].tolist())

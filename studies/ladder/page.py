@@ -59,13 +59,13 @@ def verdict(ladder: Ladder) -> list[str]:
         missed = ", ".join(rung.name for rung, kept in zip(LADDER, below, strict=True) if not kept)
         missed = f"; not {missed}" if missed else ""
         lines.append(f"{recipe}: {sum(below)} of {len(below)} rungs below the published loss{missed}")
-        verdicts = [said_of(ladder, recipe, place)[1] for place in range(1, len(LADDER))]
+        verdicts = [change_of(ladder, recipe, place)[1] for place in range(1, len(LADDER))]
         counts = ", ".join(f"{verdicts.count(kind)} {kind}" for kind in ("confirmed", "refuted", "unclear"))
         lines.append(f"{recipe}: what the rungs should add: {counts}")
     return lines
 
 
-def said_of(ladder: Ladder, recipe: str, place: int) -> tuple[Estimate, str]:
+def change_of(ladder: Ladder, recipe: str, place: int) -> tuple[Estimate, str]:
     """The loss of a rung less that of the one before, paired by seed, and what becomes of its sentence."""
     rung, before = LADDER[place], LADDER[place - 1]
     pairs = zip(ladder.losses(recipe, rung.name), ladder.losses(recipe, before.name), strict=True)
@@ -104,7 +104,7 @@ def _claims(ladder: Ladder) -> str:
             f"{recipe} {change:+.3f}, {kind}"
             for recipe in ladder.results
             if place
-            for change, kind in [said_of(ladder, recipe, place)]
+            for change, kind in [change_of(ladder, recipe, place)]
         ]
         lines.append(
             f"**{place + 1} {rung.name}.** {rung.adds}{' Measured: ' + '; '.join(found) + '.' if found else ''}"

@@ -11,13 +11,13 @@ import torch
 
 from studies.core.command import STUDIES
 from studies.core.configuration import read_configuration
+from studies.core.text import META, load_text, prepare_text
 from studies.moe.__main__ import in_order, main, plan
 from studies.moe.arms import separation
 from studies.moe.costs import distilling_steps, optimizer_macs, rest
 from studies.moe.page import switch
 from studies.moe.plots import draw
 from studies.moe.settings import Arm, Settings
-from studies.core.text import META, load_text, prepare_text
 from studies.moe.verdict import level, regained, verdict
 from tests.studies.whole import run_study, shipped, write_text
 from troupe.errors import ParamsError
