@@ -1,7 +1,8 @@
 """/v1/completions and /invocations: what is asked for is done, the same alone and in company, or refused by name."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 from tests.serving.conftest import Shelf, bundle, started
 from troupe.data.tokenizer import BytePairTokenizer
 from troupe.decoding import Decoding, generate
+from troupe.registry.recommendation import TAG
+from troupe.registry.versions import Version
 from troupe.seeding import derive_seed
 
 PROMPT = "To be or"
@@ -261,3 +264,22 @@ def test_the_token_that_ends_a_text_ends_it_unwritten() -> None:
         assert (choice["text"], choice["finish_reason"]) == ("", "stop")
         assert [part["choices"][0]["text"] for part in events(client, max_tokens=5)] == [""]
         assert client.post("/invocations", json={"inputs": ["x"]}).json() == {"predictions": ["x"]}
+
+
+def test_a_recommended_decoding_is_followed_where_a_request_asks_for_none(serving: Callable[..., httpx.Client]) -> None:
+    """It is read with every look at the registry; one that cannot be read is none."""
+    shelf = Shelf(troupe=bundle())
+    client = serving(shelf)
+    own = by_hand(PROMPT, 30, 5)
+    assert texts(ask(client, max_tokens=30, seed=5)) == [own]
+    shelf.versions["troupe"] = Version("troupe", "1", {TAG: json.dumps({"top_k": 3, "temperature": 0.5})})
+    recommended = by_hand(PROMPT, 30, 5, top_k=3, temperature=0.5)
+    assert eventually(lambda: texts(ask(client, max_tokens=30, seed=5)) == [recommended])
+    assert texts(ask(client, max_tokens=30, seed=5, temperature=1)) == [own], "a request that says how is obeyed"
+    shelf.versions["troupe"] = Version("troupe", "1", {TAG: "{"})
+    assert eventually(lambda: texts(ask(client, max_tokens=30, seed=5)) == [own])
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Within five seconds; the server of these tests looks at its registry fifty times a second."""
+    return any(holds() or time.sleep(0.05) for _ in range(100))

@@ -33,13 +33,14 @@ def run_study(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     seeds: int,
+    more: str = "",
 ) -> dict[tuple[str, int], Any]:
     """Runs `main` in `folder` with the configuration `tree`: its page has a picture and parts of these titles.
 
     Returns what the study recorded, by arm and seed.
     """
     (folder / "small.yaml").write_text(json.dumps(tree))
-    options = f"--config small.yaml --quick --seeds {seeds} --workers 2 --out out --work work"
+    options = f"--config small.yaml --quick --seeds {seeds} --workers 2 --out out --work work {more}"
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", [f"studies.{study}", *options.split()])
     main()

@@ -4,7 +4,7 @@ import codecs
 import io
 import secrets
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,17 +15,25 @@ if TYPE_CHECKING:
     from troupe.bundles.bundle import Bundle
     from troupe.decoding import Decoding
 
+DEFAULTS = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}  # of Decoding, where nothing else is said
+
 
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Option(help="What the text begins with.")],
     model: ModelOption = CHAMPION,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.")] = 200,
-    temperature: Annotated[float, typer.Option(help="Below 1 sharper, above 1 wilder.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Draw from the k likeliest tokens; 0: from all.")] = 50,
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest that have this probability together.")] = 0.95,
-    min_p: Annotated[float, typer.Option(help="Draw from tokens this many times as likely as the likeliest.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: tokens seen before become less likely.")] = 1.0,
+    temperature: Annotated[float | None, typer.Option(help="Below 1 sharper, above 1 wilder (0.8).")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens; 0: from all (50).")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the likeliest that have this probability together (0.95).")
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Draw from tokens this many times as likely as the likeliest (0).")
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1: tokens seen before become less likely (1).")
+    ] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token instead of drawing.")] = False,
     stop: Annotated[bool, typer.Option(help="End where the model ends the text (<|endoftext|> of gpt2).")] = True,
     seed: Annotated[
@@ -34,16 +42,32 @@ def generate(
 ) -> None:
     """Continue a prompt, token by token as the model makes them.
 
-    A prompt longer than the model's context is continued from its end, and standard error says so.
+    A prompt longer than the model's context is continued from its end, and standard error says so. Told nothing about
+    how to choose tokens, it chooses as `make study-decoding` has recommended for a registered model; else what is not
+    given is as the help says in brackets.
     """
     if not prompt:
         raise ParamsError("--prompt is empty; give at least one character")
     if max_new_tokens < 1:
         raise ParamsError(f"--max-new-tokens must be at least 1, got {max_new_tokens}")
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    given |= {"repetition_penalty": repetition_penalty, "greedy": greedy or None}
+    decoding = _decoding(model, {name: value for name, value in given.items() if value is not None})
+    seed = secrets.randbits(63) if seed is None else seed
+    _continue(open_model(model), prompt, max_new_tokens, decoding, seed, stop)
+
+
+def _decoding(model: str, given: dict[str, Any]) -> "Decoding":
+    """What was asked for over the defaults; nothing asked for, what is recommended for a registered model."""
     from troupe.decoding import Decoding
 
-    decoding = Decoding(repetition_penalty, temperature, top_k or None, top_p, min_p, greedy)
-    _continue(open_model(model), prompt, max_new_tokens, decoding, secrets.randbits(63) if seed is None else seed, stop)
+    if not given and model.startswith("models:"):
+        from troupe.registry.recommendation import recommended_at
+
+        if found := recommended_at(model):
+            return found
+    asked = DEFAULTS | given
+    return Decoding(**asked | {"top_k": asked["top_k"] or None})
 
 
 def _continue(bundle: "Bundle", prompt: str, n_new: int, decoding: "Decoding", seed: int, stop: bool) -> None:

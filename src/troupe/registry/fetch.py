@@ -1,5 +1,6 @@
 """Get a registered model's files: only with the weights that were registered, else not at all."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,15 @@ def load(uri: str, device: str = "cpu") -> Bundle:
     """
     with connection() as client, _verified(client, resolve(client, uri)) as bundle:
         return load_bundle(bundle, device)
+
+
+def copy(uri: str, folder: Path) -> Version:
+    """Put a version's bundle into `folder`, its digest compared. Raises RegistryError as `load` does."""
+    with connection() as client:
+        version = resolve(client, uri)
+        with _verified(client, version) as bundle:
+            shutil.copytree(bundle, folder, dirs_exist_ok=True)
+        return version
 
 
 def verify(uri: str) -> Version:

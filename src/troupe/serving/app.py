@@ -91,7 +91,7 @@ def _add_completions(app: FastAPI, server: Server) -> None:
         order = Order(
             asked.prompts,
             asked.max_tokens or DEFAULT_TOKENS,
-            asked.decoding(),
+            asked.decoding(server.models.decoding(served)),
             asked.seed,
             asked.n or 1,
             asked.stops,

@@ -73,8 +73,12 @@ class CompletionRequest(BaseModel):
     def stops(self) -> list[str]:
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
-    def decoding(self) -> Decoding:
-        """With OpenAI's defaults: temperature and top_p 1."""
+    def decoding(self, recommended: Decoding | None = None) -> Decoding:
+        """What is asked for, the rest with OpenAI's defaults: temperature and top_p 1. Where nothing is asked for, what
+        is recommended for the model."""
+        asked = (self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
+        if recommended and all(value is None for value in asked):
+            return recommended
         temperature = 1.0 if self.temperature is None else self.temperature
         return Decoding(
             repetition_penalty=self.repetition_penalty or 1.0,

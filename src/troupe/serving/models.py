@@ -8,12 +8,15 @@ before goes on serving.
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from troupe.bundles.bundle import Bundle
-from troupe.errors import RegistryUnreachable, TroupeError
+from troupe.decoding import Decoding
+from troupe.errors import RegistryError, RegistryUnreachable, TroupeError
 from troupe.layout import MODEL_STAGES
 from troupe.registry import fetch
+from troupe.registry.recommendation import recommended
 from troupe.registry.versions import Version, model_name, newest, resolve
 from troupe.serving.scheduler import Engine
 from troupe.tracking.connection import connection
@@ -87,6 +90,13 @@ class Models:
                 if name not in self._served:  # meanwhile
                     self._served[name] = await asyncio.to_thread(self._read, self._offered[name])
         return self._served[name]
+
+    def decoding(self, served: Served) -> Decoding | None:
+        """What the registry recommends for a model now; None where it says nothing, or nothing that can be read."""
+        version = self._offered.get(served.name, served.version)
+        with suppress(RegistryError):
+            return recommended(version) if version.uri == served.version.uri else None
+        return None
 
     async def watch(self) -> None:
         """Look at the registry again and again."""

@@ -1,0 +1,91 @@
+"""One job of the decoding study: one strategy with one seed continues held-out text, and what comes of it is measured.
+
+The places of validation text are dealt out in turn: even ones are continued, and their real texts are what generated
+ones are compared with; odd ones are the references, and the text that the independent model counts.
+"""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from studies.core.jobs import Figures, Job
+from studies.decoding.frontier import similarity
+from studies.decoding.settings import Strategy
+from troupe.bundles.bundle import Bundle, load_bundle
+from troupe.data.corpus import split_beginning
+from troupe.data.room import prompt_length
+from troupe.decoding import generate
+from troupe.evaluation.diversity import distinct, repetition
+from troupe.evaluation.quality import Yardstick, make_yardstick, measure
+from troupe.judging.classifiers import families
+from troupe.judging.two_sample import Judged, cross_predict, paired, real_against_real
+from troupe.judging.windows import Places, continuations, find_places, sampler
+from troupe.seeding import derive_seed, generator
+
+REAL = "real text"  # the arm that no model writes
+COUNTED = 2**20  # bytes of training text that judges and the copy measure know
+HELD_OUT = 2**18  # bytes of validation text that places are looked for in
+
+
+class Material(NamedTuple):
+    """What strategies are held against."""
+
+    train: str
+    places: Places  # that are continued
+    others: list[str]  # real texts of the places between
+    yardstick: Yardstick
+
+
+def run_strategy(job: Job, folder: Path, needed: Path | None) -> Figures:
+    """The body of a job."""
+    bundle = load_bundle(Path(job.settings["model"]))
+    material = prepare(bundle, job)
+    real = material.places.real()
+    if job.arm == REAL:
+        written, seconds, shown = material.others[: len(real)], 0.0, ""
+        windows = real_against_real(real, material.places.starts, generator(job.seed, "study", "real"))
+    else:
+        written, seconds, shown = write(bundle, material.places, job)
+        windows = paired(real, written, material.places.starts)
+    judges = families(material.train)
+    judged = Judged({name: [cross_predict(judge, windows, job.seed)] for name, judge in judges.items()})
+    tokens = sum(len(bundle.tokenizer.encode(text)) for text in written)
+    return {
+        "judge": judged.worst,
+        "detection": judged.detection.accuracy,
+        "similarity": similarity(real, written, job.seed),
+        "repetition_4": repetition(written, 4),
+        **measure(written, material.yardstick),
+        **{f"distinct_{n}": distinct(written, n) for n in (1, 2, 4)},
+        "tokens_per_second": tokens / seconds if seconds else None,
+        "shown": shown,
+    }
+
+
+def prepare(bundle: Bundle, job: Job) -> Material:
+    """Raises CorpusError for a validation text that is too short, ArtifactError for one that is not there."""
+    corpus, width = Path(job.settings["corpus"]), job.settings["width"]
+    train = split_beginning(corpus, "train", COUNTED)
+    text = split_beginning(corpus, "validation", HELD_OUT).encode()[:HELD_OUT].decode(errors="ignore")
+    ids = bundle.tokenizer.encode_array(text)
+    prompt = prompt_length(len(text.encode()) / len(ids), bundle.model.config.block_size)
+    places = find_places("validation", ids, bundle.tokenizer, width, prompt)
+    even, odd = (places.take(np.arange(first, len(places.starts), 2)) for first in (0, 1))
+    even = even.take(np.arange(min(len(even.starts), job.settings["texts"])))
+    others = odd.real()
+    return Material(train, even, others, make_yardstick(train, others[::2], "\n".join(others[1::2])))
+
+
+def write(bundle: Bundle, places: Places, job: Job) -> tuple[list[str], float, str]:
+    """The texts, the seconds they took on one thread, and what the strategy makes of the shown prompt."""
+    decoding = Strategy.model_validate(job.settings["strategy"]).decoding()
+    began = time.perf_counter()
+    written = continuations(bundle.model, places, derive_seed(job.seed, "study", "texts"), sampler(decoding))
+    seconds = time.perf_counter() - began
+    prompt_1T = torch.tensor([bundle.tokenizer.encode(job.settings["prompt"])])
+    seeds = [derive_seed(job.seed, "study", "shown")]
+    ids_1T = generate(bundle.model, prompt_1T, job.settings["shown_tokens"], decoding, seeds)
+    return written, seconds, bundle.tokenizer.decode(ids_1T[0, prompt_1T.size(1) :].tolist())
