@@ -66,7 +66,8 @@ def relative_buckets(family: Any, T: int) -> list[list[int]]:
         num_buckets=attention.relative_attention_num_buckets,
         max_distance=attention.relative_attention_max_distance,
     )
-    return torch.as_tensor(found).tolist()
+    buckets: list[list[int]] = torch.as_tensor(found).tolist()
+    return buckets
 
 
 def writing_costs(family: Family, prompt_P: Tensor, lengths: list[int]) -> list[dict[str, float]]:
@@ -95,7 +96,7 @@ def _macs(family: Family, prompt_P: Tensor, length: int) -> float:
     try:
         with FlopCounterMode(display=False) as counter:
             _write(family, prompt_P, length)
-        return counter.get_total_flops() / 2
+        return float(counter.get_total_flops()) / 2
     finally:
         family.model.set_attn_implementation(before)
 

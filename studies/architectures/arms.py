@@ -104,7 +104,7 @@ def measure(family: Family, text: Text, common: Common, seed: int) -> Figures:
             family.fill(windows_BT[few], place_B[few]), windows_BT[few].gather(1, place_B[few, None])[:, 0]
         ),
     }
-    nats = [family.continuation(part, T // 2) for part in windows_BT.split(BATCH)]
+    nats = [family.continuation(part, T // 2) for part in torch.split(windows_BT, BATCH)]
     known = [one for one in nats if one is not None]
     return {
         **right,
@@ -117,7 +117,7 @@ def measure(family: Family, text: Text, common: Common, seed: int) -> Figures:
 
 def _share(windows_BT: Tensor, place_B: Tensor, L: int, family: Family) -> float:
     """Of the words of a gap that are right."""
-    parts = zip(windows_BT.split(BATCH), place_B.split(BATCH), strict=True)
+    parts = zip(torch.split(windows_BT, BATCH), torch.split(place_B, BATCH), strict=True)
     filled = torch.cat([family.fill_span(ids_BT, start_B, L) for ids_BT, start_B in parts])
     return accuracy(filled, spans_of(windows_BT, place_B[:, None], L)[:, 0])
 

@@ -76,7 +76,7 @@ class GPT2(Family):
     name, attention = "GPT-2", "causal"
 
     def _build(self) -> nn.Module:
-        shape, drop = self.shape, self.shape.dropout
+        shape = self.shape
         config = GPT2Config(
             vocab_size=self.words.all,
             n_positions=shape.context,
@@ -84,7 +84,7 @@ class GPT2(Family):
             n_layer=shape.layers,
             n_head=shape.heads,
             n_inner=shape.hidden,
-            **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), drop),
+            **_each(shape.dropout, "resid_pdrop", "embd_pdrop", "attn_pdrop"),
             **_no_ends(self.words),
         )
         return GPT2LMHeadModel(config)
@@ -131,7 +131,7 @@ class BERT(Family):
         return BertForMaskedLM(config)
 
     def loss(self, ids_BT: Tensor, rng: torch.Generator) -> Tensor:
-        place_BN = draw_places(*ids_BT.shape, self.common.spans * self.common.span_length, rng)
+        place_BN = draw_places(ids_BT, self.common.spans * self.common.span_length, rng)
         logits_BTV = self.model(masked(ids_BT, place_BN, self.words, rng)).logits
         logits_BNV = logits_BTV.gather(1, place_BN[..., None].expand(-1, -1, logits_BTV.size(-1)))
         return _cross_entropy(logits_BNV, ids_BT.gather(1, place_BN)).mean()
@@ -180,8 +180,8 @@ class BART(EncoderDecoder):
             d_model=shape.width,
             encoder_layers=shape.layers // 2,
             decoder_layers=shape.layers // 2,
-            **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), shape.heads),
-            **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), shape.hidden_of_two),
+            **_each(shape.heads, "encoder_attention_heads", "decoder_attention_heads"),
+            **_each(shape.hidden_of_two, "encoder_ffn_dim", "decoder_ffn_dim"),
             max_position_embeddings=shape.context + 2,
             dropout=shape.dropout,
             attention_dropout=shape.dropout,
@@ -194,7 +194,7 @@ class BART(EncoderDecoder):
     def loss(self, ids_BT: Tensor, rng: torch.Generator) -> Tensor:
         """Text infilling: the whole window from one that has a mask in place of each span."""
         L = self.common.span_length
-        start_BN = draw_spans(*ids_BT.shape, self.common.spans, L, rng)
+        start_BN = draw_spans(ids_BT, self.common.spans, L, rng)
         return self._reconstructed(without_spans(ids_BT, start_BN, L, self._masks), ids_BT).mean()
 
     def continuation(self, ids_BT: Tensor, P: int) -> Tensor:
@@ -234,7 +234,7 @@ class T5(EncoderDecoder):
             num_decoder_layers=shape.layers // 2,
             num_heads=shape.heads,
             dropout_rate=shape.dropout,
-            decoder_start_token_id=self.words.pad,
+            **_each(self.words.pad, "decoder_start_token_id"),
             **_no_ends(self.words),
         )
         return T5ForConditionalGeneration(config)
@@ -242,7 +242,7 @@ class T5(EncoderDecoder):
     def loss(self, ids_BT: Tensor, rng: torch.Generator) -> Tensor:
         """Span corruption: the spans alone, each after its sentinel."""
         L = self.common.span_length
-        start_BN = draw_spans(*ids_BT.shape, self.common.spans, L, rng)
+        start_BN = draw_spans(ids_BT, self.common.spans, L, rng)
         target_BU = span_targets(ids_BT, start_BN, L, self.words)
         return self._written(without_spans(ids_BT, start_BN, L, self.words.sentinels), target_BU).mean()
 
@@ -288,6 +288,11 @@ def _word_by_word(ids_BT: Tensor, start_B: Tensor, L: int, predict: Any, shift: 
     return spans_of(ids_BT, start_B[:, None], L)[:, 0]
 
 
-def _no_ends(words: Words) -> dict[str, int]:
+def _each(value: Any, *names: str) -> dict[str, Any]:
+    """Fields of a configuration that have one value."""
+    return dict.fromkeys(names, value)
+
+
+def _no_ends(words: Words) -> dict[str, Any]:
     """The ids that a configuration names, ours."""
     return {"bos_token_id": words.begin, "eos_token_id": words.end, "pad_token_id": words.pad}

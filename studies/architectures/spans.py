@@ -43,8 +43,9 @@ class Words:
         return self.known + 4 + SENTINELS
 
 
-def draw_spans(B: int, T: int, N: int, L: int, rng: torch.Generator) -> Tensor:
-    """start_BN: where the spans of each window begin, ascending, with a token at least between two."""
+def draw_spans(ids_BT: Tensor, N: int, L: int, rng: torch.Generator) -> Tensor:
+    """start_BN: where N spans of L tokens of each window begin, ascending, with a token at least between two."""
+    B, T = ids_BT.shape
     gaps = torch.rand(B, T - N * L + 1, generator=rng).argsort(1)[:, :N].sort(1).values
     return gaps + L * torch.arange(N)
 
@@ -58,7 +59,8 @@ def without_spans(ids_BT: Tensor, start_BN: Tensor, L: int, in_place: Tensor) ->
 
 def spans_of(ids_BT: Tensor, start_BN: Tensor, L: int) -> Tensor:
     """ids_BNL: what was taken out."""
-    return ids_BT.gather(1, (start_BN[..., None] + torch.arange(L)).flatten(1)).unflatten(1, (-1, L))
+    B, N = start_BN.shape
+    return ids_BT.gather(1, (start_BN[..., None] + torch.arange(L)).flatten(1)).view(B, N, L)
 
 
 def span_targets(ids_BT: Tensor, start_BN: Tensor, L: int, words: Words) -> Tensor:
@@ -77,9 +79,9 @@ def masked(ids_BT: Tensor, place_BN: Tensor, words: Words, rng: torch.Generator)
     return ids_BT.scatter(1, place_BN, new_BN)
 
 
-def draw_places(B: int, T: int, N: int, rng: torch.Generator) -> Tensor:
+def draw_places(ids_BT: Tensor, N: int, rng: torch.Generator) -> Tensor:
     """place_BN: N different places of each window."""
-    return torch.rand(B, T, generator=rng).argsort(1)[:, :N]
+    return torch.rand(ids_BT.shape, generator=rng).argsort(1)[:, :N]
 
 
 def _places(ids_BT: Tensor, start_BN: Tensor, L: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ from studies.core.command import faults_in_one_line, start
 from studies.core.configuration import read_configuration
 from studies.core.jobs import Job, by_arm, records, run_jobs
 from studies.core.page import publish
-from studies.core.text import bytes_of, prepare_text
+from studies.core.text import PARTS, bytes_of, prepare_text
 from studies.ladder.arms import run_rung
 from studies.ladder.counting import rivals
 from studies.ladder.page import Ladder, sections
@@ -33,9 +33,8 @@ def main() -> None:
     text = prepare_text(settings.data, settings.tokens, folder)
     planned = plan(settings, text, args.seeds or settings.seeds)
     figures = run_jobs(args.name, run_rung, in_order(planned), args.work, args.workers)
-    counted = rivals(
-        *(bytes_of(folder / text, part) for part in ("train", "validation", "test")), settings.ngram_max_order
-    )
+    train, validation, test = (bytes_of(folder / text, part) for part in PARTS)
+    counted = rivals(train, validation, test, settings.ngram_max_order)
     results = {recipe: by_arm(jobs, figures) for recipe, jobs in planned.items()}
     ladder = Ladder(settings, results, counted)
     publish(args, sections(args.name, ladder), partial(draw, ladder), records(figures), PACKAGES)

@@ -55,7 +55,7 @@ def test_spans_stand_apart_and_nothing_else_is_lost() -> None:
     """Put back into what is left, the spans give the window; over many draws every place is sometimes in one."""
     n, L = 200, 3
     ids_BT = torch.randint(V, (n, T), generator=generator(1, "ids"))
-    start_BN = draw_spans(n, T, 2, L, generator(2, "spans"))
+    start_BN = draw_spans(ids_BT, 2, L, generator(2, "spans"))
     assert (start_BN[:, 0] >= 0).all()
     assert (start_BN[:, 1] - start_BN[:, 0] > L).all()
     assert (start_BN[:, 1] + L <= T).all()
@@ -70,7 +70,7 @@ def test_spans_stand_apart_and_nothing_else_is_lost() -> None:
 def test_masks_fall_on_different_places_in_the_shares_of_bert() -> None:
     n, N = 4000, 3
     ids_BT = torch.zeros(n, T, dtype=torch.long)
-    place_BN = draw_places(n, T, N, generator(3, "places"))
+    place_BN = draw_places(ids_BT, N, generator(3, "places"))
     assert all(len(set(places)) == N for places in place_BN.tolist())
     held = masked(ids_BT, place_BN, WORDS, generator(4, "mask"))
     share = (held == WORDS.mask).sum().item() / (n * N)
