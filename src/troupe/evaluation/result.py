@@ -6,7 +6,7 @@ classifier trained for the purpose; of several families of judges the one with t
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -139,3 +139,31 @@ class Evaluation(Part):
     def write(self, path: Path = METRICS) -> None:
         """As `read` reads it. Raises ValueError for a figure that is not finite."""
         write_json(path, self.model_dump(exclude_unset=True))
+
+
+class Bits(Part):
+    """Bits per byte of test text of one network, by what its weights are kept in."""
+
+    float32: float
+    int8: float
+
+
+class Greedy(Part):
+    """What the int8 network writes in Python after `prompt`, taking the likeliest token each time; the float32 network
+    writes the first `as_float32` of these tokens too."""
+
+    prompt: str
+    ids: Sequence[int]
+    as_float32: int
+
+
+class Embedded(Part):
+    """The network of the candidate for the page, of evaluation/embedded.py; or, in `refused`, why it is not there."""
+
+    stage: str
+    tilted: bool  # then the page has the network without its tilt
+    parameters: int
+    refused: str | None = None
+    bits: Bits | None = None
+    greedy: Greedy | None = None
+    data: Mapping[str, Any] | None = None  # {"model", "tokenizer"}, as the page reads it
