@@ -111,7 +111,7 @@ def reports(tmp_path: Path) -> Path:
     write_json(tmp_path / "metrics.json", metrics())
     write_json(tmp_path / "samples.json", samples)
     logs = {stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES}
-    draw_all(tmp_path / "plots", evaluation(), logs, LOAD)
+    draw_all(tmp_path, evaluation(), logs, LOAD)
     return tmp_path
 
 
@@ -247,7 +247,7 @@ def test_every_family_stands_beside_the_worst_which_is_marked(reports: Path) -> 
 def test_without_a_curve_there_is_no_mention_of_one(reports: Path) -> None:
     assert "Over temperatures" in render_report(reports, None, provenance()).read_text(encoding="utf-8")
     write_json(reports / "metrics.json", metrics(temperatures=()))
-    draw_all(reports / "plots", evaluation(curve=None), {}, LOAD)
+    draw_all(reports, evaluation(curve=None), {}, LOAD)
     assert not list((reports / "plots").glob("curve-*"))
     assert "Over temperatures" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
 
@@ -267,7 +267,7 @@ def test_a_line_goes_through_every_point_of_the_curve_and_real_text_is_drawn() -
 def test_pictures_are_well_formed_and_the_same_for_the_same_figures(reports: Path) -> None:
     before = {path.name: path.read_bytes() for path in (reports / "plots").iterdir()}
     logs = {stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES}
-    draw_all(reports / "plots", evaluation(), logs, LOAD)
+    draw_all(reports, evaluation(), logs, LOAD)
     assert before == {path.name: path.read_bytes() for path in (reports / "plots").iterdir()}
     for picture in before.values():
         root = ElementTree.fromstring(picture)  # our own file

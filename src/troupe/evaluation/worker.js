@@ -1,16 +1,16 @@
 "use strict";
 // Runs in a Web Worker beside tokenizer.js and transformer.js, so that the page stays responsive while it computes.
-// The page sends {model, tokenizer} once, then {prompt, count, temperature, seed} or {stop: true}; it is sent
-// {text, ids} as tokens come and {done: true} at the end, or {error}.
+// The page sends {model, tokenizer} once, then {run, prompt, count, temperature, seed} or {stop: true}; it is sent
+// {run, text, ids} as tokens come and {run, done: true} at the end, or {run, error}.
 
 const SLICE = 30; // milliseconds of computing between two looks at the messages that have come
 
 let model = null;
 let tokenizer = null;
-let current = 0; // the number of the request under way; another number ends it
+let current = 0; // the number of the run under way; another number ends it
 
-async function write({ prompt, count, temperature, seed }) {
-  const own = ++current;
+async function write({ run, prompt, count, temperature, seed }) {
+  current = run;
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   let written = [];
   let since = performance.now();
@@ -18,14 +18,14 @@ async function write({ prompt, count, temperature, seed }) {
     if (id === tokenizer.endId) break;
     written.push(id);
     if (performance.now() - since < SLICE) continue;
-    postMessage({ text: decoder.decode(tokenizer.bytes(written), { stream: true }), ids: written });
+    postMessage({ run, text: decoder.decode(tokenizer.bytes(written), { stream: true }), ids: written });
     written = [];
     await new Promise((resume) => setTimeout(resume));
-    if (own !== current) return;
+    if (run !== current) return;
     since = performance.now();
   }
-  postMessage({ text: decoder.decode(tokenizer.bytes(written)), ids: written });
-  postMessage({ done: true });
+  postMessage({ run, text: decoder.decode(tokenizer.bytes(written)), ids: written });
+  postMessage({ run, done: true });
 }
 
 onmessage = async ({ data }) => {
@@ -34,11 +34,11 @@ onmessage = async ({ data }) => {
       model = new Transformer(data.model);
       tokenizer = new Tokenizer(data.tokenizer);
     } else if (data.stop) {
-      current++;
+      current = 0;
     } else {
       await write(data);
     }
   } catch (error) {
-    postMessage({ error: String(error) });
+    postMessage({ run: data.run, error: String(error) });
   }
 };
