@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from troupe.decoding import Decoding, generate
 from troupe.evaluation.embedded import quantised
 from troupe.models.gpt2 import GPT
 from troupe.models.layers import ROTARY_BASE, RMSNorm, Rotary
@@ -44,6 +45,22 @@ def in_float64(model: GPT) -> GPT:
             angles_TK = torch.outer(torch.arange(T, dtype=torch.float64), frequencies)
             module.cos_TK, module.sin_TK = angles_TK.cos(), angles_TK.sin()
     return model
+
+
+def greedy_text(model: GPT, prompt: list[int], n: int) -> list[int]:
+    """What the int8 weights write in Python, in float32, after the prompt. Float64 writes the same, for at every token
+    the likeliest leads by more than twice what float32 is off by: two logits are off."""
+    in_32, in_64 = quantised(model), in_float64(model)
+    ids = generate(in_32, torch.tensor([prompt]), n, Decoding(greedy=True), [0])[0].tolist()
+    start, T = 0, model.config.block_size
+    for end in range(len(prompt), len(ids)):
+        start = start if end - start <= T else end - T // 2  # as decoding.py starts a full context again
+        read_BT = torch.tensor([ids[start:end]])
+        with torch.no_grad():
+            logits_32, logits_64 = (network(read_BT)[0, -1].double() for network in (in_32, in_64))
+        first, second = logits_64.topk(2).values.tolist()
+        assert first - second > 2 * (logits_32 - logits_64).abs().max(), "too close to tell: take another model"
+    return ids[len(prompt) :]
 
 
 def bound(off_in_float32: float, longest_sum: int) -> float:

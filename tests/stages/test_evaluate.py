@@ -18,9 +18,10 @@ from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError
 from troupe.evaluation.provenance import gather_provenance, git_commit
 from troupe.evaluation.report import render_report
+from troupe.evaluation.result import Embedded, Routing, read_found
 from troupe.files import read_json, write_json
 from troupe.judging.protocol import held_out
-from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, TOKENS, USAGE, model_dir
+from troupe.layout import CORPUS, EMBEDDED, METRICS, MODEL_STAGES, REPORTS, ROUTING, TOKENS, USAGE, model_dir
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import Params
@@ -108,6 +109,11 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
     samples = read_json(REPORTS / "samples.json")
     assert set(samples["texts"]) == set(MODEL_STAGES)
     assert set(samples["texts"]["moe"]) == {"greedy", "temperature", "top-k", "top-p"}
+    embedded = read_found(Embedded, EMBEDDED)
+    assert embedded.stage == metrics["candidate"]["stage"]
+    assert embedded.bits is not None
+    assert embedded.bits.float32 == pytest.approx(metrics["models"][embedded.stage]["test"]["bpb"], rel=1e-6)
+    assert read_found(Routing, ROUTING).layers == [], "these models have no experts"
     assert "moe is the candidate" in page() or metrics["candidate"]["stage"] != "moe"
     assert f"candidate: {metrics['candidate']['stage']}, because" in capsys.readouterr().out
 

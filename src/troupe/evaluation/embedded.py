@@ -20,7 +20,7 @@ from troupe.bundles.bundle import Bundle
 from troupe.data.tokenizer import BytePairTokenizer, Tokenizer
 from troupe.decoding import Decoding, stream
 from troupe.evaluation.likelihood import bits_per_byte, nats
-from troupe.evaluation.result import Bits, Embedded, Greedy
+from troupe.evaluation.result import Embedded, Greedy, RoundedBits
 from troupe.judging.protocol import HeldOut
 from troupe.models.experts import Router
 from troupe.models.gpt2 import GPT
@@ -105,7 +105,7 @@ def embed(stage: str, bundle: Bundle, text: HeldOut, stride: int, prompt: str) -
     alike = next((n for n, (id, other) in enumerate(zip(ids, whole, strict=False)) if id != other), len(ids))
     return Embedded(
         **of_model,
-        bits=Bits(float32=bits[0], int8=bits[1]),
+        bits=RoundedBits(float32=bits[0], int8=bits[1]),
         greedy=Greedy(prompt=prompt, ids=ids, as_float32=alike),
         data=data,
     )

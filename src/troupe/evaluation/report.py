@@ -186,7 +186,7 @@ def _plot(path: Path) -> Plot:
 
 def _words(data: str) -> str:
     """What a curve over steps shows; "" of any other table."""
-    (first, title, *_), *points = csv.reader(data.splitlines())
+    (first, title, *_), *points = csv.reader(io.StringIO(data))
     if first != "step" or not points:
         return ""
     (start, at_start), (end, at_end) = points[0], points[-1]

@@ -150,7 +150,7 @@ class Evaluation(Part):
         write_json(path, self.model_dump(exclude_unset=True))
 
 
-class Bits(Part):
+class RoundedBits(Part):
     """Bits per byte of test text of one network, by what its weights are kept in."""
 
     float32: float
@@ -173,7 +173,7 @@ class Embedded(Part):
     tilted: bool  # then the page has the network without its tilt
     parameters: int
     refused: str | None = None
-    bits: Bits | None = None
+    bits: RoundedBits | None = None
     greedy: Greedy | None = None
     data: Mapping[str, Any] | None = None  # {"model", "tokenizer"}, as the page reads it
 

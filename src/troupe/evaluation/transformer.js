@@ -11,25 +11,29 @@ const ROTARY_BASE = 10000;
 
 /** Base64 to the bytes that it stands for. */
 function bytesOf(base64) {
-  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)).buffer;
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes.buffer;
 }
 
 /** A tensor as Float32Array, with its shape. Of int8 each row, an output channel, has its scale. */
 function unpack({ shape, int8, scale, float32 }) {
   if (float32 !== undefined) return { shape, data: new Float32Array(bytesOf(float32)) };
-  const q_OI = new Int8Array(bytesOf(int8));
+  const [O, I] = shape;
+  const data = new Float32Array(new Int8Array(bytesOf(int8)));
   const scale_O = new Float32Array(bytesOf(scale));
-  const I = shape[1];
-  return { shape, data: Float32Array.from(q_OI, (q, i) => q * scale_O[Math.floor(i / I)]) };
+  for (let o = 0, at = 0; o < O; o++) for (let i = 0; i < I; i++) data[at++] *= scale_O[o];
+  return { shape, data };
 }
 
 /** Rows `from` to `to` of a matrix times x, plus the bias where there is one. */
 function linear(x_I, weight_OI, bias_O, from = 0, to = weight_OI.shape[0]) {
-  const I = x_I.length;
+  const { data, shape: [, I] } = weight_OI;
   const y_O = new Float64Array(to - from);
   for (let o = from, at = from * I; o < to; o++) {
     let sum = bias_O ? bias_O.data[o] : 0;
-    for (let i = 0; i < I; i++) sum += weight_OI.data[at++] * x_I[i];
+    for (let i = 0; i < I; i++) sum += data[at++] * x_I[i];
     y_O[o - from] = sum;
   }
   return y_O;
@@ -220,11 +224,12 @@ class Transformer {
     const { K, experts: { n_expert: E } } = this;
     const z_D = bias_D ? Float64Array.from(bias_D.data) : new Float64Array(D);
     gates_H.forEach((chosen, h) => {
+      const y_K = y_HK.subarray(h * K, (h + 1) * K);
       for (const [expert, gate] of chosen) {
-        const first = (h * E + expert) * K; // this expert's columns
         for (let d = 0; d < D; d++) {
+          let at = d * columns + (h * E + expert) * K; // this expert's columns
           let sum = 0;
-          for (let k = 0; k < K; k++) sum += data[d * columns + first + k] * y_HK[h * K + k];
+          for (let k = 0; k < K; k++) sum += data[at++] * y_K[k];
           z_D[d] += gate * sum;
         }
       }
