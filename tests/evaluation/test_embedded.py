@@ -5,6 +5,7 @@ Shapes: B texts, T tokens, V vocabulary.
 
 import base64
 import itertools
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.conftest import ROOT
 from tests.evaluation.javascript import bound, greedy_text, in_float64, in_node, needs_node
 from tests.models.test_ngrams import text
 from troupe.bundles.bundle import Bundle
@@ -23,12 +25,14 @@ from troupe.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, make_
 from troupe.decoding import Decoding, generate
 from troupe.evaluation import embedded
 from troupe.evaluation.embedded import embed, pack, pack_tokenizer, quantise, quantised
+from troupe.inspection.shapes import shapes_wanted
 from troupe.judging.protocol import HeldOut
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, CausalSelfAttention
 from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.models.tilted import tilted
+from troupe.params import load_params
 from troupe.seeding import generator
 
 EPS = torch.finfo(torch.float32).eps
@@ -220,6 +224,12 @@ def test_of_a_tilted_model_it_takes_the_network_alone() -> None:
     assert found.tilted
     assert found.data == alone.data
     assert found.bits == alone.bits
+
+
+def test_what_params_yaml_asks_for_fits() -> None:
+    params = load_params(ROOT / "params.yaml")
+    for shape in shapes_wanted(params).values():
+        assert len(json.dumps(pack(shape.build()))) < embedded.LIMIT
 
 
 def test_what_does_not_fit_is_left_out_and_a_line_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
