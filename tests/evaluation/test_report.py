@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from troupe.evaluation.plots import (
     quality_against_diversity,
     series,
 )
-from troupe.evaluation.report import TEXTS, counted, render_report, rows
+from troupe.evaluation.report import TEXTS, counted, layers_shown, render_report, rows
 from troupe.evaluation.result import Embedded, Evaluation, Greedy, RoundedBits, Routed, Routing
 from troupe.files import read_json, write_json
 from troupe.layout import MODEL_STAGES
@@ -245,6 +246,13 @@ def test_the_sentence_s_experts_stand_token_by_token(reports: Path) -> None:
     assert rows[0] == ["layer", "routes", "head", "position", "token", "expert", "gate"]
     assert rows.count(["0", "values", "0", "2", "\n", "1", "0.25"]) == 1
     assert len(rows) == 1 + 2 * len(TOOK) * 2
+    deep = ROUTING.model_copy(update={"layers": ROUTING.layers * 12})
+    write_json(reports / "routing.json", deep.model_dump())
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    assert "Of 12 layers 4 are drawn." in text
+    assert re.findall(r"<caption>Layer (\d+)", text) == ["0", "4", "7", "11"]
+    assert len(table(Page(text).downloads["routing.csv"])) == 1 + 12 * 2 * len(TOOK) * 2
+    assert [layers_shown(n) for n in range(6)] == [[], [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 3, 4]]
     write_json(reports / "routing.json", ROUTING.model_copy(update={"layers": []}).model_dump())
     assert "through the experts" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
 

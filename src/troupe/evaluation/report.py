@@ -46,6 +46,7 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
     Raises ArtifactError if metrics.json, samples.json, embedded.json or routing.json is missing or broken.
     """
     found = Evaluation.read(reports_dir / METRICS.name)
+    routing = read_found(Routing, reports_dir / ROUTING.name)
     template = _environment().get_template(TEMPLATE)
     page = template.render(
         verdict=dict.fromkeys(VERDICT_KEYS) | dict(verdict or UNDECIDED),
@@ -58,7 +59,8 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
         samples=read_json(reports_dir / "samples.json"),
         plots={path.stem: _plot(path) for path in sorted((reports_dir / "plots").glob("*.svg"))},
         embedded=read_found(Embedded, reports_dir / EMBEDDED.name),
-        routing=read_found(Routing, reports_dir / ROUTING.name),
+        routing=routing,
+        layers_shown=layers_shown(len(routing.layers)),
         worker=_script("tokenizer.js", "transformer.js", "worker.js"),
         writer=_script("writer.js"),
         stages={stage: provenance["stages"].get(stage, {}) for stage in MODEL_STAGES},
@@ -149,6 +151,11 @@ def counted(found: Evaluation) -> str:
         return ""
     size, unit = (train.bytes / 2**20, "MiB") if train.bytes >= 2**20 else (train.bytes / 2**10, "KiB")
     return f"the first {size:.3g} {unit}"
+
+
+def layers_shown(n_layer: int) -> list[int]:
+    """The first, the last and at most two between: what a phone scrolls through in a few strokes."""
+    return sorted({round(part * (n_layer - 1) / 3) for part in range(4)}) if n_layer else []
 
 
 def routed(routing: Routing) -> list[tuple[object, ...]]:
