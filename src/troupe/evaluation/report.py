@@ -63,15 +63,7 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
         layers_shown=layers_shown(len(routing.layers)),
         worker=_script("tokenizer.js", "transformer.js", "worker.js"),
         writer=_script("writer.js"),
-        stages={stage: provenance["stages"].get(stage, {}) for stage in MODEL_STAGES},
-        corpus=provenance["corpus"],
-        tokens=provenance["tokens"],
-        params=provenance["params"],
-        profile=provenance["profile"],
-        overrides=provenance["overrides"],
-        typed=as_typed(provenance["overrides"]) if provenance["overrides"] else "",
-        changed=provenance["changed"],
-        git_commit=provenance["git_commit"],
+        **_of_run(provenance),
     )
     path = reports_dir / REPORT.name
     write_atomic(path, page.encode())
@@ -151,6 +143,15 @@ def counted(found: Evaluation) -> str:
         return ""
     size, unit = (train.bytes / 2**20, "MiB") if train.bytes >= 2**20 else (train.bytes / 2**10, "KiB")
     return f"the first {size:.3g} {unit}"
+
+
+def _of_run(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What was trained on what."""
+    copied = ("corpus", "tokens", "params", "profile", "overrides", "changed", "git_commit")
+    return {name: provenance[name] for name in copied} | {
+        "stages": {stage: provenance["stages"].get(stage, {}) for stage in MODEL_STAGES},
+        "typed": as_typed(provenance["overrides"]) if provenance["overrides"] else "",
+    }
 
 
 def layers_shown(n_layer: int) -> list[int]:
