@@ -12,7 +12,7 @@ from troupe.evaluation.provenance import gather_provenance
 from troupe.evaluation.report import render_report
 from troupe.evaluation.result import Evaluation
 from troupe.files import read_json, sha256_file, write_json
-from troupe.layout import EFFECTIVE_PARAMS, METRICS, MODEL_STAGES, REPORT, REPORTS, STATE
+from troupe.layout import EFFECTIVE_PARAMS, EMBEDDED, METRICS, MODEL_STAGES, REPORT, REPORTS, ROUTING, STATE
 from troupe.overlay import split_overrides
 from troupe.params import load_params
 from troupe.tracking import records
@@ -120,7 +120,8 @@ def _report(run: Run, decision: "Decision | None") -> None:
 
     "unchanged" is no news: the page goes on to say how the champion became one.
     """
-    figures, shown = sha256_file(METRICS), read_json(SHOWN) if SHOWN.exists() and REPORT.exists() else {}
+    figures = [sha256_file(path) for path in (METRICS, EMBEDDED, ROUTING) if path.exists()]
+    shown = read_json(SHOWN) if SHOWN.exists() and REPORT.exists() else {}
     outcome = decision.verdict.outcome if decision else None
     shown_already = shown.get("outcome") == outcome or (outcome == "unchanged" and shown.get("outcome"))
     if shown_already and shown.get("figures") == figures and shown.get("page") == sha256_file(REPORT):

@@ -1,6 +1,12 @@
 """The page and its pictures: self-contained, escaped, the same for the same figures."""
 
+import base64
+import csv
+import hashlib
+import io
+import json
 import math
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -21,8 +27,8 @@ from troupe.evaluation.plots import (
     quality_against_diversity,
     series,
 )
-from troupe.evaluation.report import TEXTS, counted, render_report, rows
-from troupe.evaluation.result import Evaluation
+from troupe.evaluation.report import TEXTS, counted, layers_shown, render_report, rows
+from troupe.evaluation.result import Embedded, Evaluation, Greedy, RoundedBits, Routed, Routing
 from troupe.files import read_json, write_json
 from troupe.layout import MODEL_STAGES
 
@@ -100,19 +106,40 @@ def provenance() -> dict[str, Any]:
     }
 
 
+EMBEDDED = Embedded(
+    stage="moe",
+    tilted=True,
+    parameters=1_234_567,
+    bits=RoundedBits(float32=1.5, int8=1.5004),
+    greedy=Greedy(prompt="The " + NASTY, ids=[1, 2, 3], as_float32=2),
+    data={"model": {}, "tokenizer": {"tokens": ["</script>", NASTY, "\u2028", "é"]}},
+)
+TOOK = [Routed(experts=[expert, 3 - expert], gates=[0.75, 0.25]) for expert in range(3)]
+ROUTING = Routing(
+    sentence="a " + NASTY, tokens=["a", " <b>", "\n"], n_expert=4, layers=[{"values": [TOOK], "outputs": [TOOK[::-1]]}]
+)
+
+
 @pytest.fixture
 def reports(tmp_path: Path) -> Path:
+    write_reports(tmp_path, EMBEDDED)
+    return tmp_path
+
+
+def write_reports(folder: Path, embedded: Embedded) -> None:
+    """What stage evaluate leaves for the page."""
     samples = {
         "prompt": "The ",
         "tokens": 8,
         "settings": {"greedy": "the likeliest token"},
         "texts": {stage: {"greedy": NASTY} for stage in MODEL_STAGES},
     }
-    write_json(tmp_path / "metrics.json", metrics())
-    write_json(tmp_path / "samples.json", samples)
+    write_json(folder / "metrics.json", metrics())
+    write_json(folder / "samples.json", samples)
+    write_json(folder / "embedded.json", embedded.model_dump())
+    write_json(folder / "routing.json", ROUTING.model_dump())
     logs = {stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES}
-    draw_all(tmp_path / "plots", evaluation(), logs, LOAD)
-    return tmp_path
+    draw_all(folder, evaluation(), logs, LOAD)
 
 
 class Page(HTMLParser):
@@ -122,24 +149,112 @@ class Page(HTMLParser):
         super().__init__()
         self.elements: list[str] = []
         self.addresses: list[str] = []
+        self.pictures: list[str | None] = []  # in words
+        self.downloads: dict[str, str] = {}
+        self.scripts: list[str] = []
+        self.policy = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.elements.append(tag)
+        of = dict(attributes)
+        if tag == "script":
+            self.scripts.append("")
+        if tag == "img":
+            self.pictures.append(of.get("alt"))
+        if tag == "a":
+            self.downloads[str(of["download"])] = base64.b64decode(str(of["href"]).partition(",")[2]).decode()
+        if of.get("http-equiv") == "Content-Security-Policy":
+            self.policy = str(of["content"])
         self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "action")]
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem == "script":
+            self.scripts[-1] += data
+
+
+def table(content: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(content, newline="")))
 
 
 def test_the_page_needs_nothing_else_and_escapes_all_text(reports: Path) -> None:
     text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
     page = Page(text)
-    assert not {"script", "link", "iframe"} & set(page.elements)
+    assert not {"link", "iframe"} & set(page.elements)
+    assert page.elements.count("script") == 3, "the model, what its worker runs, and the form's: whatever texts hold"
     assert page.elements.count("img") == 4 + len(MODEL_STAGES) + 1, (
         "two tables, two over temperatures, each stage's, experts"
     )
-    assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
+    assert all(
+        address.startswith(("data:image/svg+xml;base64,", "data:text/csv;base64,")) for address in page.addresses
+    )
     assert "url(" not in text
     assert "@import" not in text
-    assert text.count("&lt;script&gt;alert") == 4 + len(MODEL_STAGES)
+    assert text.count("&lt;script&gt;alert") == 6 + len(MODEL_STAGES)
+
+
+def test_its_policy_lets_one_script_run_and_nothing_be_asked_for(reports: Path) -> None:
+    page = Page(render_report(reports, None, provenance()).read_text(encoding="utf-8"))
+    model, worker, form = page.scripts
+    assert json.loads(model) == {"data": EMBEDDED.data, "greedy": EMBEDDED.model_dump()["greedy"]}
+    assert "onmessage" in worker
+    digest = base64.b64encode(hashlib.sha256(form.encode()).digest()).decode()
+    assert set(page.policy.split("; ")) == {
+        *("default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'"),
+        *("worker-src blob:", "base-uri 'none'", "form-action 'none'"),
+    }
+
+
+def test_it_says_what_the_model_in_it_is(reports: Path) -> None:
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    assert "the untilted network writes" in text
+    assert "needs 1.5004 bits per byte of test text, and 1.5000 before" in text
+    assert "Of 3 greedy tokens the first 2 are" in text
+    plain = EMBEDDED.model_copy(update={"tilted": False})
+    write_json(reports / "embedded.json", plain.model_dump())
+    assert "untilted" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    refused = Embedded(stage="moe", tilted=False, parameters=9, refused="it would add <9> MB")
+    write_json(reports / "embedded.json", refused.model_dump())
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    assert "The model of moe is not in this page: it would add &lt;9&gt; MB." in text
+    assert not {"script", "form"} & set(Page(text).elements)
+
+
+def test_every_figure_says_in_words_what_it_shows_and_hands_out_its_data(reports: Path) -> None:
+    page = Page(render_report(reports, None, provenance()).read_text(encoding="utf-8"))
+    assert all(page.pictures)
+    assert "moe · training loss, nats per token, over steps: from 3 at step 0 to 2 at step 199" in page.pictures
+    pictures = {f"{path.stem}.csv" for path in (reports / "plots").iterdir()}
+    assert set(page.downloads) == pictures | {"routing.csv"}
+    tables = {name: table(content) for name, content in page.downloads.items()}
+    points = tables["moe-00-train-loss.csv"]
+    assert points[0] == ["step", "moe · training loss, nats per token"]
+    assert [(int(step), float(loss)) for step, loss in points[1:]] == [(i, 2 + math.exp(-i)) for i in range(200)]
+    assert ["moe", "1.4"] in tables["bits-per-byte.csv"]
+    [of_moe] = [row for row in tables["judge.csv"] if row[0] == "moe"]
+    assert [float(figure) for figure in of_moe[1:]] == [0.7, 0.7 - 0.02, 0.7 + 0.02]
+    assert ["1", "outputs", "0", "2", "0.4"] in tables["moe-experts.csv"]
+    assert tables["curve-judge.csv"][0][:3] == ["model", "temperature", "accuracy"]
+    assert len(tables["curve-judge.csv"]) == 1 + 2 * len(MODEL_STAGES) + 1
+
+
+def test_the_sentence_s_experts_stand_token_by_token(reports: Path) -> None:
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    assert '<th scope="row">·&lt;b&gt;</th><td class="e1">1 2</td><td class="e1">1 2</td></tr>' in text
+    assert '<th scope="row">⏎</th><td class="e2">2 1</td><td class="e0">0 3</td></tr>' in text
+    rows = table(Page(text).downloads["routing.csv"])
+    assert rows[0] == ["layer", "routes", "head", "position", "token", "expert", "gate"]
+    assert rows.count(["0", "values", "0", "2", "\n", "1", "0.25"]) == 1
+    assert len(rows) == 1 + 2 * len(TOOK) * 2
+    deep = ROUTING.model_copy(update={"layers": ROUTING.layers * 12})
+    write_json(reports / "routing.json", deep.model_dump())
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    assert "Of 12 layers 4 are drawn." in text
+    assert re.findall(r"<caption>Layer (\d+)", text) == ["0", "4", "7", "11"]
+    assert len(table(Page(text).downloads["routing.csv"])) == 1 + 12 * 2 * len(TOOK) * 2
+    assert [layers_shown(n) for n in range(6)] == [[], [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 3, 4]]
+    write_json(reports / "routing.json", ROUTING.model_copy(update={"layers": []}).model_dump())
+    assert "through the experts" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +362,7 @@ def test_every_family_stands_beside_the_worst_which_is_marked(reports: Path) -> 
 def test_without_a_curve_there_is_no_mention_of_one(reports: Path) -> None:
     assert "Over temperatures" in render_report(reports, None, provenance()).read_text(encoding="utf-8")
     write_json(reports / "metrics.json", metrics(temperatures=()))
-    draw_all(reports / "plots", evaluation(curve=None), {}, LOAD)
+    draw_all(reports, evaluation(curve=None), {}, LOAD)
     assert not list((reports / "plots").glob("curve-*"))
     assert "Over temperatures" not in render_report(reports, None, provenance()).read_text(encoding="utf-8")
 
@@ -267,7 +382,7 @@ def test_a_line_goes_through_every_point_of_the_curve_and_real_text_is_drawn() -
 def test_pictures_are_well_formed_and_the_same_for_the_same_figures(reports: Path) -> None:
     before = {path.name: path.read_bytes() for path in (reports / "plots").iterdir()}
     logs = {stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES}
-    draw_all(reports / "plots", evaluation(), logs, LOAD)
+    draw_all(reports, evaluation(), logs, LOAD)
     assert before == {path.name: path.read_bytes() for path in (reports / "plots").iterdir()}
     for picture in before.values():
         root = ElementTree.fromstring(picture)  # our own file

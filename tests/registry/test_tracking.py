@@ -52,6 +52,7 @@ def test_parent_child_params_curves_lineage_summary_and_report(workspace: Path, 
     test = {"bpb": 1.5, "judge": {"accuracy": 0.8}}
     write_json(Path("reports/metrics.json"), {"models": {"pretrain": {"test": test}}})
     Path("reports/report.html").write_text("<p>report</p>")
+    Path("reports/embedded.json").write_text('{"data": "in the page already"}')
     (run_dir / "pretrain.system.jsonl").write_text('{"step": 2, "time": 1769860802, "system/cpu_percent": 99.5}\n')
     records.keep(run_dir, "pretrain")
     records.keep_report(run_dir)
@@ -79,6 +80,7 @@ def test_parent_child_params_curves_lineage_summary_and_report(workspace: Path, 
     artifacts = Path(unquote(parent.info.artifact_uri.removeprefix("file://")))
     assert artifacts.is_relative_to(workspace / "mlartifacts")
     assert (artifacts / "reports/report.html").read_text() == "<p>report</p>"
+    assert not (artifacts / "reports/embedded.json").exists()
 
 
 @pytest.mark.slow

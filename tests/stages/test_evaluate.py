@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from pipelines.publish import publish
+from pipelines.workspace import claim
 from tests.splits import split_text
 from troupe.bundles.bundle import load_bundle, save_bundle
 from troupe.data.dataset import TokenDataset
@@ -18,9 +20,10 @@ from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError
 from troupe.evaluation.provenance import gather_provenance, git_commit
 from troupe.evaluation.report import render_report
+from troupe.evaluation.result import Embedded, Routing, read_found
 from troupe.files import read_json, write_json
 from troupe.judging.protocol import held_out
-from troupe.layout import CORPUS, METRICS, MODEL_STAGES, REPORTS, TOKENS, USAGE, model_dir
+from troupe.layout import CORPUS, EMBEDDED, METRICS, MODEL_STAGES, REPORT, REPORTS, ROUTING, TOKENS, USAGE, model_dir
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.params import Params
@@ -108,8 +111,29 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
     samples = read_json(REPORTS / "samples.json")
     assert set(samples["texts"]) == set(MODEL_STAGES)
     assert set(samples["texts"]["moe"]) == {"greedy", "temperature", "top-k", "top-p"}
+    embedded = read_found(Embedded, EMBEDDED)
+    assert embedded.stage == metrics["candidate"]["stage"]
+    assert embedded.bits is not None
+    assert embedded.bits.float32 == pytest.approx(metrics["models"][embedded.stage]["test"]["bpb"], rel=1e-6)
+    assert read_found(Routing, ROUTING).layers == [], "these models have no experts"
     assert "moe is the candidate" in page() or metrics["candidate"]["stage"] != "moe"
     assert f"candidate: {metrics['candidate']['stage']}, because" in capsys.readouterr().out
+
+
+def test_the_page_is_rendered_anew_when_the_model_in_it_is_another(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its figures may be the same: a run that changes nothing else leaves the page as it is."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # out of reach: the page is written none the less
+    evaluate(params)
+    with claim() as run:
+        publish(run)
+        rendered = REPORT.stat().st_ino
+        publish(run)
+        assert REPORT.stat().st_ino == rendered
+        write_json(EMBEDDED, read_json(EMBEDDED) | {"data": None, "refused": "it would add 9 MB"})
+        publish(run)
+    assert "not in this page: it would add 9 MB" in REPORT.read_text(encoding="utf-8")
 
 
 def test_a_long_text_is_measured_at_its_beginning_and_the_report_says_so(params: Params) -> None:

@@ -3,6 +3,7 @@
 matplotlib draws without pyplot, hence without global state; equal figures give equal bytes.
 """
 
+import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from troupe.layout import MODEL_STAGES
 
 Records = Sequence[Mapping[str, Any]]
 Load = Sequence[Sequence[Sequence[Sequence[float]]]]
+Table = Sequence[Sequence[Any]]  # rows, the first of which names the columns
 INK = "#0a0b0c"  # stands for the reader's text colour: replaced by currentColor
 INK_RULE = "<style>svg{color:#2b2f36}@media(prefers-color-scheme:dark){svg{color:#d3d8e0}}</style>"
 GREY = "#8b919c"
@@ -54,26 +56,74 @@ STYLE: Any = {  # of matplotlib
 }
 
 
-def draw_all(folder: Path, found: Evaluation, logs: Mapping[str, Records], load: Load) -> None:
-    """Write bits-per-byte.svg, judge.svg and, for every stage and curve, e.g. pretrain-00-train-loss.svg;
-    moe-experts.svg; and, if models were measured over temperatures, curve-quality.svg and curve-judge.svg.
+def draw_all(reports: Path, found: Evaluation, logs: Mapping[str, Records], load: Load) -> None:
+    """Write plots/bits-per-byte.svg, plots/judge.svg and, for every stage and curve, e.g.
+    plots/pretrain-00-train-loss.svg; plots/moe-experts.svg; and, if models were measured over temperatures,
+    plots/curve-quality.svg and plots/curve-judge.svg. What each of them shows stands in data/, in a .csv of its name.
 
     `logs` are the metric records of every stage, by name, `load` is that of the experts, by layer, router, head and
     expert.
     """
-    for old in folder.glob("*.svg"):
+    for old in (*(reports / "plots").glob("*.svg"), *(reports / "data").glob("*.csv")):
         old.unlink()  # of a figure that is no longer logged, say
+
+    def draw(name: str, figure: Figure, table: Table) -> None:
+        write_svg(reports / "plots" / f"{name}.svg", figure)
+        write_csv(reports / "data" / f"{name}.csv", table)
+
     with matplotlib.rc_context(STYLE):
-        write_svg(folder / "bits-per-byte.svg", bits_per_byte(found))
-        write_svg(folder / "judge.svg", judge(found))
+        draw(
+            "bits-per-byte",
+            bits_per_byte(found),
+            [("model", "bits per byte"), *(row[:2] for row in likelihoods(found))],
+        )
+        draw("judge", judge(found), detections(found))
         if found.curve:
-            write_svg(folder / "curve-quality.svg", quality_against_diversity(found.curve))
-            write_svg(folder / "curve-judge.svg", judge_over_temperature(found.curve))
+            draw("curve-quality", quality_against_diversity(found.curve), over_temperatures(found.curve))
+            draw("curve-judge", judge_over_temperature(found.curve), over_temperatures(found.curve))
         for stage, records in logs.items():
             for number, (name, title) in enumerate(panels(records)):
-                path = folder / f"{stage}-{number:02}-{name.replace('/', '-')}.svg"
-                write_svg(path, curve(series(records, name), f"{stage} · {title}", COLOURS.get(stage, GREY)))
-        write_svg(folder / "moe-experts.svg", expert_load(load))
+                points, heading = series(records, name), f"{stage} · {title}"
+                figure = curve(points, heading, COLOURS.get(stage, GREY))
+                draw(f"{stage}-{number:02}-{name.replace('/', '-')}", figure, [("step", heading), *points])
+        draw("moe-experts", expert_load(load), shares(load))
+
+
+def detections(found: Evaluation) -> Table:
+    """What `judge` shows."""
+    return [
+        ("model", "accuracy of the worst judge", "low", "high"),
+        *((name, ruling.accuracy, ruling.low, ruling.high) for name, ruling, _ in rulings(found)),
+    ]
+
+
+def over_temperatures(over_temperature: Curve) -> Table:
+    """A row for each model and temperature, and one of real text."""
+    figures = list(over_temperature.real_text)
+    of_models = (
+        (name, point["temperature"], *(point[figure] for figure in figures))
+        for name, points in over_temperature.models.items()
+        for point in points
+    )
+    return [
+        ("model", "temperature", *figures),
+        *of_models,
+        ("real text", "", *over_temperature.real_text.values()),
+    ]
+
+
+def shares(load: Load) -> Table:
+    """A row for each expert of each router of each head."""
+    return [
+        ("layer", "routes", "head", "expert", "share of choices"),
+        *(
+            (layer, routes, head, expert, share)
+            for layer, routers in enumerate(load)
+            for routes, heads in zip(("values", "outputs"), routers, strict=True)
+            for head, of_head in enumerate(heads)
+            for expert, share in enumerate(of_head)
+        ),
+    ]
 
 
 def panels(records: Records) -> list[tuple[str, str]]:
@@ -110,11 +160,7 @@ def curve(points: Sequence[tuple[float, float]], title: str, colour: str) -> Fig
 
 def bits_per_byte(found: Evaluation) -> Figure:
     """Bars: every model, and n-grams from order 3 up, on test text; shorter is better."""
-    ngram = found.ngram.test
-    rows = [(name, found.models[name].test.bpb, COLOURS[name]) for name in MODEL_STAGES]
-    if control := found.controls.dense_continued:
-        rows.append(("dense, continued", control.test.bpb, GREY))
-    rows += [(f"Kneser-Ney {order}", ngram[order], GREY) for order in sorted(ngram, key=int) if int(order) > 2]
+    rows = likelihoods(found)
     figure, axes = _figure("Bits per byte of test text (shorter is better)", height=0.9 + 0.24 * len(rows))
     names, values, colours = zip(*rows, strict=True)
     bars = axes.barh(names, values, color=colours, height=0.68)
@@ -125,11 +171,18 @@ def bits_per_byte(found: Evaluation) -> Figure:
     return figure
 
 
+def likelihoods(found: Evaluation) -> list[tuple[str, float, str]]:
+    """(name, bits per byte, colour)."""
+    ngram = found.ngram.test
+    rows = [(name, found.models[name].test.bpb, COLOURS[name]) for name in MODEL_STAGES]
+    if control := found.controls.dense_continued:
+        rows.append(("dense, continued", control.test.bpb, GREY))
+    return rows + [(f"Kneser-Ney {order}", ngram[order], GREY) for order in sorted(ngram, key=int) if int(order) > 2]
+
+
 def judge(found: Evaluation) -> Figure:
     """The worst judge's accuracy with its 95 % interval, between the controls; 0.5 is chance."""
-    rows: list[tuple[str, Detection, str]] = [("real text", found.controls.real_against_real, GREY)]
-    rows += [(name, found.models[name].test.judge, COLOURS[name]) for name in MODEL_STAGES]
-    rows.append(("known bad", found.controls.known_bad, GREY))
+    rows = rulings(found)
     figure, axes = _figure("Worst judge on test text (towards 0.5 is better)", height=0.9 + 0.32 * len(rows))
     for y, (_, ruling, colour) in enumerate(rows):
         axes.plot([ruling.low, ruling.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
@@ -142,6 +195,13 @@ def judge(found: Evaluation) -> Figure:
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure
+
+
+def rulings(found: Evaluation) -> list[tuple[str, Detection, str]]:
+    """(name, what the worst judge says, colour)."""
+    models = [(name, found.models[name].test.judge, COLOURS[name]) for name in MODEL_STAGES]
+    controls = found.controls
+    return [("real text", controls.real_against_real, GREY), *models, ("known bad", controls.known_bad, GREY)]
 
 
 def quality_against_diversity(over_temperature: Curve) -> Figure:
@@ -205,6 +265,13 @@ def _bare(axes: Axes) -> None:
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
     axes.set_xticks([])
+
+
+def write_csv(path: Path, table: Table) -> None:
+    """Write a table, whose first row names its columns."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(table)
+    write_atomic(path, buffer.getvalue().encode())
 
 
 def write_svg(path: Path, figure: Figure) -> None:

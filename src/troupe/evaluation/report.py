@@ -1,6 +1,10 @@
-"""reports/report.html: one page that needs nothing else, made from reports/metrics.json, samples.json and plots/."""
+"""reports/report.html: one page that needs nothing else, made from what stage evaluate leaves in reports/."""
 
 import base64
+import csv
+import hashlib
+import io
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from troupe.evaluation.result import Evaluation, ModelFound, WorstDetection
+from troupe.evaluation.result import Embedded, Evaluation, ModelFound, Routing, WorstDetection, read_found
 from troupe.files import read_json, write_atomic
 from troupe.judging.detection import Detection
-from troupe.layout import METRICS, MODEL_STAGES, REPORT
+from troupe.layout import EMBEDDED, METRICS, MODEL_STAGES, REPORT, ROUTING
 from troupe.overlay import as_typed
 
 TEMPLATE = "report.html.j2"
@@ -38,9 +43,10 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
 
     `verdict` is {"outcome": "promoted" | "refused" | "unchanged", "stage", "version", "reasons": [line],
     "champion_before", "time" (ISO 8601)}, or None before the gate has spoken; `provenance` is of `gather_provenance`.
-    Raises ArtifactError if metrics.json or samples.json is missing or broken.
+    Raises ArtifactError if metrics.json, samples.json, embedded.json or routing.json is missing or broken.
     """
     found = Evaluation.read(reports_dir / METRICS.name)
+    routing = read_found(Routing, reports_dir / ROUTING.name)
     template = _environment().get_template(TEMPLATE)
     page = template.render(
         verdict=dict.fromkeys(VERDICT_KEYS) | dict(verdict or UNDECIDED),
@@ -51,20 +57,26 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
         counted=counted(found),
         texts=TEXTS,
         samples=read_json(reports_dir / "samples.json"),
-        plots={path.stem: _data_uri(path) for path in sorted((reports_dir / "plots").glob("*.svg"))},
-        stages={stage: provenance["stages"].get(stage, {}) for stage in MODEL_STAGES},
-        corpus=provenance["corpus"],
-        tokens=provenance["tokens"],
-        params=provenance["params"],
-        profile=provenance["profile"],
-        overrides=provenance["overrides"],
-        typed=as_typed(provenance["overrides"]) if provenance["overrides"] else "",
-        changed=provenance["changed"],
-        git_commit=provenance["git_commit"],
+        plots={path.stem: _plot(path) for path in sorted((reports_dir / "plots").glob("*.svg"))},
+        embedded=read_found(Embedded, reports_dir / EMBEDDED.name),
+        routing=routing,
+        layers_shown=layers_shown(len(routing.layers)),
+        worker=_script("tokenizer.js", "transformer.js", "worker.js"),
+        writer=_script("writer.js"),
+        **_of_run(provenance),
     )
     path = reports_dir / REPORT.name
     write_atomic(path, page.encode())
     return path
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture of the page, what it shows in words, and what it was drawn from."""
+
+    uri: str
+    data_uri: str
+    alt: str  # of a curve; other pictures have theirs in the template
 
 
 @dataclass(frozen=True)
@@ -133,16 +145,79 @@ def counted(found: Evaluation) -> str:
     return f"the first {size:.3g} {unit}"
 
 
+def _of_run(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What was trained on what."""
+    copied = ("corpus", "tokens", "params", "profile", "overrides", "changed", "git_commit")
+    return {name: provenance[name] for name in copied} | {
+        "stages": {stage: provenance["stages"].get(stage, {}) for stage in MODEL_STAGES},
+        "typed": as_typed(provenance["overrides"]) if provenance["overrides"] else "",
+    }
+
+
+def layers_shown(n_layer: int) -> list[int]:
+    """The first, the last and at most two between: what a phone scrolls through in a few strokes."""
+    return sorted({round(part * (n_layer - 1) / 3) for part in range(4)}) if n_layer else []
+
+
+def routed(routing: Routing) -> list[tuple[object, ...]]:
+    """A row for each expert that a token took, under names of columns."""
+    table: list[tuple[object, ...]] = [("layer", "routes", "head", "position", "token", "expert", "gate")]
+    for layer, routers in enumerate(routing.layers):
+        for routes, heads in routers.items():
+            for head, tokens in enumerate(heads):
+                for position, took in enumerate(tokens):
+                    of_token = (layer, routes, head, position, routing.tokens[position])
+                    table += [(*of_token, *pair) for pair in zip(took.experts, took.gates, strict=True)]
+    return table
+
+
+def _script(*names: str) -> Markup:
+    """Files of this folder as they stand, to be put between two tags."""
+    content = "".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in names)
+    return Markup(content)  # our own code, which holds no tag
+
+
+def _digest(script: str) -> str:
+    """As a content security policy names an inline script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _json(value: object) -> Markup:
+    """For an inert script: whatever stands in a text, it ends no tag."""
+    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def _plot(path: Path) -> Plot:
+    data = (path.parents[1] / "data" / f"{path.stem}.csv").read_text(encoding="utf-8")
+    return Plot(_data_uri("image/svg+xml", path.read_text(encoding="utf-8")), _data_uri("text/csv", data), _words(data))
+
+
+def _words(data: str) -> str:
+    """What a curve over steps shows; "" of any other table."""
+    (first, title, *_), *points = csv.reader(io.StringIO(data))
+    if first != "step" or not points:
+        return ""
+    (start, at_start), (end, at_end) = points[0], points[-1]
+    return f"{title}, over steps: from {float(at_start):.4g} at step {start} to {float(at_end):.4g} at step {end}"
+
+
+def _csv(table: list[tuple[object, ...]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(table)
+    return _data_uri("text/csv", buffer.getvalue())
+
+
 def _environment() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u202f")  # narrow space
+    environment.filters |= {"json": _json, "digest": _digest, "csv": _csv, "routed": routed}
     environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
     environment.tests["startswith"] = str.startswith
     return environment
 
 
-def _data_uri(path: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+def _data_uri(kind: str, content: str) -> str:
+    return f"data:{kind};base64," + base64.b64encode(content.encode()).decode()

@@ -6,7 +6,7 @@ classifier trained for the purpose; of several families of judges the one with t
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,6 +18,9 @@ from troupe.layout import METRICS
 
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Found = TypeVar("Found", bound=Part)
 
 
 class WorstDetection(Detection):
@@ -115,6 +118,17 @@ class Chosen(Part):
     reason: str
 
 
+def read_found(kind: type[Found], path: Path) -> Found:
+    """A file of stage evaluate. Raises ArtifactError, naming the first field at fault, if it is missing or of another
+    shape."""
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{path}: {field}: {first['msg']}; run stage evaluate again") from None
+
+
 class Evaluation(Part):
     test_sha256: str
     text: Mapping[str, Measured]  # by split
@@ -128,14 +142,53 @@ class Evaluation(Part):
 
     @classmethod
     def read(cls, path: Path = METRICS) -> Self:
-        """Raises ArtifactError, naming the first field at fault, if the file is missing or of another shape."""
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise ArtifactError(f"{path}: {field}: {first['msg']}; run stage evaluate again") from None
+        """As `read_found` does."""
+        return read_found(cls, path)
 
     def write(self, path: Path = METRICS) -> None:
         """As `read` reads it. Raises ValueError for a figure that is not finite."""
         write_json(path, self.model_dump(exclude_unset=True))
+
+
+class RoundedBits(Part):
+    """Bits per byte of test text of one network, by what its weights are kept in."""
+
+    float32: float
+    int8: float
+
+
+class Greedy(Part):
+    """What the int8 network writes in Python after `prompt`, taking the likeliest token each time; the float32 network
+    writes the first `as_float32` of these tokens too."""
+
+    prompt: str
+    ids: Sequence[int]
+    as_float32: int
+
+
+class Embedded(Part):
+    """The network of the candidate for the page, of evaluation/embedded.py; or, in `refused`, why it is not there."""
+
+    stage: str
+    tilted: bool  # then the page has the network without its tilt
+    parameters: int
+    refused: str | None = None
+    bits: RoundedBits | None = None
+    greedy: Greedy | None = None
+    data: Mapping[str, Any] | None = None  # {"model", "tokenizer"}, as the page reads it
+
+
+class Routed(Part):
+    """The experts that one token took in one head, by a router of values or of outputs, the largest gate first."""
+
+    experts: Sequence[int]
+    gates: Sequence[float]
+
+
+class Routing(Part):
+    """Which experts the tokens of one sentence took."""
+
+    sentence: str
+    tokens: Sequence[str]
+    n_expert: int
+    layers: Sequence[Mapping[str, Sequence[Sequence[Routed]]]]  # [layer]["values" | "outputs"][head][token]

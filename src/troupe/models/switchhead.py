@@ -5,6 +5,7 @@ L layers, R routers of a head (0 routes values, 1 routes outputs).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -130,11 +131,25 @@ class ExpertUsage:
 
 def expert_usage(model: GPT, ids_BT: Tensor) -> ExpertUsage:
     """Watch the routers of a SwitchHead model over one batch."""
-    loads: list[Tensor] = []
+
+    def load(gates_NRHE: Tensor) -> Tensor:
+        load_RHE = (gates_NRHE != 0).float().mean(0)
+        return load_RHE / load_RHE.sum(-1, keepdim=True)
+
+    return ExpertUsage(torch.stack(_watched(model, ids_BT, load)))
+
+
+def expert_gates(model: GPT, ids_BT: Tensor) -> list[Tensor]:
+    """gates_NRHE of every layer: what each token's values and outputs take of each expert, 0 for those not chosen."""
+    return _watched(model, ids_BT, lambda gates_NRHE: gates_NRHE)
+
+
+def _watched(model: GPT, ids_BT: Tensor, of_gates: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """`of_gates` of the gates_NRHE of every layer, in one forward pass."""
+    found: list[Tensor] = []
 
     def watch(router: Router, args: object, gates_NHE: Tensor) -> None:  # H: the heads' values, then their outputs
-        load_HE = (gates_NHE != 0).float().mean(0)
-        loads.append(torch.unflatten(load_HE / load_HE.sum(-1, keepdim=True), 0, (2, -1)))
+        found.append(of_gates(torch.unflatten(gates_NHE, 1, (2, -1))))
 
     handles = [router.register_forward_hook(watch) for router in routers(model)]
     try:
@@ -143,7 +158,7 @@ def expert_usage(model: GPT, ids_BT: Tensor) -> ExpertUsage:
     finally:
         for handle in handles:
             handle.remove()
-    return ExpertUsage(torch.stack(loads))
+    return found
 
 
 def keep_balance(model: GPT) -> None:

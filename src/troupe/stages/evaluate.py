@@ -1,4 +1,5 @@
-"""Stage evaluate: every model on the same held-out text -> reports: metrics.json, samples.json, plots, curves."""
+"""Stage evaluate: every model on the same held-out text -> reports: metrics.json, samples.json, plots, data, curves,
+and for the page embedded.json and routing.json."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from troupe.compute import set_up
 from troupe.data.corpus import Split, read_manifest
 from troupe.data.dataset import TokenDataset
 from troupe.evaluation.comparison import Comparison
+from troupe.evaluation.embedded import embed
 from troupe.evaluation.judged import JudgedTexts, description, make_judging
 from troupe.evaluation.plots import draw_all
 from troupe.evaluation.result import (
@@ -25,12 +27,13 @@ from troupe.evaluation.result import (
     RealText,
     WorstDetection,
 )
+from troupe.evaluation.routing import route
 from troupe.evaluation.samples import write_samples
 from troupe.files import read_json, write_json
-from troupe.judging.protocol import KNOWN_BAD, REAL, make_setup
+from troupe.judging.protocol import KNOWN_BAD, REAL, held_out, make_setup
 from troupe.judging.selection import Candidate, select
 from troupe.judging.two_sample import Judged
-from troupe.layout import CORPUS, MODEL_STAGES, REPORTS, USAGE, model_dir
+from troupe.layout import CORPUS, EMBEDDED, MODEL_STAGES, REPORTS, ROUTING, USAGE, model_dir
 from troupe.params import Params
 from troupe.progress import track
 from troupe.stages.common import stage_main
@@ -51,8 +54,9 @@ def evaluate(params: Params) -> None:
     found.write()
     write_json(REPORTS / "samples.json", write_samples(models, params.evaluate, params.run.seed))
     logs = {stage: read_metrics(model_dir(stage) / "metrics.jsonl") for stage in MODEL_STAGES}
-    draw_all(REPORTS / "plots", found, logs, read_json(USAGE)["load"])
+    draw_all(REPORTS, found, logs, read_json(USAGE)["load"])
     write_curves(logs)
+    write_for_page(params, models, found.candidate.stage)
     print(f"candidate: {found.candidate.stage}, because {found.candidate.reason}", flush=True)
 
 
@@ -62,6 +66,15 @@ def write_curves(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
         for name, figure in CURVES.items():
             if points := [{"step": record["step"], name: record[figure]} for record in records if figure in record]:
                 write_json(REPORTS / "curves" / f"{stage}-{name}.json", points)
+
+
+def write_for_page(params: Params, models: Mapping[str, Bundle], candidate: str) -> None:
+    """What the report's page needs beside figures: the candidate's network, and where the experts sent a sentence."""
+    bundle = models[candidate]
+    test = held_out(TokenDataset.open(), params.judging, bundle.model.config.block_size, "test")
+    found = embed(candidate, bundle, test, params.evaluate.stride, params.evaluate.prompt)
+    write_json(EMBEDDED, found.model_dump())
+    write_json(ROUTING, route(models["moe"], test.content.decode()).model_dump())
 
 
 def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -> Evaluation:

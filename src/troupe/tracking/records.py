@@ -31,9 +31,10 @@ def keep(run_dir: Path, stage: str) -> None:
 
 
 def keep_report(run_dir: Path) -> None:
-    """Copy the report into the run's record."""
+    """Copy the report into the run's record, but for the model that its page holds."""
     if layout.REPORTS.exists():
-        shutil.copytree(layout.REPORTS, run_dir / layout.REPORTS, dirs_exist_ok=True)
+        without = shutil.ignore_patterns(layout.EMBEDDED.name)
+        shutil.copytree(layout.REPORTS, run_dir / layout.REPORTS, ignore=without, dirs_exist_ok=True)
 
 
 def read_record(run_dir: Path) -> Record:
