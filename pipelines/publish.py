@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.workspace import Run
 from troupe.errors import RegistryError, RegistryUnreachable
+from troupe.evaluation.pages import write_index
 from troupe.evaluation.provenance import gather_provenance
 from troupe.evaluation.report import render_report
 from troupe.evaluation.result import Evaluation
@@ -128,6 +129,7 @@ def _report(run: Run, decision: "Decision | None") -> None:
         return
     provenance = gather_provenance(split_overrides(run.overrides), run.profile)
     render_report(REPORTS, decision.plain() if decision else None, provenance)
+    write_index()
     write_json(SHOWN, {"figures": figures, "outcome": outcome, "page": sha256_file(REPORT)})
 
 
