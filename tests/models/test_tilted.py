@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.models.test_ngrams import text
 from troupe.bundles.bundle import load_bundle, save_bundle
-from troupe.data.tokenizer import make_tokenizer
+from troupe.data.bpe import make_tokenizer
 from troupe.decoding import Decoding, generate
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from troupe.bundles.huggingface import export_gpt2, import_gpt2
-from troupe.data.tokenizer import Kind, make_tokenizer
+from troupe.data.bpe import make_tokenizer
+from troupe.data.tokenizer import Kind
 from troupe.decoding import Decoding, generate
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
