@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from troupe.params.section import Count, Rate, Section, Share, Weight
+from troupe.params.sections import Count, Rate, Section, Share, Weight
 
 MethodName = Literal["tilt", "gan", "ddo", "distil"]
 
