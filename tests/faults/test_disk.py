@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.forked import forked
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.errors import ArtifactError
 from troupe.files import write_atomic
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from tests.forked import forked
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.errors import Diverged
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, model_dir

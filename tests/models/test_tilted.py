@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.models.test_ngrams import text
-from troupe.bundles.bundle import load_bundle, save_bundle
+from troupe.bundles.architectures import load_bundle
+from troupe.bundles.bundle import save_bundle
 from troupe.data.bpe import make_tokenizer
 from troupe.decoding import Decoding, generate
 from troupe.models.config import GPTConfig

@@ -18,7 +18,7 @@ from tests.stages.conftest import changed, never
 from troupe.adversarial import pretraining
 from troupe.adversarial.method import Task
 from troupe.adversarial.reference import digest, small, small_reference
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.data.dataset import TokenDataset
 from troupe.errors import ArtifactError
 from troupe.files import read_json

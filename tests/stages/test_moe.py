@@ -15,7 +15,7 @@ import torch
 from tests.forked import forked
 from tests.numerics import ORDERS, every_batch_reordered, tolerance
 from tests.training.test_parallel import Say, together
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.data.ids import load_ids
 from troupe.errors import ParamsError
 from troupe.files import read_json

@@ -9,7 +9,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.conftest import GPT2, small
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, INITIAL, TOKENS, model_dir

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.stages.conftest import changed, never
 from tests.stages.test_adversarial import task
 from troupe.adversarial import pretraining, texts, tilt
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.errors import CorpusError, Interrupted
 from troupe.files import read_json
 from troupe.judging import protocol

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from troupe.bundles import hub, huggingface
-from troupe.bundles.bundle import CONFIG, TOKENIZER, WEIGHTS, load_bundle
+from troupe.bundles.bundle import CONFIG, TOKENIZER, WEIGHTS, load_dense
 from troupe.bundles.huggingface_tokenizer import vocabulary
 from troupe.data.tokenizer import Tokenizer, load_tokenizer
 from troupe.errors import ArtifactError, ParamsError
@@ -106,7 +106,7 @@ def load_initial(initial: InitialWeights, tokenizer_file: Path, block_size: int,
     """The model, with the positions beyond `block_size` cut off. Raises ArtifactError if its tokens are others."""
     _require_tokenizer(initial, tokenizer_file)
     from_huggingface = huggingface.is_huggingface(initial.folder)
-    model = huggingface.import_gpt2(initial.folder) if from_huggingface else load_bundle(initial.folder).model
+    model = huggingface.import_gpt2(initial.folder) if from_huggingface else load_dense(initial.folder).model
     shorter = GPT(replace(model.config, block_size=block_size, dropout=dropout))
     weights = model.state_dict()
     if "position_embedding.weight" in weights:

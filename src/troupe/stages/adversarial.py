@@ -12,7 +12,8 @@ from itertools import count
 
 from troupe.adversarial.method import Facts, MethodResult, Task
 from troupe.adversarial.methods import METHODS
-from troupe.bundles.bundle import CONFIG, WEIGHTS, Bundle, load_bundle, save_bundle
+from troupe.bundles.architectures import load_bundle
+from troupe.bundles.bundle import CONFIG, WEIGHTS, Bundle, save_bundle
 from troupe.compute import Arithmetic, set_up, threads_of
 from troupe.data.dataset import TokenDataset
 from troupe.data.room import check_tokens

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import count
 
-from troupe.bundles.bundle import Bundle, load_bundle
+from troupe.bundles.architectures import load_bundle
+from troupe.bundles.bundle import Bundle
 from troupe.compute import set_up
 from troupe.data.corpus import Split, read_manifest
 from troupe.data.dataset import TokenDataset

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from troupe.bundles.bundle import CONFIG, WEIGHTS, load_bundle
+from troupe.bundles.bundle import CONFIG, WEIGHTS, load_dense
 from troupe.compute import set_up
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.conversion.distillation import distil
@@ -51,7 +51,7 @@ def moe(params: Params) -> None:
     data = TokenDataset.open()
     check_tokens(params, data)
     device, folder, parent = set_up(params.run), model_dir("moe"), model_dir("pretrain")
-    dense = load_bundle(parent, device).model
+    dense = load_dense(parent, device).model
     choice = _choose(params, dense)
     experts, of_switch = _switch(dense, data, params, choice.how.autocast)
     train_on = partial(fit, data=data, params=params, inputs=[parent / WEIGHTS, parent / CONFIG])
