@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from troupe.adversarial.rewards import BASELINES
+from troupe.adversarial.reinforce import BASELINES
 from troupe.errors import ParamsError
 from troupe.overlay import as_typed, join_overrides, split_overrides
 from troupe.params import GanParams, Params, dump_params, load_params

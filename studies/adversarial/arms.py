@@ -26,13 +26,12 @@ from troupe.adversarial.pretraining import Pretrained
 from troupe.errors import TroupeError
 from troupe.files import read_json, write_atomic, write_json
 from troupe.models.discriminator import init_discriminator
-from troupe.models.features import no_features
 from troupe.models.gpt2 import GPT
-from troupe.models.reader import Discriminator
+from troupe.models.reader import Discriminator, no_features
 from troupe.models.tilted import Tilted
 from troupe.params import DdoParams, DistilParams, GanParams, TrainParams
 from troupe.seeding import derive_seed, generator
-from troupe.training.context import RunContext
+from troupe.training.loop import RunContext
 
 UNBOUNDED = Bounds(max_bpb_rise=math.inf, min_distinct=0.0)
 TAKEN = "taken.json"  # in an arm's folder: whose models it started from

@@ -7,8 +7,7 @@ from studies.adversarial.measures import Bench, Writer
 from studies.adversarial.world import World
 from studies.core.jobs import Figures
 from troupe.adversarial.texts import each_once
-from troupe.adversarial.tilt import PURPOSE, all_rounds
-from troupe.adversarial.tilt_fit import by_likelihood
+from troupe.adversarial.tilt import PURPOSE, all_rounds, by_likelihood
 from troupe.models.gpt2 import GPT
 from troupe.models.ngrams import NGrams
 from troupe.models.tilted import Tilted, tilted

@@ -13,8 +13,8 @@ from troupe.adversarial.reinforce import Reinforce
 from troupe.conversion.attention import convert
 from troupe.models.config import GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
-from troupe.models.features import PER_REFERENCE, ReferenceFeatures, no_features
 from troupe.models.gpt2 import GPT, evaluating, init_gpt2
+from troupe.models.reader import PER_REFERENCE, ReferenceFeatures, no_features
 from troupe.models.switchhead import SwitchHeadConfig
 from troupe.params import load_params
 from troupe.seeding import generator

@@ -21,7 +21,7 @@ from troupe.adversarial.policy import update_generator
 from troupe.adversarial.reinforce import LITERAL, Reinforce
 from troupe.errors import Interrupted, TroupeError
 from troupe.training.checkpoint import Checkpoint, Checkpoints
-from troupe.training.context import RunContext
+from troupe.training.loop import RunContext
 
 
 class Run:

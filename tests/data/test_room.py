@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.data import ids as ids_on_disk
+from troupe.data import dataset as ids_on_disk
 from troupe.data import room
 from troupe.data.corpus import SPLITS, Split, cut_blocks
-from troupe.data.dataset import TokenDataset
-from troupe.data.ids import Shards, save_ids
+from troupe.data.dataset import Shards, TokenDataset, save_ids
 from troupe.data.room import check_bytes, check_tokens
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.data.windows import MeasuredRoom, window_starts

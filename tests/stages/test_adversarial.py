@@ -17,7 +17,7 @@ from tests.forked import forked
 from tests.stages.conftest import changed, never
 from troupe.adversarial import pretraining
 from troupe.adversarial.method import Task
-from troupe.adversarial.reference import digest, small, small_reference
+from troupe.adversarial.pretraining import digest, small, small_reference
 from troupe.bundles.architectures import load_bundle
 from troupe.data.dataset import TokenDataset
 from troupe.errors import ArtifactError

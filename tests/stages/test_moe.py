@@ -16,7 +16,7 @@ from tests.forked import forked
 from tests.numerics import ORDERS, every_batch_reordered, tolerance
 from tests.training.test_parallel import Say, together
 from troupe.bundles.architectures import load_bundle
-from troupe.data.ids import load_ids
+from troupe.data.dataset import load_ids
 from troupe.errors import ParamsError
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, TOKENS, model_dir

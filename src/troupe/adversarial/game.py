@@ -19,13 +19,12 @@ from troupe.adversarial.objectives import Objective, Score
 from troupe.adversarial.reinforce import Reinforce
 from troupe.compute import torch_threads
 from troupe.data.batches import Batches
-from troupe.data.ids import Ids, Shards
+from troupe.data.dataset import Ids, Shards
 from troupe.data.tokenizer import Tokenizer
 from troupe.decoding import Decoding, generate
 from troupe.models.discriminator import LSTMDiscriminator
-from troupe.models.features import Features, Read
 from troupe.models.gpt2 import GPT
-from troupe.models.reader import canonical
+from troupe.models.reader import Features, Read, canonical
 from troupe.params import GameParams
 from troupe.seeding import derive_seed, generator
 

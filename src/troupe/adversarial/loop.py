@@ -20,10 +20,9 @@ from troupe.errors import TroupeError
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import expert_usage, routers
 from troupe.progress import track
-from troupe.training.checkpoint import Checkpoint
-from troupe.training.context import RunContext
+from troupe.training.checkpoint import Checkpoint, restore, snapshot
 from troupe.training.interruption import signals_noted, stopped
-from troupe.training.state import restore, snapshot
+from troupe.training.loop import RunContext
 
 Validate = Callable[[GPT], float]  # bits per byte of validation text; leaves the model in the mode it was in
 Learn = Callable[[Game, int], dict[str, float]]  # one generator update, with draws of that number

@@ -88,13 +88,13 @@ def _batch(params: "Params", shape: "Shape") -> int:
 
 def _shape(model: str) -> "Shape":
     """The shape of a model of troupe's or of a GPT-2 of Hugging Face's; only the registry's are read whole for it."""
-    from troupe.bundles import hub
+    from troupe.bundles.initial import fetch_from_hub, is_hub_name
     from troupe.inspection import shapes
 
     if model.startswith("models:"):
         return shapes.shape_of(open_model(model).config)
-    if hub.is_hub_name(model) and not Path(model).is_dir():
-        return shapes.shape_in(hub.fetch(model))
+    if is_hub_name(model) and not Path(model).is_dir():
+        return shapes.shape_in(fetch_from_hub(model))
     return shapes.shape_in(folder_of(model))
 
 

@@ -1,21 +1,46 @@
 """The tokens of a run: what stage `tokens` writes to artifacts/tokens, opened once and handed on.
 
-Nothing here imports torch.
+The ids of a split are train.npy and, once that holds SHARD_TOKENS, train-001.npy, train-002.npy, ...: DVC digests
+shards side by side, and a text that has grown at its end shares its first shards with what it was.
+Nothing here imports torch, which takes longer than to encode a small text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from troupe.data.corpus import Split
-from troupe.data.ids import Ids, Shards, load_ids, open_ids, shard_files
 from troupe.data.tokenizer import FILE, Tokenizer, load_tokenizer
 from troupe.errors import ArtifactError
-from troupe.files import read_json
+from troupe.files import atomic_file, read_json
 from troupe.layout import TOKENS
 
+Ids = NDArray[np.unsignedinteger]
+SHARD_TOKENS = 2**25  # 64 MiB of two bytes each
 META = "meta.json"
+
+
+class Shards:
+    """The ids of a split as one sequence, mapped from files of which all but the last are of one length."""
+
+    def __init__(self, parts: Sequence[Ids]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, places: NDArray[np.int64]) -> Ids:
+        """The ids at `places`, an array of any shape."""
+        part_of, place = np.divmod(places, len(self.parts[0]))
+        found = np.empty(places.shape, self.parts[0].dtype)
+        for number in np.unique(part_of):
+            here = part_of == number
+            found[here] = self.parts[number][place[here]]
+        return found
 
 
 @dataclass(frozen=True)
@@ -50,7 +75,7 @@ class TokenDataset:
         return self.n_bytes[split] / self.n_tokens[split]
 
     def ids(self, split: Split) -> Ids:
-        """The ids of a split as one array (data/ids.py). Raises ArtifactError if a file is missing or broken."""
+        """The ids of a split as one array. Raises ArtifactError if a file is missing or broken."""
         return load_ids(self.folder, split)
 
     def shards(self, split: Split) -> Shards:
@@ -61,3 +86,65 @@ class TokenDataset:
         """All that a result made of these splits depends on."""
         shards = [file for split in splits for file in shard_files(self.folder, split)]
         return [self.folder / META, self.folder / FILE, *shards]
+
+
+def save_ids(directory: Path, split: Split, pieces: Iterable[Ids], vocab_size: int) -> int:
+    """Write the token ids of a split, in the smallest type that holds the vocabulary; returns how many there are."""
+    for stale in shard_files(directory, split):
+        stale.unlink()
+    shard: Ids = np.empty(SHARD_TOKENS, np.uint16 if vocab_size <= 2**16 else np.uint32)
+    n_ids = 0
+    for number, ids in enumerate(_filled(shard, pieces)):
+        with atomic_file(directory / _shard_name(split, number)) as file:
+            np.save(file, ids, allow_pickle=False)
+        n_ids += len(ids)
+    return n_ids
+
+
+def load_ids(directory: Path, split: Split) -> Ids:
+    """The token ids of a split as one array: mapped from disk, but in memory if there is more than one shard.
+
+    Raises ArtifactError as `open_ids` does.
+    """
+    parts = open_ids(directory, split).parts
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def open_ids(directory: Path, split: Split) -> Shards:
+    """The token ids of a split, mapped from disk. Raises ArtifactError if a file is missing or broken."""
+    names = [path.name for path in shard_files(directory, split)]
+    expected = [_shard_name(split, number) for number in range(max(1, len(names)))]
+    if absent := next((name for name in expected if name not in names), None):
+        raise ArtifactError(f"{directory / absent}: no such file; run the tokens stage, or `make pipeline`")
+    return Shards([_open_shard(directory / name) for name in expected])
+
+
+def _open_shard(path: Path) -> Ids:
+    try:
+        ids: Ids = np.lib.format.open_memmap(path, mode="r")  # refuses pickled objects
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not an array of token ids: {error}") from None
+    return ids
+
+
+def _shard_name(split: Split, number: int) -> str:
+    return f"{split}-{number:03d}.npy" if number else f"{split}.npy"
+
+
+def shard_files(directory: Path, split: Split) -> list[Path]:
+    """The files of a split that are there, in their order."""
+    return sorted([*directory.glob(f"{split}.npy"), *directory.glob(f"{split}-*.npy")])
+
+
+def _filled(shard: Ids, pieces: Iterable[Ids]) -> Iterator[Ids]:
+    """`shard`, filled with the next ids again and again; at last as much of it as the ids that are left need."""
+    used = 0
+    for piece in pieces:
+        ids = piece
+        while len(ids) > len(shard) - used:
+            shard[used:], ids = ids[: len(shard) - used], ids[len(shard) - used :]
+            yield shard
+            used = 0
+        shard[used : used + len(ids)] = ids
+        used += len(ids)
+    yield shard[:used]

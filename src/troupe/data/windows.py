@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from troupe.data.ids import Shards
+from troupe.data.dataset import Shards
 from troupe.data.room import FEWEST_WINDOWS
 from troupe.data.tokenizer import Tokenizer
 

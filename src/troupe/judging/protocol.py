@@ -15,8 +15,7 @@ from typing import NamedTuple
 import torch
 
 from troupe.data.corpus import Split, split_beginning
-from troupe.data.dataset import TokenDataset
-from troupe.data.ids import Ids
+from troupe.data.dataset import Ids, TokenDataset
 from troupe.data.room import prompt_length
 from troupe.decoding import Decoding
 from troupe.judging.classifiers import Judge, families

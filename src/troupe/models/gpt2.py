@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from troupe.kernels.attention import causal_attention
-from troupe.kernels.dropout import dropout
-from troupe.kernels.linear import Linear
+from troupe.kernels.layers import Linear, dropout
 from troupe.models.config import GPTConfig
 from troupe.models.layers import (
     MLP,

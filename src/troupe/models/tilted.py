@@ -12,7 +12,7 @@ ln V, an even guess:
 
 The linear part is a log-linear interpolation of both models (Klakow 1998, "Log-linear interpolation of language
 models"), with exponents that depend on how sure each of them is; the squares treat likely and unlikely tokens
-differently, as truncation does. Nine numbers in all: what a few hundred texts can teach. adversarial/tilt_fit.py fits.
+differently, as truncation does. Nine numbers in all: what a few hundred texts can teach. adversarial/tilt.py fits.
 
 Shapes: B batch, T tokens, V vocabulary.
 """

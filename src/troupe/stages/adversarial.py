@@ -1,6 +1,6 @@
 """Stage adversarial: tokens, artifacts/pretrain and moe -> artifacts/adversarial: the expert model, refined.
 
-Each of `adversarial.methods` (troupe/adversarial/methods.py) refines the expert model in its own way. Judges of
+Each of `adversarial.methods` (METHODS) refines the expert model in its own way. Judges of
 validation text select among the start and all that came of the methods (troupe/judging).
 """
 
@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
 from itertools import count
+from typing import Any
 
+from troupe.adversarial import ddo, distil, gan, tilt
 from troupe.adversarial.method import Facts, MethodResult, Task
-from troupe.adversarial.methods import METHODS
 from troupe.bundles.architectures import load_bundle
 from troupe.bundles.bundle import CONFIG, WEIGHTS, Bundle, save_bundle
 from troupe.compute import Arithmetic, set_up, threads_of
@@ -28,11 +29,17 @@ from troupe.stages.common import stage_main
 from troupe.stages.fit import finished
 from troupe.stages.log import MetricsLog, lines_under
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key
-from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
+from troupe.training.loop import RunContext
 from troupe.training.loss import validate
 from troupe.training.probe import eager
 
+METHODS: Mapping[str, Callable[[Task, Any], MethodResult]] = {
+    "tilt": tilt.run,
+    "gan": gan.run,
+    "ddo": ddo.run,
+    "distil": distil.run,
+}
 NAME, START = "adversarial", "start"  # the stage; the candidate to which nothing was done
 LOG = model_dir(NAME) / "metrics.jsonl"
 PROBED_BATCH = 16  # sequences on which the precision of forward passes is chosen

@@ -22,9 +22,8 @@ from troupe.progress import track
 from troupe.seeding import derive_seed
 from troupe.stages.log import Log, MetricsLog, lines_up_to
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
-from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
-from troupe.training.loop import Penalty, StepFigures, train
+from troupe.training.loop import Penalty, RunContext, StepFigures, train
 from troupe.training.loss import Autocast, validate
 from troupe.training.parallel import Team, leads, team_of
 from troupe.training.probe import Choice

@@ -17,8 +17,7 @@ from troupe.compute import set_up
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.conversion.distillation import distil
 from troupe.data.batches import Batches
-from troupe.data.dataset import TokenDataset
-from troupe.data.ids import Ids
+from troupe.data.dataset import Ids, TokenDataset
 from troupe.data.room import check_tokens
 from troupe.errors import ParamsError
 from troupe.files import read_json, write_json
@@ -30,10 +29,9 @@ from troupe.progress import track
 from troupe.seeding import derive_seed, generator
 from troupe.stages.common import stage_main
 from troupe.stages.fit import Trainee, finished, fit
-from troupe.training.context import RunContext
 from troupe.training.interruption import signals_noted
 from troupe.training.launch import side_by_side
-from troupe.training.loop import Penalty, StepFigures
+from troupe.training.loop import Penalty, RunContext, StepFigures
 from troupe.training.loss import Autocast, validate
 from troupe.training.parallel import leads, team_of
 from troupe.training.probe import Choice, choose

@@ -9,8 +9,10 @@ B sequences, T tokens.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
@@ -18,17 +20,40 @@ from troupe.compute import compile_passes, keep_memory
 from troupe.data.batches import Batches
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
-from troupe.training.checkpoint import Checkpoint
-from troupe.training.context import RunContext
+from troupe.training.checkpoint import Checkpoint, restore, snapshot
 from troupe.training.divergence import Watch, require_finite, require_health
 from troupe.training.interruption import stopped
-from troupe.training.loss import cross_entropy
+from troupe.training.loss import Autocast, cross_entropy
 from troupe.training.optim import build_optimizers, learning_rate_factor, precision_of_muon, set_rate, update
 from troupe.training.parallel import Team
-from troupe.training.state import restore, snapshot
 
 StepFigures = dict[str, float]
 Penalty = Callable[[], Tensor]  # a scalar, asked for after each forward pass
+
+
+def _ignored(*_: object) -> None:
+    """Nobody asked for it."""
+
+
+def _never() -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """How to compute, where figures and checkpoints go, and when to stop. By default: in float32, without a trace."""
+
+    autocast: Autocast = nullcontext  # the precision of a forward pass
+    compiled: bool = False  # whether torch.compile fuses forward and backward passes
+    team: Team | None = None  # the processes that train together; None: this one alone, on the model's device
+    log: Callable[[int, Mapping[str, float]], None] = _ignored  # called with the number of a step and its figures
+    save: Callable[[Checkpoint], None] = _ignored
+    resume: Checkpoint | None = None  # the newest that `save` was called with before
+    interrupted: Callable[[], int] = _never  # the number of the signal that asks to stop, 0 for none
+
+    def team_of(self, model: nn.Module) -> Team:
+        """The processes that train `model`."""
+        return self.team or Team(device=next(model.parameters()).device)
 
 
 def train(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from troupe.data.ids import Ids
+from troupe.data.dataset import Ids
 from troupe.models.gpt2 import GPT
 
 LOOKED_AT = 2**20  # tokens at most: a look must stay short beside the steps between two looks

@@ -27,7 +27,7 @@ from studies.core.configuration import read_configuration
 from studies.core.jobs import Job
 from tests.studies.whole import run_study, shipped, write_text
 from troupe.adversarial.discrimination import Interval, SignalTest
-from troupe.adversarial.tilt_fit import Round, Texts
+from troupe.adversarial.tilt import Round, Texts
 from troupe.decoding import Decoding, generate
 from troupe.errors import ParamsError
 from troupe.models.config import GPTConfig
