@@ -143,7 +143,7 @@ def test_overrides_leave_the_file_alone() -> None:
             "    objective: lsgan #",
             "adversarial.gan.objective: Input should be 'gan', 'wgan'",
         ),
-        ("  methods: [", "  methods: [tilts, ", "adversarial.methods.0: Input should be 'tilt', 'gan', 'ddo' or 'dist"),
+        ("  methods: [", "  methods: [tilts, ", "adversarial.methods.0: Input should be 'temperature', 'likelihood'"),
         ("  methods: [", "  methods: [gan, ", "adversarial.methods: each method once, got ['gan', 'tilt', 'gan']"),
         ("  n_embd: 192", "  n_embd: 190 #", "n_embd (190) must be divisible by n_head"),
         ("  processes: ", "  processes: 7 #", "must be divisible by run.processes (7)"),

@@ -65,12 +65,12 @@ def stretch(settings: Settings, results: Results) -> str:
     arms = {name: settings.arms[name] for name in contest(settings) if is_adversarial(settings, name)}
     plain = [name for name, arm in arms.items() if arm.candidates == 1 and arm.temperature == 1.0]
     if not plain:
-        return "**Moonshot: missed** (no arm changes the generator itself)"
+        return "**Stretch: missed** (no arm changes the generator itself)"
     name = _least_detected(settings, results, plain)
     cuts = cut(settings, results, name)
     kept = cuts.mean >= settings.bars.stretch
     return (
-        f"**Moonshot: {_line(kept)}**: {name}, without resampling, cuts the accuracy above one half by {cuts:.1%}; "
+        f"**Stretch: {_line(kept)}**: {name}, without resampling, cuts the accuracy above one half by {cuts:.1%}; "
         f"at least {settings.bars.stretch:.0%}"
     )
 
@@ -124,7 +124,7 @@ def cut(settings: Settings, results: Results, name: str) -> Estimate:
 
 def accuracy(run: Figures) -> float:
     """Of the worst classifier of test text."""
-    return worst(run["referee"])["accuracy"]
+    return worst(run["detected"])["accuracy"]
 
 
 def worst(detected: Figures) -> dict[str, float]:

@@ -87,6 +87,25 @@ def test_what_is_selected_is_what_is_reported(experts: Params) -> None:
     assert judged.worst == reported["judge"]
 
 
+def test_controls_compete_as_every_method_does(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start at other temperatures, and trained on: that resumes to the same weights."""
+    settings = "methods=[likelihood, temperature];temperature.temperatures=[0.8, 1.25];likelihood.steps=6"
+    settings += ";likelihood.batch_size=4;likelihood.eval_interval=3;likelihood.checkpoint_interval=2"
+    monkeypatch.setattr(stage, "select", always("likelihood"))
+    adversarial(changed(experts, *settings.split(";")))
+    found, log, trained = summary(), read_metrics(LOG), load_bundle(FOLDER)
+    assert found["candidates"].keys() == {"start", "temperature_0.8", "temperature_1.25", "likelihood"}
+    assert trained.config["provenance"]["method"] == "likelihood"
+    assert [step for step, record in enumerate(log, 1) if "likelihood/val/bpb" in record] == [3, 6]
+    looks = {record["step"]: record["likelihood/val/bpb"] for record in log if "likelihood/val/bpb" in record}
+    kept = found["likelihood"]["kept/step"]
+    assert found["candidates"]["likelihood"]["bpb"] == looks[kept] == min(looks.values())
+    assert found["candidates"]["start"]["bpb"] > looks[kept]  # an untrained model learns from any steps
+    adversarial(changed(experts, *settings.split(";")))
+    assert summary()["likelihood"]["resumed_at_step"] == 6
+    assert load_bundle(FOLDER).sha256 == trained.sha256
+
+
 def test_the_model_that_is_selected_is_written(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     params = changed(experts, "methods=[gan, tilt]", "tilt.rounds=1", *NO_UNTRAINED_START.split())
     written, of = {}, params.adversarial.gan

@@ -25,7 +25,7 @@ from troupe.decoding import Decoding, generate
 from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Features, Read, canonical
-from troupe.params import GameParams
+from troupe.params import GameParams, RefinementParams
 from troupe.seeding import derive_seed, generator
 
 PLAIN = Reinforce()
@@ -83,7 +83,8 @@ class Game:
         self.generator = copy.deepcopy(self.start)
         self.optimizer = torch.optim.Adam(self.generator.parameters(), params.learning_rate)
         self.opponent = opponent
-        self.threads = torch.get_num_threads()  # CPU threads of `small_steps`
+        # CPU threads of `small_steps`
+        self.threads = params.threads if isinstance(params, RefinementParams) else torch.get_num_threads()
         length = params.prompt_length + params.sequence_length
         self._text = Batches(text.train_ids, length, params.batch_size, derive_seed(seed, "adversarial", "text"))
         n_held_out = min(HELD_OUT, max(1, len(text.validation_ids) // length - 1))  # side by side, each once

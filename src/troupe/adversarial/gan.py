@@ -28,7 +28,7 @@ def run_against(before: Pretrained, task: Task, settings: GanParams) -> MethodRe
     if not before.found.signal:
         return MethodResult({}, before.facts(), str(before.found))
     game = new_game(task, settings, before)
-    return play(task, "gan", game, update_generator, settings.threads, before)
+    return play(task, "gan", game, update_generator, before)
 
 
 def new_game(task: Task, settings: GanParams, before: Pretrained) -> Game:

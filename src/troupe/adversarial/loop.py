@@ -66,9 +66,7 @@ class Outcome:
         return f"kept step {self.kept.step} of the game"
 
 
-def play(
-    task: Task, name: str, game: Game, learn: Learn, threads: int, before: Pretrained | None = None
-) -> MethodResult:
+def play(task: Task, name: str, game: Game, learn: Learn, before: Pretrained | None = None) -> MethodResult:
     """Play a method's game with progress and checkpoints; its candidate is the last generator within bounds.
 
     `before` is its discriminator as it was trained before the game.
@@ -77,7 +75,6 @@ def play(
     """
     context, steps = task.context, game.params.steps
     done = context.resume.step if context.resume else 0
-    game.threads = threads
     with track(f"adversarial: {name}", steps, done) as show, signals_noted() as interrupted:
 
         def log(step: int, figures: Mapping[str, float]) -> None:

@@ -80,10 +80,9 @@ def _batch(params: "Params", shape: "Shape") -> int:
     if training := _training(params, shape):
         return training.batch_size
     from troupe.adversarial.texts import AT_ONCE
-    from troupe.params import TiltParams
 
     methods = params.adversarial.active().values()
-    return max((AT_ONCE if isinstance(one, TiltParams) else one.batch_size for one in methods), default=AT_ONCE)
+    return max((getattr(one, "batch_size", AT_ONCE) for one in methods), default=AT_ONCE)
 
 
 def _shape(model: str) -> "Shape":

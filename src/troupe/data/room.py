@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from troupe.data.corpus import CYCLE, LONGEST_CHARACTER, Split, split_of
 from troupe.errors import CorpusError
-from troupe.params import Params, TiltParams
+from troupe.params import Params, RefinementParams
 
 if TYPE_CHECKING:
     from troupe.data.dataset import TokenDataset
@@ -104,7 +104,8 @@ def _fault(params: Params, rooms: Rooms, prompt: int | None = None) -> str | Non
     context, judging = params.model.block_size, params.judging
     wanted: dict[Split, int] = {"train": context + 1}
     for method in params.adversarial.active().values():
-        length = context if isinstance(method, TiltParams) else method.prompt_length + method.sequence_length
+        of_a_game = isinstance(method, RefinementParams)
+        length = method.prompt_length + method.sequence_length if of_a_game else context
         needed: dict[Split, int] = dict.fromkeys(("critic", "validation"), length + 1)
         wanted |= {split: max(wanted.get(split, 0), n) for split, n in needed.items()}
     for split, n in wanted.items():

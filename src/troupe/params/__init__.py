@@ -20,8 +20,10 @@ from troupe.params.adversarial import (
     DistilParams,
     GameParams,
     GanParams,
+    LikelihoodParams,
     ReferenceParams,
     RefinementParams,
+    TemperatureParams,
     TiltParams,
 )
 from troupe.params.sections import (
@@ -46,9 +48,10 @@ from troupe.params.sections import (
 
 __all__ = [
     "INCIDENTAL", "AdversarialParams", "Count", "DataParams", "DdoParams", "DiscriminatorParams", "DistilParams",
-    "EvaluateParams", "GameParams", "GanParams", "JudgingParams", "ModelParams", "MoeParams", "Params",
-    "PretrainParams", "PromoteParams", "Rate", "ReferenceParams", "RefinementParams", "RunParams", "Section", "Share",
-    "TiltParams", "TokensParams", "TrainParams", "Weight", "checked", "dump_params", "grouped_fault", "load_params",
+    "EvaluateParams", "GameParams", "GanParams", "JudgingParams", "LikelihoodParams", "ModelParams", "MoeParams",
+    "Params", "PretrainParams", "PromoteParams", "Rate", "ReferenceParams", "RefinementParams", "RunParams",
+    "Section", "Share", "TemperatureParams", "TiltParams", "TokensParams", "TrainParams", "Weight", "checked",
+    "dump_params", "grouped_fault", "load_params",
 ]  # fmt: skip
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -69,11 +72,11 @@ class Params(Section):
     @model_validator(mode="after")
     def lengths_fit_the_context(self) -> Self:
         for name, method in self.adversarial.active().items():
+            lengths, wanted, most = "", 0, self.model.block_size
             if isinstance(method, TiltParams):
-                lengths, wanted, most = "prompt_length", method.prompt_length, self.model.block_size - 1
-            else:
-                lengths, most = "prompt_length + sequence_length", self.model.block_size
-                wanted = method.prompt_length + method.sequence_length
+                lengths, wanted, most = "prompt_length", method.prompt_length, most - 1
+            elif isinstance(method, RefinementParams):
+                lengths, wanted = "prompt_length + sequence_length", method.prompt_length + method.sequence_length
             if wanted > most:
                 raise ValueError(
                     f"adversarial.{name}: {lengths} ({wanted}) must not exceed {most} where model.block_size is "

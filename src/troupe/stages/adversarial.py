@@ -11,7 +11,7 @@ from functools import cache
 from itertools import count
 from typing import Any
 
-from troupe.adversarial import ddo, distil, gan, tilt
+from troupe.adversarial import ddo, distil, gan, likelihood, temperature, tilt
 from troupe.adversarial.method import Facts, MethodResult, Task
 from troupe.bundles.architectures import load_bundle
 from troupe.bundles.bundle import CONFIG, WEIGHTS, Bundle, save_bundle
@@ -35,6 +35,8 @@ from troupe.training.loss import validate
 from troupe.training.probe import eager
 
 METHODS: Mapping[str, Callable[[Task, Any], MethodResult]] = {
+    "temperature": temperature.run,
+    "likelihood": likelihood.run,
     "tilt": tilt.run,
     "gan": gan.run,
     "ddo": ddo.run,
