@@ -33,8 +33,7 @@ from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.overlay import ParameterLayers, split_overrides
 from troupe.params import ModelParams, Params, PretrainParams, RunParams
 from troupe.seeding import derive_seed, generator
-from troupe.training.loop import RunContext, train
-from troupe.training.loss import validate
+from troupe.training.loop import RunContext, train, validate
 from troupe.training.probe import choose
 
 

@@ -17,8 +17,7 @@ from studies.adversarial.tilt import tilt_by_ddo, tilt_by_likelihood, untilted
 from studies.adversarial.world import World, begin, bits, first_signal, first_weights, fit
 from studies.core.jobs import Figures, Job
 from troupe.adversarial import ddo, distil, gan, likelihood, temperature
-from troupe.adversarial.bounds import Bounds
-from troupe.adversarial.game import Game, GameText, Opponent
+from troupe.adversarial.game import Bounds, Game, GameText, Opponent
 from troupe.adversarial.loop import refine
 from troupe.adversarial.objectives import objective_of
 from troupe.adversarial.pretraining import Pretrained

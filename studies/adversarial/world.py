@@ -30,8 +30,7 @@ from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.reader import Discriminator, ReferenceFeatures
 from troupe.params import TrainParams
 from troupe.seeding import derive_seed, generator
-from troupe.training.loop import RunContext, train
-from troupe.training.loss import validate
+from troupe.training.loop import RunContext, train, validate
 
 VERDICT = "verdict.json"  # in the first job's folder: what its discriminator found
 

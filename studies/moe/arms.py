@@ -38,8 +38,7 @@ from troupe.models.switchhead import (
 )
 from troupe.params import RunParams, TrainParams
 from troupe.seeding import derive_seed, generator
-from troupe.training.loop import RunContext, train
-from troupe.training.loss import validate
+from troupe.training.loop import RunContext, train, validate
 
 WEIGHTS = "model.safetensors"
 DENSE = Arm(start="random")  # what the first phase makes for arms with start: pretrained

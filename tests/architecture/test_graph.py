@@ -32,7 +32,7 @@ def test_a_stage_that_computes_depends_on_all_of_section_run_but_who_starts_it()
 
 
 def test_the_file_lists_a_stage_after_those_that_it_builds_on() -> None:
-    """pipelines/graph.py takes the order as it stands."""
+    """pipelines/repro.py takes the order as it stands."""
     written = set[str]()
     for name, stage in STAGES.items():
         files = [file for entry in stage.get("params", ()) for file in entry]

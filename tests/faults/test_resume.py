@@ -18,8 +18,8 @@ from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, model_dir
 from troupe.models.gpt2 import GPT
 from troupe.params import Params
+from troupe.progress import MetricsLog, read_metrics
 from troupe.stages import fit
-from troupe.stages.log import MetricsLog, read_metrics
 from troupe.stages.pretrain import pretrain
 
 FOLDER = model_dir("pretrain")

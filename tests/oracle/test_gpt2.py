@@ -15,7 +15,7 @@ from troupe.data.tokenizer import Kind
 from troupe.decoding import Decoding, generate
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
-from troupe.training.loss import cross_entropy
+from troupe.training.loop import cross_entropy
 
 SHAPES = {
     "three heads": GPTConfig(vocab_size=97, block_size=32, n_layer=2, n_head=3, n_embd=48, dropout=0.1),

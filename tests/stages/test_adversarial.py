@@ -28,10 +28,10 @@ from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.params import Params, ReferenceParams, dump_params
+from troupe.progress import read_metrics
 from troupe.stages import adversarial as stage
 from troupe.stages.adversarial import adversarial
 from troupe.stages.common import stage_main
-from troupe.stages.log import read_metrics
 
 FOLDER = model_dir("adversarial")
 LOG = FOLDER / "metrics.jsonl"

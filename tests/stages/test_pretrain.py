@@ -14,8 +14,8 @@ from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, INITIAL, TOKENS, model_dir
 from troupe.params import Params
+from troupe.progress import read_metrics
 from troupe.stages.inputs import inputs
-from troupe.stages.log import read_metrics
 from troupe.stages.pretrain import pretrain
 
 FOLDER = model_dir("pretrain")

@@ -5,8 +5,7 @@ both players take turns (loop.py): the discriminator on fresh text of either kin
 gradient of the discriminator's score (policy.py, reinforce.py), under any of three objectives (objectives.py).
 """
 
-from troupe.adversarial.bounds import Bounds
-from troupe.adversarial.game import Game, GameText, Opponent
+from troupe.adversarial.game import Bounds, Game, GameText, Opponent
 from troupe.adversarial.loop import play
 from troupe.adversarial.method import MethodResult, Task
 from troupe.adversarial.objectives import objective_of

@@ -17,9 +17,8 @@ from troupe.data.batches import Batches
 from troupe.params import LikelihoodParams
 from troupe.progress import track
 from troupe.seeding import derive_seed
-from troupe.training.interruption import signals_noted
-from troupe.training.loop import train
-from troupe.training.loss import validate
+from troupe.training.loop import train, validate
+from troupe.training.stops import signals_noted
 
 
 def run(task: Task, settings: LikelihoodParams) -> MethodResult:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from troupe.adversarial.bounds import Look, distinct_2, fault, no_signal
 from troupe.adversarial.discrimination import Examples, Learner, auc_interval, update
-from troupe.adversarial.game import Game
+from troupe.adversarial.game import Game, Look, distinct_2, fault, no_signal
 from troupe.adversarial.method import Facts, MethodResult, Task
 from troupe.adversarial.policy import kl_to_start, likelihood_step, update_generator
 from troupe.adversarial.pretraining import Pretrained
@@ -21,8 +20,8 @@ from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import expert_usage, routers
 from troupe.progress import track
 from troupe.training.checkpoint import Checkpoint, restore, snapshot
-from troupe.training.interruption import signals_noted, stopped
 from troupe.training.loop import RunContext
+from troupe.training.stops import signals_noted, stopped
 
 Validate = Callable[[GPT], float]  # bits per byte of validation text; leaves the model in the mode it was in
 Learn = Callable[[Game, int], dict[str, float]]  # one generator update, with draws of that number

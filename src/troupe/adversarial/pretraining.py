@@ -29,9 +29,8 @@ from troupe.models.reader import PER_REFERENCE, Discriminator, ReferenceFeatures
 from troupe.params import DistilParams, GanParams, ReferenceParams, TrainParams
 from troupe.progress import track
 from troupe.seeding import derive_seed, generator
-from troupe.training.interruption import signals_noted
-from troupe.training.loop import RunContext, train
-from troupe.training.loss import validate
+from troupe.training.loop import RunContext, train, validate
+from troupe.training.stops import signals_noted
 
 REFERENCE_SHOWN = "adversarial: small reference"
 SHOWN = "adversarial: discriminator"  # in progress lines

@@ -30,7 +30,7 @@ from troupe.models.gpt2 import evaluating
 from troupe.models.ngrams import NGrams
 from troupe.models.tilted import Evidence, Tilted, tilted
 from troupe.params import TiltParams
-from troupe.training.interruption import signals_noted
+from troupe.training.stops import signals_noted
 
 KEPT = 2**28  # floats of each kind of text, 1 GB: what is said of more is computed anew whenever it is read
 AT_ONCE = 2**17  # floats of one kind that are read at a time, few enough for a core's cache; one text at the least

@@ -80,7 +80,7 @@ def check_bytes(n_bytes: int, params: Params) -> None:
 
 def check_tokens(params: Params, data: "TokenDataset") -> None:
     """The same from the tokens. Raises ArtifactError if those of a split are missing."""
-    from troupe.data.windows import MeasuredRoom, token_bytes  # late: stage `inputs` needs no numpy
+    from troupe.data.dataset import MeasuredRoom, token_bytes
 
     bytes_of_token, sizes = token_bytes(data.tokenizer), data.n_bytes
     rooms = {split: MeasuredRoom(sizes[split], data.shards(split), bytes_of_token) for split in sizes}

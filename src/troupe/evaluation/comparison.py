@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from troupe.compute import workers
 from troupe.errors import ArtifactError
 from troupe.evaluation.result import Counted
 from troupe.judging.protocol import HeldOut, Tick
 from troupe.models import kneser_ney
 from troupe.models.gpt2 import GPT
 from troupe.params import EvaluateParams
-from troupe.workers import workers
 
 LOGITS_PER_BATCH = 2**22  # 16 MB in float32: the batch shrinks as context and vocabulary grow
 

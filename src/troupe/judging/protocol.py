@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from troupe.compute import workers
 from troupe.data.corpus import Split, split_beginning
 from troupe.data.dataset import Ids, TokenDataset
 from troupe.data.room import prompt_length
@@ -25,7 +26,6 @@ from troupe.layout import CORPUS
 from troupe.models.gpt2 import GPT
 from troupe.params import JudgingParams, Params
 from troupe.seeding import derive_seed, generator
-from troupe.workers import workers
 
 KNOWN_BAD, REAL = CONTROLS = "known_bad", "real_against_real"
 Tick = Callable[[Mapping[str, float]], None]  # called with the figures of each part when it is done

@@ -24,15 +24,12 @@ from troupe.judging.selection import Candidate, Selection, select
 from troupe.layout import CORPUS, model_dir
 from troupe.models.gpt2 import GPT, evaluating
 from troupe.params import Params
-from troupe.progress import track
+from troupe.progress import MetricsLog, lines_under, track
 from troupe.stages.common import stage_main
-from troupe.stages.fit import finished
-from troupe.stages.log import MetricsLog, lines_under
-from troupe.training.checkpoint import Checkpoints, folder_of, run_key
-from troupe.training.interruption import signals_noted
-from troupe.training.loop import RunContext
-from troupe.training.loss import validate
+from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
+from troupe.training.loop import RunContext, validate
 from troupe.training.probe import eager
+from troupe.training.stops import signals_noted
 
 METHODS: Mapping[str, Callable[[Task, Any], MethodResult]] = {
     "temperature": temperature.run,
@@ -81,7 +78,7 @@ def adversarial(params: Params) -> None:
     }
     write_json(model_dir(NAME) / "summary.json", facts)
     print(f"{NAME}: kept {facts['kept']}", flush=True)
-    finished(*(fit_of(name) for name in METHODS))
+    tidy_up(*(fit_of(name) for name in METHODS))
 
 
 def judged(

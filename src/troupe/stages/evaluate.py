@@ -33,9 +33,8 @@ from troupe.judging.selection import Candidate, select
 from troupe.judging.two_sample import Judged
 from troupe.layout import CORPUS, MODEL_STAGES, REPORTS, USAGE, model_dir
 from troupe.params import Params
-from troupe.progress import track
+from troupe.progress import read_metrics, track
 from troupe.stages.common import stage_main
-from troupe.stages.log import read_metrics
 
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
 CONTROL = model_dir("moe") / "control"  # the dense model continued, with moe.control

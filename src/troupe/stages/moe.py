@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from troupe.bundles.bundle import CONFIG, WEIGHTS, load_dense
-from troupe.compute import set_up
+from troupe.compute import Autocast, set_up
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.conversion.distillation import distil
 from troupe.data.batches import Batches
@@ -29,12 +29,11 @@ from troupe.progress import track
 from troupe.seeding import derive_seed, generator
 from troupe.stages.common import stage_main
 from troupe.stages.fit import Trainee, finished, fit
-from troupe.training.interruption import signals_noted
 from troupe.training.launch import side_by_side
-from troupe.training.loop import Penalty, RunContext, StepFigures
-from troupe.training.loss import Autocast, validate
+from troupe.training.loop import Penalty, RunContext, StepFigures, validate
 from troupe.training.parallel import leads, team_of
 from troupe.training.probe import Choice, choose
+from troupe.training.stops import signals_noted
 
 EXPERTS_WORK = 1.4  # times the time of a dense step, roughly, whatever the number of experts
 WATCHED = 32  # windows of validation text on which the routers are watched
