@@ -125,6 +125,21 @@ def test_the_model_that_is_selected_is_written(experts: Params, monkeypatch: pyt
     assert len(set(written.values())) == 3
 
 
+def test_methods_share_a_reference_and_are_none_the_wiser(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is trained once for gan and distil; distil ends with the weights that it ends with alone."""
+    trained: list[ReferenceParams] = []
+    train = pretraining.trained_reference
+    monkeypatch.setattr(stage, "select", always("distil"))
+    monkeypatch.setattr(pretraining, "trained_reference", lambda task, of: (trained.append(of), train(task, of))[1])
+    written = []
+    for methods in ("[distil]", "[gan, distil]"):
+        adversarial(changed(experts, f"methods={methods}", *NO_UNTRAINED_START.split()))
+        written.append(load_bundle(FOLDER).sha256)
+        shutil.rmtree(CHECKPOINTS)
+    assert len(trained) == 2
+    assert written[0] == written[1] != load_bundle(model_dir("moe")).sha256
+
+
 def test_without_a_signal_the_start_is_kept_and_nothing_is_judged(
     experts: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

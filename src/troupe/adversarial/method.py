@@ -13,6 +13,7 @@ import torch
 from troupe.bundles.bundle import Bundle
 from troupe.data.dataset import TokenDataset
 from troupe.models.gpt2 import GPT
+from troupe.params import ReferenceParams
 from troupe.training.loop import RunContext
 
 Facts = dict[str, Any]
@@ -29,6 +30,7 @@ class Task:
     seed: int
     threads: int  # CPU threads of this process
     context: RunContext = field(default_factory=RunContext)  # log, checkpoints, interruption
+    references: dict[ReferenceParams, GPT] = field(default_factory=dict, compare=False)  # trained by methods before
 
     @property
     def device(self) -> torch.device:

@@ -118,9 +118,16 @@ def examples(
 def small_reference(task: Task, settings: ReferenceParams) -> GPT:
     """A model of the dense one's kind and context, in eval mode: its best evaluation on validation text.
 
-    Equal arguments give equal weights, to the byte. It saves no checkpoints: a stage that resumes trains it anew.
-    Raises Diverged (training/loop.py).
+    Equal arguments give equal weights, to the byte; methods of one stage share it. It saves no checkpoints: a stage
+    that resumes trains it anew. Raises Diverged (training/loop.py).
     """
+    if settings not in task.references:
+        task.references[settings] = trained_reference(task, settings)
+    return task.references[settings]
+
+
+def trained_reference(task: Task, settings: ReferenceParams) -> GPT:
+    """The same, trained now."""
     dense, data, seed = task.dense.model, task.data, partial(derive_seed, task.seed, "adversarial", "reference")
     model = GPT(small(dense.config, settings))
     init_gpt2(model, generator(seed("init")))

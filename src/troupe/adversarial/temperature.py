@@ -8,7 +8,7 @@ import copy
 
 import torch
 
-from troupe.adversarial.method import MethodResult, Task
+from troupe.adversarial.method import Facts, MethodResult, Task
 from troupe.models.gpt2 import GPT
 from troupe.params import TemperatureParams
 
@@ -16,10 +16,8 @@ from troupe.params import TemperatureParams
 def run(task: Task, settings: TemperatureParams) -> MethodResult:
     """A candidate for every temperature; selection decides which is best, if any."""
     models = {f"temperature_{value:g}": at_temperature(task.start.model, value) for value in settings.temperatures}
-    bits = {name: task.bits_per_byte(model) for name, model in models.items()}
-    best = min(bits, key=bits.__getitem__)
-    reason = f"{len(models)} temperatures; {best} needs the fewest bits per byte of validation text, {bits[best]:.4f}"
-    return MethodResult(models, {f"{name}/val/bpb": value for name, value in bits.items()}, reason)
+    facts: Facts = {"temperatures": settings.temperatures}
+    return MethodResult(models, facts, f"at {', '.join(f'{value:g}' for value in settings.temperatures)}")
 
 
 @torch.no_grad()

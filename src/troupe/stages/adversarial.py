@@ -6,7 +6,7 @@ validation text select among the start and all that came of the methods (troupe/
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import count
 from typing import Any
@@ -55,9 +55,9 @@ def adversarial(params: Params) -> None:
     bits_per_byte = cache(measure)  # of candidates, which no longer change
     results: dict[str, MethodResult] = {}
     checkpoints = checkpoints_of_methods(data, params, how)
+    task = Task(expert, dense, data, measure, params.run.seed, threads_of(params.run))
     for name, context in contexts(checkpoints, how).items():
-        task = Task(expert, dense, data, measure, params.run.seed, threads_of(params.run), context)
-        results[name] = METHODS[name](task, getattr(params.adversarial, name))
+        results[name] = METHODS[name](replace(task, context=context), getattr(params.adversarial, name))
         print(f"{NAME}: {name}: {results[name].reason}", flush=True)
     models = {START: expert.model}
     for result in results.values():
