@@ -80,9 +80,13 @@ class Bench:
             world.text.part["generator"], self.references, world.text.part["validation"]
         )
 
-    def selection(self, writer: Writer) -> float:
-        """By which temperatures and arms are chosen: accuracy on validation text, with one seed."""
-        return self._judged_for_selection(writer).detection.accuracy
+    def selection(self, writer: Writer) -> Figures:
+        """By which arms are selected, on validation text with one seed: the accuracy of the worst of the few
+        classifiers, and where its windows begin, the real ones and the generated ones, whether it is right ("1")."""
+        found = self._judged_for_selection(writer)
+        [predictions] = found.predictions[found.worst]
+        correct = "".join(map(str, predictions.correct.astype(int)))
+        return {"accuracy": found.detection.accuracy, "places": self.select_test.starts.tolist(), "correct": correct}
 
     def select(self, models: Mapping[str, GPT]) -> tuple[GPT, Figures]:
         """By the pipeline's rule, from START and the simplest on: the selected one, its name, and the comparisons."""
