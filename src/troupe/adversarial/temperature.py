@@ -25,5 +25,5 @@ def at_temperature(model: GPT, temperature: float) -> GPT:
     """A copy whose logits are those of `model`, divided by `temperature`. Not of a tilted model, whose tilt follows."""
     changed = copy.deepcopy(model)
     for parameter in changed.norm.parameters():
-        parameter /= temperature
+        parameter.div_(temperature)
     return changed

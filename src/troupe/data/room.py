@@ -104,8 +104,9 @@ def _fault(params: Params, rooms: Rooms, prompt: int | None = None) -> str | Non
     context, judging = params.model.block_size, params.judging
     wanted: dict[Split, int] = {"train": context + 1}
     for method in params.adversarial.active().values():
-        of_a_game = isinstance(method, RefinementParams)
-        length = method.prompt_length + method.sequence_length if of_a_game else context
+        length = context
+        if isinstance(method, RefinementParams):
+            length = method.prompt_length + method.sequence_length
         needed: dict[Split, int] = dict.fromkeys(("critic", "validation"), length + 1)
         wanted |= {split: max(wanted.get(split, 0), n) for split, n in needed.items()}
     for split, n in wanted.items():
