@@ -24,6 +24,7 @@ from troupe.models.gpt2 import GPT, evaluating
 
 Features = Callable[[Tensor], Tensor]  # ids_BT -> features_BTF
 PER_REFERENCE = 3
+AT_ONCE = 256  # sequences whose states are held at a time
 FLOATS = 2**28  # 1 GB of what is computed of all tokens of the vocabulary
 
 
@@ -92,9 +93,6 @@ class Read(NamedTuple):
 
     def rows(self, rows_B: Tensor) -> Self:
         return type(self)(self.ids_NT[rows_B], self.features_NTF[rows_B])
-
-
-AT_ONCE = 256  # sequences whose states are held at a time
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ from troupe.training.loop import RunContext, validate
 from troupe.training.probe import eager
 from troupe.training.stops import signals_noted
 
+NAME, START = "adversarial", "start"  # the stage; the candidate to which nothing was done
+LOG = model_dir(NAME) / "metrics.jsonl"
+PROBED_BATCH = 16  # sequences on which the precision of forward passes is chosen
 METHODS: Mapping[str, Callable[[Task, Any], MethodResult]] = {
     "temperature": temperature.run,
     "likelihood": likelihood.run,
@@ -39,9 +42,6 @@ METHODS: Mapping[str, Callable[[Task, Any], MethodResult]] = {
     "ddo": ddo.run,
     "distil": distil.run,
 }
-NAME, START = "adversarial", "start"  # the stage; the candidate to which nothing was done
-LOG = model_dir(NAME) / "metrics.jsonl"
-PROBED_BATCH = 16  # sequences on which the precision of forward passes is chosen
 
 
 def adversarial(params: Params) -> None:
