@@ -64,7 +64,13 @@ NOTES = [
 
 def sections(name: str, settings: Settings, results: Results) -> Iterator[str]:
     """The page below its head; its picture is <name>.svg."""
-    parts = {
+    picture, notes = "Accuracy of the worst judge, and quality against diversity over temperatures", _compute(settings)
+    return sections_of(name, verdict(settings, results), picture, tables(settings, results), [*NOTES, notes])
+
+
+def tables(settings: Settings, results: Results) -> dict[str, str]:
+    """Of every figure, by title."""
+    return {
         "Arms": arms(settings, results),
         "Tilts against their own start": tilts(settings, results),
         "Judges": judges(settings, results),
@@ -73,8 +79,6 @@ def sections(name: str, settings: Settings, results: Results) -> Iterator[str]:
         "Games": games(settings, results),
         "Text": text(results),
     }
-    picture = "Accuracy of the worst judge, and quality against diversity over temperatures"
-    return sections_of(name, verdict(settings, results), picture, parts, [*NOTES, _compute(settings)])
 
 
 def arms(settings: Settings, results: Results) -> str:
