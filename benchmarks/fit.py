@@ -25,7 +25,7 @@ import torch
 from studies.core.command import faults_in_one_line
 from troupe.compute import set_up
 from troupe.data.batches import Batches
-from troupe.data.ids import Ids
+from troupe.data.dataset import Ids
 from troupe.data.source import TINY_SHAKESPEARE, read_text
 from troupe.layout import PARAMS
 from troupe.models.config import GPTConfig
@@ -33,9 +33,7 @@ from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.overlay import ParameterLayers, split_overrides
 from troupe.params import ModelParams, Params, PretrainParams, RunParams
 from troupe.seeding import derive_seed, generator
-from troupe.training.context import RunContext
-from troupe.training.loop import train
-from troupe.training.loss import validate
+from troupe.training.loop import RunContext, train, validate
 from troupe.training.probe import choose
 
 

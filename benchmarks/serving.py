@@ -39,8 +39,8 @@ from troupe import environment, layout, stopping
 from troupe.bundles.bundle import save_bundle
 from troupe.bundles.huggingface import export_gpt2
 from troupe.conversion.attention import convert, experts_wanted
+from troupe.data.bpe import make_tokenizer
 from troupe.data.source import read_text
-from troupe.data.tokenizer import make_tokenizer
 from troupe.files import write_json
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2

@@ -20,12 +20,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from benchmarks.attention_step import seconds
 from benchmarks.common import comparison, finish, interleaved, start
 from studies.core.command import faults_in_one_line
-from troupe.data.corpus import split_blocks, write_corpus
+from troupe.data.bpe import make_tokenizer
+from troupe.data.corpus import Source, split_blocks, write_corpus
+from troupe.data.dataset import load_ids, save_ids
 from troupe.data.download import mirrored
 from troupe.data.encoding import PIECE, cut_pieces, encode_pieces
-from troupe.data.ids import load_ids, save_ids
-from troupe.data.source import TINY_SHAKESPEARE, Source, read_text
-from troupe.data.tokenizer import BytePairTokenizer, Kind, make_tokenizer
+from troupe.data.source import TINY_SHAKESPEARE, read_text
+from troupe.data.tokenizer import BytePairTokenizer, Kind
 
 LEARNED_TOKENS = 8192
 PASSAGE = 2000  # words

@@ -4,13 +4,16 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from pipelines import cache
 from pipelines.cache import DVC, dvc, last_line
-from pipelines.graph import stage_names
 from pipelines.supervisor import supervise
 from pipelines.versioning import version_source
 from pipelines.workspace import Outcome, Run
 from troupe.errors import TroupeError
+from troupe.layout import GRAPH
 from troupe.tracking import records
 
 DVC_LOCAL_CONFIG = Path(".dvc/config.local")
@@ -111,3 +114,13 @@ def _failure(stage: str, lines: Sequence[str], log: Path) -> StageFailed:
         reason += "; remove that file: DVC finds again what its cache holds"
     kept = "" if stage == INPUTS else f" (log: {log})"  # a run that ends before its first stage leaves no record
     return StageFailed(f"{stage} failed: {reason}{kept}", again=started)
+
+
+def stage_names(path: Path = GRAPH) -> list[str]:
+    """Every stage, in the order of the file. Raises TroupeError when there is no graph, or one without stages."""
+    try:
+        return list(YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"].keys())
+    except FileNotFoundError:
+        raise TroupeError(f"{path}: no such file in {Path.cwd()}; run from the folder that holds it") from None
+    except (YAMLError, TypeError, KeyError, AttributeError):
+        raise TroupeError(f"{path}: not a DVC graph: expected YAML with `stages:`") from None

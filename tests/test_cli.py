@@ -13,7 +13,8 @@ from tests.conftest import GPT2, ROOT
 from troupe import cli
 from troupe.adversarial.texts import AT_ONCE
 from troupe.bundles.bundle import save_bundle
-from troupe.data.tokenizer import ByteTokenizer, make_tokenizer
+from troupe.data.bpe import make_tokenizer
+from troupe.data.tokenizer import ByteTokenizer
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig

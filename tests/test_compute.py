@@ -20,7 +20,7 @@ from troupe.models.gpt2 import GPT, CausalSelfAttention, init_gpt2
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.params import RunParams, load_params
 from troupe.seeding import generator
-from troupe.training.loss import cross_entropy
+from troupe.training.loop import cross_entropy
 
 ROOT = Path(__file__).parents[1]
 

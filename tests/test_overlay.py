@@ -144,7 +144,10 @@ def _fields(path: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("adversarial.tilts.rounds=2", "no section 'adversarial.tilts'; there are tilt, gan, ddo, distil"),
+        (
+            "adversarial.tilts.rounds=2",
+            "no section 'adversarial.tilts'; there are temperature, likelihood, tilt, gan, ddo, distil",
+        ),
         ("adversarial.tilt.rounds.=2", "write section.key=value"),
         ("run.seed.x=2", "no section 'run.seed'"),
         ("adversarial.tilt.round=2", "adversarial.tilt.round: unknown parameter"),

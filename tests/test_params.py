@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from troupe.adversarial.rewards import BASELINES
+from troupe.adversarial.reinforce import BASELINES
 from troupe.errors import ParamsError
 from troupe.overlay import as_typed, join_overrides, split_overrides
 from troupe.params import GanParams, Params, dump_params, load_params
@@ -143,7 +143,7 @@ def test_overrides_leave_the_file_alone() -> None:
             "    objective: lsgan #",
             "adversarial.gan.objective: Input should be 'gan', 'wgan'",
         ),
-        ("  methods: [", "  methods: [tilts, ", "adversarial.methods.0: Input should be 'tilt', 'gan', 'ddo' or 'dist"),
+        ("  methods: [", "  methods: [tilts, ", "adversarial.methods.0: Input should be 'temperature', 'likelihood'"),
         ("  methods: [", "  methods: [gan, ", "adversarial.methods: each method once, got ['gan', 'tilt', 'gan']"),
         ("  n_embd: 192", "  n_embd: 190 #", "n_embd (190) must be divisible by n_head"),
         ("  processes: ", "  processes: 7 #", "must be divisible by run.processes (7)"),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from troupe.decoding import FLOATS, Decoding, uniforms
 from troupe.errors import ParamsError
-from troupe.kernels.direct_calls import calling_directly
+from troupe.kernels.layers import calling_directly
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.models.layers import KVCache, LayerCache, Start

@@ -3,17 +3,22 @@
 import ctypes
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from troupe.cores import usable_cores
 from troupe.errors import ParamsError
 from troupe.params import RunParams
+
+Autocast = Callable[[], AbstractContextManager[object]]  # the precision of a forward pass
+
 
 CPU = torch.device("cpu")
 Precision = Literal["float32", "bfloat16"]
@@ -128,3 +133,20 @@ def torch_threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def workers() -> Iterator[ThreadPoolExecutor]:
+    """As many workers as torch has threads, each computing on one.
+
+    Small matrices gain little from several threads and are far slower with them on a busy machine; and so no figure
+    hangs on how many there are. Wait for results inside: on leaving, what has not begun never does.
+    """
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=threadpool_limits, initargs=(1, "openmp"))  # of scikit-learn's trees
+    torch.set_num_threads(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)

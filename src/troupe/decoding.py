@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from troupe.errors import ArtifactError, ParamsError
-from troupe.kernels.direct_calls import calling_directly
+from troupe.kernels.layers import calling_directly
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, evaluating
 from troupe.models.layers import KVCache

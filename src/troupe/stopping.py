@@ -2,7 +2,7 @@
 
 Importing torch takes seconds, in which a signal would raise KeyboardInterrupt anywhere in the code of others. An entry
 point therefore calls `end_at_once` before it imports anything large; its own work runs in `raised`, or after
-`as_usual`. Training, which saves its state first, has its own way meanwhile (training/interruption.py).
+`as_usual`. Training, which saves its state first, has its own way meanwhile (training/stops.py).
 """
 
 import os

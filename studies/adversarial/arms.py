@@ -9,30 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import process_time
 
-import numpy as np
 import safetensors.torch
 
-from studies.adversarial.measures import Bench, Writer, distance_from, effective
+from studies.adversarial.measures import START, Bench, Writer, distance_from, effective
 from studies.adversarial.settings import TILTS, Arm, Beginning, Common
 from studies.adversarial.tilt import tilt_by_ddo, tilt_by_likelihood, untilted
 from studies.adversarial.world import World, begin, bits, first_signal, first_weights, fit
 from studies.core.jobs import Figures, Job
-from troupe.adversarial import ddo, distil, gan
-from troupe.adversarial.bounds import Bounds
-from troupe.adversarial.game import Game, GameText, Opponent
+from troupe.adversarial import ddo, distil, gan, likelihood, temperature
+from troupe.adversarial.game import Bounds, Game, GameText, Opponent
 from troupe.adversarial.loop import refine
 from troupe.adversarial.objectives import objective_of
 from troupe.adversarial.pretraining import Pretrained
 from troupe.errors import TroupeError
 from troupe.files import read_json, write_atomic, write_json
 from troupe.models.discriminator import init_discriminator
-from troupe.models.features import no_features
 from troupe.models.gpt2 import GPT
-from troupe.models.reader import Discriminator
+from troupe.models.reader import Discriminator, no_features
 from troupe.models.tilted import Tilted
-from troupe.params import DdoParams, DistilParams, GanParams, TrainParams
+from troupe.params import DdoParams, DistilParams, GanParams, TemperatureParams
 from troupe.seeding import derive_seed, generator
-from troupe.training.context import RunContext
+from troupe.training.loop import RunContext
 
 UNBOUNDED = Bounds(max_bpb_rise=math.inf, min_distinct=0.0)
 TAKEN = "taken.json"  # in an arm's folder: whose models it started from
@@ -106,8 +103,16 @@ def load(folder: Path, world: World, order: int) -> Learned:
 def learn(arm: Arm, start: Learned, bench: Bench, first: Path, continued_steps: int) -> Learned:
     if arm.learn == "nothing":
         return start
+    task = bench.world.task(first)
     if arm.learn == "likelihood":
-        return replace(start, model=continued(bench, continued_steps), facts={"steps": continued_steps})
+        found = likelihood.run(task, bench.settings.continued_for(continued_steps))
+        return replace(start, model=found.candidates["likelihood"], facts={"steps": continued_steps})
+    if arm.learn == "temperature":
+        values = bench.settings.temperatures
+        found = temperature.run(task, TemperatureParams(temperatures=values))
+        model, facts = bench.select({START: start.model, **found.candidates})
+        of = {START: 1.0, **dict(zip(found.candidates, values, strict=True))}
+        return replace(start, model=model, facts={**facts, "temperature": of[facts["selected"]]})
     if arm.learn == "longer":
         return replace(start, model=longer(bench), facts={"steps": bench.settings.longer.steps})
     if arm.learn in TILTS:
@@ -162,20 +167,6 @@ def looks(facts: Figures) -> Figures:
     return {"game": found} | ({"stopped": facts["stopped"]} if facts["stopped"] else {})
 
 
-def continued(bench: Bench, steps: int) -> GPT:
-    """Likelihood training for as much compute as the dearest arm, on its own text and the discriminators' real class,
-    which other arms see too; the best look at validation text counts, the start not among them."""
-    world, settings = bench.world, bench.settings
-    changes = settings.continued.model_dump(exclude={"looks"})
-    every = max(1, steps // settings.continued.looks)
-    changes |= {"steps": steps, "warmup_steps": 0, "decay_fraction": 1.0, "eval_interval": every}
-    params = TrainParams.model_validate(settings.likelihood.model_dump() | changes)
-    model = copy.deepcopy(world.likelihood)
-    ids = np.concatenate([world.text.ids["generator"], world.text.ids["real"]])
-    fit(model, ids, world.text, "validation", params, derive_seed(world.seed, "study", "continued"))
-    return model
-
-
 def longer(bench: Bench) -> GPT:
     """As the likelihood model, from the same weights on the same text, but to the end: for more steps."""
     world, params = bench.world, bench.settings.longer
@@ -191,17 +182,15 @@ def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
     """All figures of an arm on the page; at other temperatures too, where it has none of its own and
     writes token by token: to draw among candidates takes as many times as long."""
     world, settings = bench.world, bench.settings
-    writer = Writer(learned.model, learned.discriminator, arm.candidates, 1.0, arm.span)
-    chosen = best_temperature(writer, bench) if arm.temperature == "best" else {"temperature": arm.temperature}
-    writer = writer.at(chosen["temperature"])
+    writer = Writer(learned.model, learned.discriminator, arm.candidates, arm.temperature, arm.span)
     detected, texts = bench.judged(writer.write, settings.judging.seeds)
     n = settings.judging.kl_texts
     bpb = {role: bits(learned.model, world.text, role) for role in ("validation", "test")}
-    has_curve = arm.temperature == 1.0 and arm.candidates == 1
+    has_curve = arm.temperature == 1.0 and arm.candidates == 1 and arm.learn != "temperature"
     others = [one for one in settings.curve if one != writer.temperature] if has_curve else []
     return {
-        **chosen,
-        "referee": detected,
+        "temperature": writer.temperature,
+        "detected": detected,
         "quality": bench.quality(texts),
         "bpb": bpb,
         "selection": bench.selection(writer),
@@ -210,10 +199,3 @@ def measured(arm: Arm, bench: Bench, learned: Learned) -> Figures:
         "curve": bench.curve(writer, others),
         "sample": texts[:2],
     }
-
-
-def best_temperature(writer: Writer, bench: Bench) -> Figures:
-    """The temperature at which classifiers of validation text detect least, and their accuracy at every one."""
-    found = {temperature: bench.selection(writer.at(temperature)) for temperature in bench.settings.temperatures}
-    measured_at = [{"temperature": temperature, "accuracy": accuracy} for temperature, accuracy in found.items()]
-    return {"temperature": min(found, key=lambda temperature: found[temperature]), "tried": measured_at}

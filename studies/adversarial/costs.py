@@ -14,8 +14,8 @@ from studies.adversarial.settings import GAMES, Arm, Settings
 from studies.core.macs import TRAINING, forward_macs
 from troupe.inspection.structure import without_weights
 from troupe.models.config import GPTConfig
-from troupe.models.features import PER_REFERENCE
 from troupe.models.gpt2 import GPT
+from troupe.models.reader import PER_REFERENCE
 
 
 class Costs:

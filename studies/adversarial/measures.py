@@ -15,19 +15,21 @@ from studies.adversarial.frechet import frechet_distance, text_features
 from studies.adversarial.resampling import Resampling, effective_candidates, write
 from studies.adversarial.settings import Common, Judging
 from studies.adversarial.text import Role
-from studies.adversarial.world import World
+from studies.adversarial.world import World, bits
 from studies.core.jobs import Figures
 from troupe.adversarial.discrimination import auc_interval
 from troupe.adversarial.reinforce import continuation_log_probs, kl_per_token
 from troupe.decoding import Decoding, generate
 from troupe.evaluation.quality import Yardstick, make_yardstick, measure
 from troupe.judging.classifiers import Judge, families
+from troupe.judging.selection import Candidate, select
 from troupe.judging.two_sample import Judged, Windows, paired, predict, real_against_real
 from troupe.judging.windows import Places, Sample, continuations, find_places, markov, sampler
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
 from troupe.seeding import derive_seed, generator
 
+START = "start"  # of a selection: the model to which nothing was done
 Write = Callable[[Places, int], list[str]]  # places, seed -> a text for every place, as `windows.continuations` does
 
 
@@ -78,10 +80,30 @@ class Bench:
             world.text.part["generator"], self.references, world.text.part["validation"]
         )
 
-    def selection(self, writer: Writer) -> float:
-        """By which temperatures and arms are chosen: accuracy on validation text, with one seed."""
+    def selection(self, writer: Writer) -> Figures:
+        """By which arms are selected, on validation text with one seed: the accuracy of the worst of the few
+        classifiers, and where its windows begin, the real ones and the generated ones, whether it is right ("1")."""
+        found = self._judged_for_selection(writer)
+        [predictions] = found.predictions[found.worst]
+        correct = "".join(map(str, predictions.correct.astype(int)))
+        return {"accuracy": found.detection.accuracy, "places": self.select_test.starts.tolist(), "correct": correct}
+
+    def select(self, models: Mapping[str, GPT]) -> tuple[GPT, Figures]:
+        """By the pipeline's rule, from START and the simplest on: the selected one, its name, and the comparisons."""
+        writers = {name: Writer(model, self.world.discriminator, 1, 1.0, 1) for name, model in models.items()}
+        found = select(
+            {
+                name: Candidate(bits(writer.model, self.world.text, "validation"), self._judged_for_selection(writer))
+                for name, writer in writers.items()
+            },
+            self.judging.bits_margin,
+        )
+        facts = {"selected": found.selected, "comparisons": [one.facts() for one in found.comparisons]}
+        return models[found.selected], facts
+
+    def _judged_for_selection(self, writer: Writer) -> Judged:
         seed = derive_seed(self.world.seed, "study", "selection")
-        return self._few_detect(writer_trials(writer.write, self.select_train, self.select_test, [seed]))
+        return judged(self._few(), writer_trials(writer.write, self.select_train, self.select_test, [seed]))
 
     def judged(self, write: Write, n_seeds: int) -> tuple[Figures, list[str]]:
         """The figures of all classifiers on test text, and the texts of the first seed."""
@@ -98,8 +120,8 @@ class Bench:
 
     def point(self, writer: Writer) -> Figures:
         trials = writer_trials(writer.write, self.train, self.test, self._seeds(self.judging.curve_seeds))
-        found = {"temperature": writer.temperature, "accuracy": self._few_detect(trials)}
-        return found | self.quality(written(trials[0]))
+        accuracy = judged(self._few(), trials).detection.accuracy
+        return {"temperature": writer.temperature, "accuracy": accuracy, **self.quality(written(trials[0]))}
 
     def controls(self) -> Figures:
         """Real text against real text, a writer that must be caught, and the figures of real text."""
@@ -109,12 +131,9 @@ class Bench:
         floor = detections(self.judges, floor_trials(self.train, self.test, seeds))
         return {"floor": floor, "bad": bad, "bad_quality": self.quality(texts), "real": self.quality(self.test.real())}
 
-    def _few_detect(self, trials: Sequence[Trial]) -> float:
-        """Accuracy of the worst of the few classifiers: the quick ones, so that they can be trained often."""
-        few: dict[str, Judge] = {name: self.judges[name] for name in self.judging.few}
-        found = detections(few, trials)
-        accuracy: float = found["judges"][found["worst"]]["accuracy"]
-        return accuracy
+    def _few(self) -> dict[str, Judge]:
+        """The quick classifiers, so that they can be trained often."""
+        return {name: self.judges[name] for name in self.judging.few}
 
     def _places(self, role: Role) -> Places:
         text, prompt = self.world.text, self.settings.game.prompt_length
@@ -168,27 +187,32 @@ def writer_trials(write: Write, train: Places, test: Places, seeds: Sequence[int
     """A writer at the same places in every trial, with other random numbers."""
 
     def windows(places: Places, seed: int, part: str) -> Windows:
-        return paired(places.real(), write(places, derive_seed(seed, "referee", part)), places.starts)
+        return paired(places.real(), write(places, derive_seed(seed, "judge", part)), places.starts)
 
-    return [Trial(windows(train, seed, "learn"), windows(test, seed, "hear"), seed) for seed in seeds]
+    return [Trial(windows(train, seed, "train"), windows(test, seed, "test"), seed) for seed in seeds]
 
 
 def floor_trials(train: Places, test: Places, seeds: Sequence[int]) -> list[Trial]:
     """Real against real, where nothing can be detected; from half as many texts of either kind."""
 
     def windows(places: Places, seed: int, part: str) -> Windows:
-        return real_against_real(places.real(), places.starts, generator(seed, "referee", "floor", part))
+        return real_against_real(places.real(), places.starts, generator(seed, "judge", "floor", part))
 
-    return [Trial(windows(train, seed, "learn"), windows(test, seed, "hear"), seed) for seed in seeds]
+    return [Trial(windows(train, seed, "train"), windows(test, seed, "test"), seed) for seed in seeds]
 
 
-def detections(judges: Mapping[str, Judge], trials: Sequence[Trial]) -> Figures:
-    """{"judges": {family: figures}, "worst": the family with the highest accuracy}."""
-    judged = Judged(
+def judged(judges: Mapping[str, Judge], trials: Sequence[Trial]) -> Judged:
+    """What classifiers of every family say in all trials."""
+    return Judged(
         {
             family: [predict(judge, trial.train, trial.test, trial.seed) for trial in trials]
             for family, judge in judges.items()
         }
     )
-    figures = {family: detection.model_dump() for family, detection in judged.detections.items()}
-    return {"judges": figures, "worst": judged.worst}
+
+
+def detections(judges: Mapping[str, Judge], trials: Sequence[Trial]) -> Figures:
+    """{"judges": {family: figures}, "worst": the family with the highest accuracy}."""
+    found = judged(judges, trials)
+    figures = {family: detection.model_dump() for family, detection in found.detections.items()}
+    return {"judges": figures, "worst": found.worst}

@@ -20,7 +20,7 @@ USES = {
     "reference": "training of the model that discriminators read through",
     "real": "discriminators' real class; likelihood steps, DDO and continued training learn from it too",
     "validation": "choices of every kind; what judges of test text learn from; the independent model",
-    "test": "one half: judges are heard on it, and figures of real text; the other half: references",
+    "test": "one half: judges are tested on it, and figures of real text; the other half: references",
 }
 FIGURES = (
     "bits",
@@ -50,12 +50,13 @@ NOTES = [
     "no evidence. KL: of the generator (not of a resampled writer) from the likelihood model, nats per token.",
     "Tilted: p(token) exp(theta . phi), where phi holds what the generator and a Kneser-Ney model of its training "
     "tokens say of the token. Nine numbers theta learn: by likelihood of the discriminators' real class (a control), "
-    "or in rounds of DDO, from what the tilted generator writes; judges of validation text keep one, 0 being the "
-    "untilted. So their figure of what is kept, by which arms are promoted too, is the least of up to four, and the "
-    "control's is not. AUC in the table of games: the first round's, and that of the round that was kept.",
+    "or in rounds of DDO, from what the tilted generator writes; the pipeline's rule for selection keeps one by judges "
+    "of validation text, 0 being the untilted, and so a temperature. The figure by which arms are promoted is then one "
+    "of several that were looked at, and that of the control of a tilt is not. AUC in the table of games: the first "
+    "round's, and that of the round that was kept.",
     "Likelihood, longer: the likelihood model's own training, from the same weights, with more steps to its end: what "
     "others gain should be held against it, too.",
-    "Over temperatures only the few judges that the table names are heard, at temperature 1 as at the others. "
+    "Over temperatures only the few judges that the table names are asked, at temperature 1 as at the others. "
     "Gap: mean over the diversities (self-BLEU-3) that both curves reach of an arm's bits less the likelihood model's; "
     "below 0 the arm is better at equal diversity.",
 ]
@@ -63,7 +64,13 @@ NOTES = [
 
 def sections(name: str, settings: Settings, results: Results) -> Iterator[str]:
     """The page below its head; its picture is <name>.svg."""
-    parts = {
+    picture, notes = "Accuracy of the worst judge, and quality against diversity over temperatures", _compute(settings)
+    return sections_of(name, verdict(settings, results), picture, tables(settings, results), [*NOTES, notes])
+
+
+def tables(settings: Settings, results: Results) -> dict[str, str]:
+    """Of every figure, by title."""
+    return {
         "Arms": arms(settings, results),
         "Tilts against their own start": tilts(settings, results),
         "Judges": judges(settings, results),
@@ -72,8 +79,6 @@ def sections(name: str, settings: Settings, results: Results) -> Iterator[str]:
         "Games": games(settings, results),
         "Text": text(results),
     }
-    picture = "Accuracy of the worst judge, and quality against diversity over temperatures"
-    return sections_of(name, verdict(settings, results), picture, parts, [*NOTES, _compute(settings)])
 
 
 def arms(settings: Settings, results: Results) -> str:
@@ -86,7 +91,7 @@ def arms(settings: Settings, results: Results) -> str:
         other = name != base
         return [
             *_detection(
-                [run["referee"] for run in runs], f"{less(results, name, base, accuracy):+.3f}" if other else ""
+                [run["detected"] for run in runs], f"{less(results, name, base, accuracy):+.3f}" if other else ""
             ),
             f"{over(runs, 'bpb', 'test'):.4f}",
             f"{less(results, name, base, test_bpb):+.4f}" if other else "",
@@ -117,7 +122,7 @@ def tilts(settings: Settings, results: Results) -> str:
 
 def judges(settings: Settings, results: Results) -> str:
     """A row per arm: the accuracy of every family, and the worst classifier with its own interval, seed by seed."""
-    detected = {name: [run["referee"] for run in results[name]] for name in settings.arms}
+    detected = {name: [run["detected"] for run in results[name]] for name in settings.arms}
     detected |= {"real against real": [run["floor"] for run in results[CONTROLS]]}
     detected |= {"Markov chain of bytes": [run["bad"] for run in results[CONTROLS]]}
 
@@ -175,7 +180,7 @@ def points(run: Figures) -> list[Point]:
 
 def accuracies(settings: Settings, run: Figures) -> list[tuple[float, float]]:
     """(temperature, accuracy of the worst of the few classifiers), by rising temperature."""
-    detected = max(run["referee"]["judges"][family]["accuracy"] for family in settings.judging.few)
+    detected = max(run["detected"]["judges"][family]["accuracy"] for family in settings.judging.few)
     return sorted([*((one["temperature"], one["accuracy"]) for one in run["curve"]), (run["temperature"], detected)])
 
 

@@ -14,6 +14,7 @@ from troupe.params import (
     DistilParams,
     GameParams,
     GanParams,
+    LikelihoodParams,
     ModelParams,
     Rate,
     ReferenceParams,
@@ -47,7 +48,15 @@ class Arm(Section):
 
     of: str | None = None  # the arm whose generator and discriminator it takes; null: the ones that all start from
     learn: Literal[
-        "nothing", "likelihood", "longer", "reinforce", "distil", "ddo", "tilt by likelihood", "tilt by ddo"
+        "nothing",
+        "likelihood",
+        "temperature",
+        "longer",
+        "reinforce",
+        "distil",
+        "ddo",
+        "tilt by likelihood",
+        "tilt by ddo",
     ] = "nothing"
     literal: bool = False
     game: dict[str, Any] = Field(default_factory=dict)
@@ -55,7 +64,7 @@ class Arm(Section):
     distil_candidates: Count = 8  # candidates of which distillation draws what the generator learns
     span: Count = 64  # tokens that are drawn together among candidates
     candidates: Count = 1  # of which one is drawn by the discriminator's score when it writes; 1: it writes as it is
-    temperature: Temperature | Literal["best"] = 1.0  # best: of `temperatures`, by the classifiers of validation text
+    temperature: Temperature = 1.0  # at which it writes
 
     @model_validator(mode="after")
     def trained_in_one_arm(self) -> Self:
@@ -91,6 +100,7 @@ class Judging(Section):
     seeds: Count  # of the classifiers of test text
     curve_seeds: Count  # at every other temperature
     few: Annotated[list[Family], Field(min_length=1)]  # used at other temperatures, and for every selection
+    bits_margin: Weight  # share of bits per byte that counts as a difference when a model is selected
     kl_texts: Count
 
 
@@ -159,7 +169,7 @@ class Common(Beginning):
     rules: dict[str, Any]
     min_auc: Share  # a game's discriminator must have it at the start, by the lower limit of its interval
     judging: Judging
-    temperatures: Annotated[list[Temperature], Field(min_length=2)]  # best of them, for the control
+    temperatures: Annotated[list[Temperature], Field(min_length=1)]  # beside 1: of them the control selects
     curve: Annotated[list[Temperature], Field(min_length=2)]  # at which arms are judged that write token by token
 
     def game_of(self, arm: Arm) -> StudyGame:
@@ -170,6 +180,13 @@ class Common(Beginning):
 
     def tilt_params(self) -> TiltParams:
         return TiltParams(**self.tilt.model_dump(), prompt_length=self.game.prompt_length)
+
+    def continued_for(self, steps: int) -> LikelihoodParams:
+        """The section of params.yaml for the control that is trained on."""
+        changes = self.continued.model_dump(exclude={"looks"})
+        every = max(1, steps // self.continued.looks)
+        changes |= {"steps": steps, "warmup_steps": 0, "decay_fraction": 1.0, "eval_interval": every}
+        return LikelihoodParams.model_validate(self.likelihood.model_dump() | changes)
 
     def method_of(self, arm: Arm) -> GanParams | DistilParams | DdoParams:
         """The section of params.yaml for the method by which an arm learns; its discriminator is trained already."""

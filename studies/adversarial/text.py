@@ -11,12 +11,12 @@ from typing import Annotated, Literal, Self, get_args
 import numpy as np
 from pydantic import Field, model_validator
 
+from troupe.data.bpe import make_tokenizer
 from troupe.data.corpus import Split, cut_blocks
-from troupe.data.dataset import TokenDataset
+from troupe.data.dataset import Ids, TokenDataset, save_ids
 from troupe.data.encoding import cut_pieces, encode_pieces
-from troupe.data.ids import Ids, save_ids
 from troupe.data.source import read_text
-from troupe.data.tokenizer import Tokenizer, make_tokenizer
+from troupe.data.tokenizer import Tokenizer
 from troupe.params import Count, DataParams
 
 Role = Literal["generator", "reference", "real", "validation", "test"]

@@ -3,12 +3,11 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from studies.adversarial.measures import Bench, Writer
+from studies.adversarial.measures import START, Bench
 from studies.adversarial.world import World
 from studies.core.jobs import Figures
 from troupe.adversarial.texts import each_once
-from troupe.adversarial.tilt import PURPOSE, all_rounds
-from troupe.adversarial.tilt_fit import by_likelihood
+from troupe.adversarial.tilt import PURPOSE, all_rounds, by_likelihood
 from troupe.models.gpt2 import GPT
 from troupe.models.ngrams import NGrams
 from troupe.models.tilted import Tilted, tilted
@@ -28,15 +27,14 @@ def tilt_by_likelihood(start: GPT, bench: Bench, first: Path) -> tuple[Tilted, F
     return model, {"tilt": model.tilt.tolist()}
 
 
-def tilt_by_ddo(start: GPT, bench: Bench, first: Path) -> tuple[Tilted, Figures]:
-    """By the pipeline's rounds, of which the classifiers of validation text select one, or the start: the model that
-    they detect least, its nine numbers, and what was found in every round."""
+def tilt_by_ddo(start: GPT, bench: Bench, first: Path) -> tuple[GPT, Figures]:
+    """By the pipeline's rounds, of which the pipeline's rule selects one, or the start, on validation text: the model,
+    its nine numbers, and what was found in every round."""
     settings, task = bench.settings.tilt_params(), bench.world.task(first)
     rounds, models = all_rounds(replace(task, start=replace(task.start, model=start)), settings)
-    candidates = [untilted(start, bench.world, settings.order), *models]
-    accuracies = [bench.selection(Writer(model, bench.world.discriminator, 1, 1.0, 1)) for model in candidates]
-    kept = accuracies.index(min(accuracies))
+    candidates = {START: untilted(start, bench.world, settings.order)}
+    candidates |= {f"tilt_{number}": model for number, model in enumerate(models, 1)}
+    model, selection = bench.select(candidates)
     found: list[Figures] = [{**asdict(one.interval), "cross_entropy": one.cross_entropy} for one in rounds]
-    for one, accuracy in zip(found, accuracies[1:], strict=False):  # the last may have had no signal
-        one["selection"] = accuracy
-    return candidates[kept], {"tilt": candidates[kept].tilt.tolist(), "rounds": found, "kept": kept}
+    kept = [*candidates].index(selection["selected"])
+    return model, {"tilt": candidates[selection["selected"]].tilt.tolist(), "rounds": found, "kept": kept, **selection}

@@ -5,12 +5,16 @@ chosen by figures of validation text; the bars are held against those of test te
 text for longer stand beside the contest: what they cut is not an adversary's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from studies.adversarial.arms import CONTROLS
 from studies.adversarial.settings import ADVERSARIAL, Settings
 from studies.core.jobs import Figures
 from studies.core.statistics import Estimate, Results, estimate, less, over, pairs
+from troupe.judging.selection import Candidate, select
+from troupe.judging.two_sample import Judged, Predictions, Windows
 
 
 def verdict(settings: Settings, results: Results) -> list[str]:
@@ -35,12 +39,11 @@ def verdict(settings: Settings, results: Results) -> list[str]:
             (f"{figure} off real text's: {off:+.1%}; within {bars.diversity:.0%}", abs(off.mean) <= bars.diversity)
         )
     kept, control = all(kept for _, kept in lines), not is_adversarial(settings, name)
-    detected, of_likelihood = (over(results[one], "selection") for one in (name, likelihood))
+    detected, of_likelihood = (over(results[one], "selection", "accuracy") for one in (name, likelihood))
     control_line = f"missed**: what is promoted is a control, which {'keeps' if kept else 'misses'} the bars above"
     return [
-        f"Promoted: {name}{' (a control)' if control else ''}. Of the arms whose validation text costs at most "
-        f"{bars.bpb:.0%} more bits, the judges of validation text are right about it least often: {detected:.3f}, "
-        f"about {likelihood} {of_likelihood:.3f}.",
+        f"Promoted: {name}{' (a control)' if control else ''}, by the pipeline's rule for selection. Judges of "
+        f"validation text are right about it in {detected:.3f} of cases, about {likelihood} in {of_likelihood:.3f}.",
         *(f"{line}: {_line(kept)}" for line, kept in lines),
         f"**Target: {control_line if control else f'{_line(kept)}**'}",
         stretch(settings, results),
@@ -49,9 +52,8 @@ def verdict(settings: Settings, results: Results) -> list[str]:
 
 
 def promoted(settings: Settings, results: Results) -> str:
-    """Of the arms whose validation text costs at most `bars.bpb` more than the likelihood model's, the one that the
-    classifiers of validation text detect least, mean over seeds; of equals the first."""
-    return _least_detected(settings, results, contest(settings))
+    """What the pipeline's rule selects, from the likelihood model on."""
+    return _selected(settings, results, contest(settings))
 
 
 def contest(settings: Settings) -> list[str]:
@@ -65,12 +67,12 @@ def stretch(settings: Settings, results: Results) -> str:
     arms = {name: settings.arms[name] for name in contest(settings) if is_adversarial(settings, name)}
     plain = [name for name, arm in arms.items() if arm.candidates == 1 and arm.temperature == 1.0]
     if not plain:
-        return "**Moonshot: missed** (no arm changes the generator itself)"
-    name = _least_detected(settings, results, plain)
+        return "**Stretch: missed** (no arm changes the generator itself)"
+    name = _selected(settings, results, plain)
     cuts = cut(settings, results, name)
     kept = cuts.mean >= settings.bars.stretch
     return (
-        f"**Moonshot: {_line(kept)}**: {name}, without resampling, cuts the accuracy above one half by {cuts:.1%}; "
+        f"**Stretch: {_line(kept)}**: {name}, without resampling, cuts the accuracy above one half by {cuts:.1%}; "
         f"at least {settings.bars.stretch:.0%}"
     )
 
@@ -82,7 +84,7 @@ def best_adversarial(settings: Settings, results: Results) -> list[str]:
     beside = [name for name in settings.arms if name not in contest(settings)]
     for title, of in (("Best arm with an adversary", contest(settings)), ("With a start trained for longer", beside)):
         if names := [name for name in of if is_adversarial(settings, name)]:
-            name = _least_detected(settings, results, names)
+            name = _selected(settings, results, names)
             others = [start_of(settings, name), *by_likelihood(settings, name)]
             found.append(f"{title}: {name}, {'; '.join(_against(results, name, other) for other in others)}")
     return found
@@ -124,7 +126,7 @@ def cut(settings: Settings, results: Results, name: str) -> Estimate:
 
 def accuracy(run: Figures) -> float:
     """Of the worst classifier of test text."""
-    return worst(run["referee"])["accuracy"]
+    return worst(run["detected"])["accuracy"]
 
 
 def worst(detected: Figures) -> dict[str, float]:
@@ -144,10 +146,21 @@ def of_real(results: Results, name: str, figure: str) -> list[float]:
     return [run["quality"][figure] / control["real"][figure] for run, control in runs]
 
 
-def _least_detected(settings: Settings, results: Results, names: Iterable[str]) -> str:
-    limit = over(results[settings.likelihood_arm], "bpb", "validation").mean * (1 + settings.bars.bpb)
-    able = [name for name in names if over(results[name], "bpb", "validation").mean <= limit] or [*names]
-    return min(able, key=lambda name: over(results[name], "selection").mean)
+def _selected(settings: Settings, results: Results, names: Iterable[str]) -> str:
+    """Of these arms, from the first on, by figures of validation text."""
+    return select({name: candidate(results[name]) for name in names}, settings.judging.bits_margin).selected
+
+
+def candidate(runs: Sequence[Figures]) -> Candidate:
+    """An arm as the pipeline selects a model, every seed a repetition, by the worst classifier of each."""
+    repetitions = []
+    for run in runs:
+        found = run["selection"]
+        generated_M = np.repeat([False, True], len(found["places"]))
+        correct_M = np.array([right == "1" for right in found["correct"]])
+        windows = Windows([], generated_M, np.tile(found["places"], 2))
+        repetitions.append(Predictions(windows, np.where(generated_M == correct_M, 1.0, -1.0)))
+    return Candidate(over(runs, "bpb", "validation").mean, Judged({"worst": repetitions}))
 
 
 def _line(kept: bool) -> str:

@@ -21,19 +21,16 @@ from troupe.adversarial.method import Task
 from troupe.adversarial.texts import HELD_OUT, continued
 from troupe.bundles.bundle import Bundle
 from troupe.data.batches import Batches
-from troupe.data.ids import Ids
-from troupe.evaluation.likelihood import bits_per_byte, nats
+from troupe.data.dataset import Ids
+from troupe.evaluation.comparison import bits_per_byte, nats
 from troupe.files import read_json, write_atomic, write_json
 from troupe.models.config import GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator
-from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.reader import Discriminator
+from troupe.models.reader import Discriminator, ReferenceFeatures
 from troupe.params import TrainParams
 from troupe.seeding import derive_seed, generator
-from troupe.training.context import RunContext
-from troupe.training.loop import train
-from troupe.training.loss import validate
+from troupe.training.loop import RunContext, train, validate
 
 VERDICT = "verdict.json"  # in the first job's folder: what its discriminator found
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from troupe.data.bpe import make_tokenizer
 from troupe.data.corpus import Split, read_manifest, split_blocks, write_corpus
+from troupe.data.dataset import Ids, load_ids, save_ids
 from troupe.data.encoding import cut_pieces, encode_pieces
-from troupe.data.ids import Ids, load_ids, save_ids
 from troupe.data.source import describe, read_pieces
-from troupe.data.tokenizer import FILE, make_tokenizer
+from troupe.data.tokenizer import FILE
 from troupe.dependencies import code_digest
 from troupe.files import read_json, write_json
 from troupe.params import DataParams, TokensParams

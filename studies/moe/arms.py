@@ -23,7 +23,7 @@ from troupe.compute import Arithmetic, set_up
 from troupe.conversion.attention import convert
 from troupe.conversion.distillation import distil
 from troupe.data.batches import Batches
-from troupe.evaluation.likelihood import bits_per_byte, nats
+from troupe.evaluation.comparison import bits_per_byte, nats
 from troupe.files import write_atomic
 from troupe.inspection.attention import attention_costs
 from troupe.models.config import GPTConfig
@@ -38,9 +38,7 @@ from troupe.models.switchhead import (
 )
 from troupe.params import RunParams, TrainParams
 from troupe.seeding import derive_seed, generator
-from troupe.training.context import RunContext
-from troupe.training.loop import train
-from troupe.training.loss import validate
+from troupe.training.loop import RunContext, train, validate
 
 WEIGHTS = "model.safetensors"
 DENSE = Arm(start="random")  # what the first phase makes for arms with start: pretrained

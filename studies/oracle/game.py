@@ -17,8 +17,7 @@ from troupe.adversarial.discrimination import Examples, Learner, auc_interval, d
 from troupe.adversarial.objectives import GAN
 from troupe.adversarial.reinforce import continuation_log_probs, token_log_probs
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
-from troupe.models.features import Read, no_features
-from troupe.models.reader import scores
+from troupe.models.reader import Read, no_features, scores
 from troupe.seeding import generator
 
 GRAD_CLIP = 5.0  # L2 norm of the generator's gradient: SeqGAN's

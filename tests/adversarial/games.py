@@ -6,19 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from troupe.adversarial.bounds import Bounds
-from troupe.adversarial.game import Game, GameText, Opponent
+from troupe.adversarial.game import Bounds, Game, GameText, Opponent
 from troupe.adversarial.objectives import objective_of
 from troupe.adversarial.reinforce import Reinforce
 from troupe.conversion.attention import convert
 from troupe.models.config import GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
-from troupe.models.features import PER_REFERENCE, ReferenceFeatures, no_features
 from troupe.models.gpt2 import GPT, evaluating, init_gpt2
+from troupe.models.reader import PER_REFERENCE, ReferenceFeatures, no_features
 from troupe.models.switchhead import SwitchHeadConfig
 from troupe.params import load_params
 from troupe.seeding import generator
-from troupe.training.loss import validate
+from troupe.training.loop import validate
 
 NEAR = Reinforce(kl_weight=0.1)
 ROOT = Path(__file__).parents[2]

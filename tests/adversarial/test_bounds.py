@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from troupe.adversarial.bounds import Bounds, Look, distinct_2, fault, no_signal
+from troupe.adversarial.game import Bounds, Look, distinct_2, fault, no_signal
 
 BOUNDS = Bounds(max_bpb_rise=0.1, min_distinct=0.5)
 START = Look(step=0, bpb=2.0, distinct_2=0.8, auc=0.7, auc_low=0.65, gap=1.0)

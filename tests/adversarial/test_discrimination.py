@@ -21,7 +21,7 @@ from troupe.adversarial.discrimination import (
 )
 from troupe.adversarial.objectives import GAN, WGAN, WGANGP, Objective
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
-from troupe.models.features import Read, no_features
+from troupe.models.reader import Read, no_features
 
 VOCAB, T = 6, 8
 

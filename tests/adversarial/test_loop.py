@@ -11,17 +11,16 @@ import pytest
 import torch
 
 from tests.adversarial.games import NEAR, VOCAB, alone, bits_per_byte, new_game, new_model, with_experts
-from troupe.adversarial.bounds import Bounds
 from troupe.adversarial.ddo import ddo_step
 from troupe.adversarial.distil import distil_step
-from troupe.adversarial.game import Game
+from troupe.adversarial.game import Bounds, Game
 from troupe.adversarial.loop import Outcome, refine, update_critic
 from troupe.adversarial.objectives import GAN
 from troupe.adversarial.policy import update_generator
 from troupe.adversarial.reinforce import LITERAL, Reinforce
 from troupe.errors import Interrupted, TroupeError
 from troupe.training.checkpoint import Checkpoint, Checkpoints
-from troupe.training.context import RunContext
+from troupe.training.loop import RunContext
 
 
 class Run:

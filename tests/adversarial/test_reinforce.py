@@ -11,6 +11,7 @@ from torch import Tensor
 
 from troupe.adversarial.reinforce import (
     LITERAL,
+    Baseline,
     GeneratorLoss,
     Reinforce,
     continuation_log_probs,
@@ -18,7 +19,6 @@ from troupe.adversarial.reinforce import (
     likelihood_loss,
     sequence_log_prob,
 )
-from troupe.adversarial.rewards import Baseline
 from troupe.decoding import Decoding, generate, uniforms
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.adversarial.reinforce import LITERAL, Reinforce
-from troupe.adversarial.rewards import leave_one_out, normalised, reward_to_go, token_rewards
+from troupe.adversarial.reinforce import LITERAL, Reinforce, leave_one_out, normalised, reward_to_go, token_rewards
 
 F64 = torch.float64
 values = st.lists(st.floats(-10, 10), min_size=2, max_size=12)

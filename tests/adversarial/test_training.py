@@ -14,7 +14,7 @@ from troupe.adversarial.objectives import GAN
 from troupe.adversarial.texts import MOST_AT_ONCE, continued
 from troupe.decoding import Decoding, generate
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
-from troupe.models.features import Read, no_features
+from troupe.models.reader import Read, no_features
 from troupe.seeding import generator
 
 VOCAB, LENGTH = 8, 6

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 from ruamel.yaml import YAML
 
@@ -32,7 +33,7 @@ def test_a_stage_that_computes_depends_on_all_of_section_run_but_who_starts_it()
 
 
 def test_the_file_lists_a_stage_after_those_that_it_builds_on() -> None:
-    """pipelines/graph.py takes the order as it stands."""
+    """pipelines/repro.py takes the order as it stands."""
     written = set[str]()
     for name, stage in STAGES.items():
         files = [file for entry in stage.get("params", ()) for file in entry]
@@ -44,6 +45,13 @@ def test_the_file_lists_a_stage_after_those_that_it_builds_on() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_runs_the_module_of_its_name(stage: str) -> None:
     assert f"troupe.stages.{stage}" in STAGES[stage]["cmd"]
+
+
+@pytest.mark.parametrize(("stage", "most"), {"pretrain": 40, "moe": 40, "adversarial": 65, "evaluate": 48}.items())
+def test_a_stage_imports_few_files(stage: str, most: int) -> None:
+    """Directly or not, packages without code left out. An edit of any of them makes the stage run again."""
+    graph = grimp.build_graph("troupe", cache_dir=None)
+    assert len(graph.find_upstream_modules(f"troupe.stages.{stage}")) <= most
 
 
 def test_describing_a_model_is_no_part_of_training_it() -> None:

@@ -15,7 +15,7 @@ from benchmarks.gemm import BenchShape, peak_flops
 from benchmarks.nanogpt_copy import Finished
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
-from troupe.training.loss import cross_entropy, validate
+from troupe.training.loop import cross_entropy, validate
 
 
 def test_contestants_take_turns() -> None:

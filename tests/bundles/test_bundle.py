@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from troupe.bundles.bundle import FILES, found_identity, identity, load_bundle, save_bundle
+from troupe.bundles.architectures import load_bundle
+from troupe.bundles.bundle import FILES, found_identity, identity, save_bundle
 from troupe.conversion.attention import convert
 from troupe.data.tokenizer import BytePairTokenizer, ByteTokenizer
 from troupe.errors import ArtifactError, UnsupportedError

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.bundles.bundle import load_bundle, save_bundle
+from troupe.bundles.architectures import load_bundle
+from troupe.bundles.bundle import save_bundle
 from troupe.bundles.huggingface import export_gpt2, import_gpt2
 from troupe.bundles.initial import find_initial
 from troupe.conversion.attention import convert

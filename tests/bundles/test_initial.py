@@ -15,7 +15,7 @@ from tests.conftest import GPT2, small
 from troupe.bundles.bundle import save_bundle
 from troupe.bundles.huggingface import export_gpt2
 from troupe.bundles.initial import find_initial, has_seen, load_initial, require_agreement
-from troupe.data.tokenizer import make_tokenizer
+from troupe.data.bpe import make_tokenizer
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json, write_json
 from troupe.models.config import GPTConfig

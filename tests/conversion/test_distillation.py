@@ -22,7 +22,7 @@ from troupe.data.batches import Batches
 from troupe.errors import Diverged, Interrupted
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams, load_params
-from troupe.training.context import RunContext
+from troupe.training.loop import RunContext
 from troupe.training.parallel import Team
 
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.data import ids as module
+from troupe.data import dataset as module
 from troupe.data.batches import Batches
-from troupe.data.ids import load_ids, open_ids, save_ids
+from troupe.data.dataset import load_ids, open_ids, save_ids
 from troupe.errors import ArtifactError, CorpusError
 
 LENGTHS = st.tuples(st.integers(1, 12), st.integers(1, 5), st.integers(1, 200))  # block_size, batch_size, extra tokens

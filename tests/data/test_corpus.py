@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.splits import split_text
 from troupe.data.corpus import (
     SPLITS,
+    Source,
     check_size,
     cut_blocks,
     read_manifest,
@@ -18,7 +19,6 @@ from troupe.data.corpus import (
     split_blocks,
     write_corpus,
 )
-from troupe.data.source import Source
 from troupe.errors import ArtifactError, CorpusError
 
 # Wide characters often, so that cuts fall within them.

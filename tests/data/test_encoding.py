@@ -12,8 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from troupe.data import bpe, stretches
+from troupe.data.bpe import make_tokenizer
 from troupe.data.encoding import cut_pieces, encode_pieces
-from troupe.data.tokenizer import ByteTokenizer, Tokenizer, make_tokenizer
+from troupe.data.tokenizer import ByteTokenizer, Tokenizer
 
 TRAIN = "The cat's hat, the rat.\n\n  Größe 42 naïve cafés 😀 don't\t \r\nwe'll  " * 20
 LEARNED = {kind: make_tokenizer(kind, TRAIN, 300) for kind in ("bytes", "chars", "bpe")}

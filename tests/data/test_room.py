@@ -9,14 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.data import ids as ids_on_disk
+from troupe.data import dataset as ids_on_disk
 from troupe.data import room
 from troupe.data.corpus import SPLITS, Split, cut_blocks
-from troupe.data.dataset import TokenDataset
-from troupe.data.ids import Shards, save_ids
+from troupe.data.dataset import MeasuredRoom, Shards, TokenDataset, save_ids, window_starts
 from troupe.data.room import check_bytes, check_tokens
 from troupe.data.tokenizer import ByteTokenizer
-from troupe.data.windows import MeasuredRoom, window_starts
 from troupe.errors import CorpusError
 from troupe.files import write_json
 from troupe.params import Params, load_params

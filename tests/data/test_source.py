@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from troupe.data import source
+from troupe.data.corpus import Source
 from troupe.data.files import expand
-from troupe.data.source import Source, describe, find_files, read_text
+from troupe.data.source import describe, find_files, read_text
 from troupe.errors import CorpusError
 
 

@@ -12,8 +12,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from troupe.data import bpe
+from troupe.data.bpe import make_tokenizer
 from troupe.data.source import read_text
-from troupe.data.tokenizer import BytePairTokenizer, Tokenizer, load_tokenizer, make_tokenizer
+from troupe.data.tokenizer import (
+    BytePairTokenizer,
+    Tokenizer,
+    from_printable,
+    load_tokenizer,
+    printable_bytes,
+    to_printable,
+)
 from troupe.errors import ArtifactError, CorpusError
 
 TRAIN = "The cat sat on the mat; the hat, the rat.\n\n  Größe 42 naïve cafés 😀 don't " * 20
@@ -146,9 +154,9 @@ def test_bpe_gives_the_ids_of_the_library_on_a_whole_corpus() -> None:
 
 
 def test_printable_bytes_are_those_of_the_library() -> None:
-    assert sorted(bpe.printable_bytes().values()) == sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    assert bpe.to_printable([b" the\n"]) == ["ĠtheĊ"]
-    assert bpe.from_printable(["ĠtheĊ"]) == [b" the\n"]
+    assert sorted(printable_bytes().values()) == sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    assert to_printable([b" the\n"]) == ["ĠtheĊ"]
+    assert from_printable(["ĠtheĊ"]) == [b" the\n"]
 
 
 @pytest.mark.parametrize(

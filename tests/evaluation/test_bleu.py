@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.evaluation.bleu import References, bleu, self_bleu
+from troupe.evaluation.diversity import References, bleu, self_bleu
 
 REFERENCES = [
     "the cat sat on the mat, and the dog sat by the door.",

@@ -7,14 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from troupe.evaluation.copying import Copies
-from troupe.evaluation.diversity import (
-    SPAN,
-    distinct,
-    memorisation,
-    out_of_vocabulary,
-    repetition,
-    unigram_entropy,
-)
+from troupe.evaluation.diversity import SPAN, distinct, memorisation, out_of_vocabulary, repetition, unigram_entropy
 
 
 def test_distinct_counts_over_all_texts() -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.evaluation.likelihood import bits_per_byte, nats, windows
+from troupe.evaluation.comparison import bits_per_byte, nats, windows
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 
@@ -69,7 +69,7 @@ def test_a_model_without_memory_costs_the_same_at_any_stride() -> None:
 
 def test_batching_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     together = nats(model(), text(60), 2)
-    monkeypatch.setattr("troupe.evaluation.likelihood.LOGITS_PER_BATCH", 1)
+    monkeypatch.setattr("troupe.evaluation.comparison.LOGITS_PER_BATCH", 1)
     assert nats(model(), text(60), 2) == pytest.approx(together, rel=1e-6)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from troupe.evaluation.bleu import References, bleu
+from troupe.evaluation.diversity import References, bleu
 from troupe.evaluation.quality import ORDER, make_yardstick, measure
 from troupe.models.kneser_ney import kneser_ney
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.forked import forked
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.errors import ArtifactError
 from troupe.files import write_atomic
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir
 from troupe.params import Params
+from troupe.progress import MetricsLog, read_metrics
 from troupe.stages.common import stage_main
-from troupe.stages.log import MetricsLog, read_metrics
 from troupe.stages.pretrain import pretrain
 
 FOLDER = model_dir("pretrain")

@@ -15,12 +15,12 @@ import torch
 
 from tests.forked import forked
 from tests.numerics import ORDERS, every_batch_reordered, tolerance
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir
 from troupe.params import Params, dump_params
+from troupe.progress import read_metrics
 from troupe.stages.common import stage_main
-from troupe.stages.log import read_metrics
 from troupe.stages.pretrain import pretrain
 
 FOLDER = model_dir("pretrain")

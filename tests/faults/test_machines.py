@@ -15,11 +15,11 @@ import pytest
 import torch.distributed as dist
 
 from tests.forked import forked
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir
 from troupe.params import Params, dump_params
-from troupe.stages.log import read_metrics
+from troupe.progress import read_metrics
 from troupe.stages.pretrain import pretrain
 
 FOLDER = model_dir("pretrain")

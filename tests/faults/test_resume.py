@@ -12,14 +12,14 @@ import safetensors.torch
 import torch
 
 from tests.forked import forked
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.errors import Diverged
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, model_dir
 from troupe.models.gpt2 import GPT
 from troupe.params import Params
+from troupe.progress import MetricsLog, read_metrics
 from troupe.stages import fit
-from troupe.stages.log import MetricsLog, read_metrics
 from troupe.stages.pretrain import pretrain
 
 FOLDER = model_dir("pretrain")

@@ -14,9 +14,9 @@ from tests.golden.compare import ROOT, SETTINGS, some_text
 from tests.numerics import every_batch_reordered
 from troupe.layout import EFFECTIVE_PARAMS, model_dir
 from troupe.params import load_params
+from troupe.progress import read_metrics
 from troupe.stages.corpus import corpus
 from troupe.stages.inputs import inputs
-from troupe.stages.log import read_metrics
 from troupe.stages.moe import moe
 from troupe.stages.pretrain import pretrain
 from troupe.stages.tokens import tokens

@@ -13,7 +13,7 @@ from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, CausalSelfAttention
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.params import load_params
-from troupe.training.loss import cross_entropy
+from troupe.training.loop import cross_entropy
 from troupe.training.optim import build_optimizers
 
 PARAMS = load_params(ROOT / "params.yaml")

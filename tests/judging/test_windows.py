@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troupe.data.tokenizer import ByteTokenizer, Tokenizer, make_tokenizer
+from troupe.data.bpe import make_tokenizer
+from troupe.data.tokenizer import ByteTokenizer, Tokenizer
 from troupe.decoding import Decoding
 from troupe.errors import CorpusError
 from troupe.judging.windows import Places, clip, continuations, find_places, markov, sampler

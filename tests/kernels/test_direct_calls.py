@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from troupe.kernels.direct_calls import calling_directly
+from troupe.kernels.layers import calling_directly
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from troupe.kernels.dropout import dropout
+from troupe.kernels.layers import dropout
 
 ROWS, COLUMNS = 1024, 1024
 N = ROWS * COLUMNS

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from troupe.kernels.linear import WIDE, Linear
+from troupe.kernels.layers import WIDE, Linear
 
 
 @pytest.mark.parametrize("bias", [True, False])

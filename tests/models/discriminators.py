@@ -5,9 +5,8 @@ import torch
 from troupe.data.tokenizer import ByteTokenizer, Tokenizer
 from troupe.models.config import GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
-from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.reader import Discriminator
+from troupe.models.reader import Discriminator, ReferenceFeatures
 
 BYTES = ByteTokenizer()
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from troupe.models import features as module
+from troupe.models import reader as module
 from troupe.models.config import GPTConfig
-from troupe.models.features import PER_REFERENCE, Read, ReferenceFeatures, features_of
 from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.models.reader import PER_REFERENCE, Read, ReferenceFeatures, features_of
 
 VOCAB, T = 7, 5
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.numerics import rounded_share, roundings_of_forward
-from troupe.kernels.linear import WIDE
+from troupe.kernels.layers import WIDE
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.layers import MLP, CausalConv, KVCache, LayerCache, QueryKey

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from tests.models.discriminators import BYTES, discriminator
 from troupe.data.tokenizer import BytePairTokenizer
-from troupe.models.features import Read
-from troupe.models.reader import Discriminator, canonical, scores, spelt
+from troupe.models.reader import Discriminator, Read, canonical, scores, spelt
 
 TOKENIZER = BytePairTokenizer("bpe", [*(bytes([byte]) for byte in range(256)), b"th", b"the"])
 TEXTS = ["the path, the theatre", "bath the moth or that", "a then there the them", "no such word, as here"]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from tests.models.test_ngrams import text
-from troupe.bundles.bundle import load_bundle, save_bundle
-from troupe.data.tokenizer import make_tokenizer
+from troupe.bundles.architectures import load_bundle
+from troupe.bundles.bundle import save_bundle
+from troupe.data.bpe import make_tokenizer
 from troupe.decoding import Decoding, generate
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2

@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from troupe.bundles.huggingface import export_gpt2, import_gpt2
-from troupe.data.tokenizer import Kind, make_tokenizer
+from troupe.data.bpe import make_tokenizer
+from troupe.data.tokenizer import Kind
 from troupe.decoding import Decoding, generate
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
-from troupe.training.loss import cross_entropy
+from troupe.training.loop import cross_entropy
 
 SHAPES = {
     "three heads": GPTConfig(vocab_size=97, block_size=32, n_layer=2, n_head=3, n_embd=48, dropout=0.1),

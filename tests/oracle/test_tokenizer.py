@@ -11,7 +11,8 @@ import tiktoken
 from transformers import AutoTokenizer, GPT2Tokenizer
 
 from troupe.bundles.huggingface import export_gpt2
-from troupe.data.tokenizer import Tokenizer, make_tokenizer
+from troupe.data.bpe import make_tokenizer
+from troupe.data.tokenizer import Tokenizer
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.graph import stage_names
+from pipelines.repro import stage_names
 from troupe.errors import TroupeError
 from troupe.layout import MODEL_STAGES
 

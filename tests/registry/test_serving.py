@@ -17,7 +17,8 @@ from mlflow.exceptions import MlflowException
 
 from tests.servers import started
 from troupe import cli
-from troupe.bundles.bundle import found_identity, load_bundle
+from troupe.bundles.architectures import load_bundle
+from troupe.bundles.bundle import found_identity
 from troupe.decoding import Decoding, generate
 from troupe.layout import MODEL_STAGES
 from troupe.params import PromoteParams

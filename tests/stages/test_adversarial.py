@@ -17,8 +17,8 @@ from tests.forked import forked
 from tests.stages.conftest import changed, never
 from troupe.adversarial import pretraining
 from troupe.adversarial.method import Task
-from troupe.adversarial.reference import digest, small, small_reference
-from troupe.bundles.bundle import load_bundle
+from troupe.adversarial.pretraining import digest, small, small_reference
+from troupe.bundles.architectures import load_bundle
 from troupe.data.dataset import TokenDataset
 from troupe.errors import ArtifactError
 from troupe.files import read_json
@@ -28,10 +28,10 @@ from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, model_dir
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.params import Params, ReferenceParams, dump_params
+from troupe.progress import read_metrics
 from troupe.stages import adversarial as stage
 from troupe.stages.adversarial import adversarial
 from troupe.stages.common import stage_main
-from troupe.stages.log import read_metrics
 
 FOLDER = model_dir("adversarial")
 LOG = FOLDER / "metrics.jsonl"
@@ -87,6 +87,25 @@ def test_what_is_selected_is_what_is_reported(experts: Params) -> None:
     assert judged.worst == reported["judge"]
 
 
+def test_controls_compete_as_every_method_does(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start at other temperatures, and trained on: that resumes to the same weights."""
+    settings = "methods=[likelihood, temperature];temperature.temperatures=[0.8, 1.25];likelihood.steps=6"
+    settings += ";likelihood.batch_size=4;likelihood.eval_interval=3;likelihood.checkpoint_interval=2"
+    monkeypatch.setattr(stage, "select", always("likelihood"))
+    adversarial(changed(experts, *settings.split(";")))
+    found, log, trained = summary(), read_metrics(LOG), load_bundle(FOLDER)
+    assert found["candidates"].keys() == {"start", "temperature_0.8", "temperature_1.25", "likelihood"}
+    assert trained.config["provenance"]["method"] == "likelihood"
+    assert [step for step, record in enumerate(log, 1) if "likelihood/val/bpb" in record] == [3, 6]
+    looks = {record["step"]: record["likelihood/val/bpb"] for record in log if "likelihood/val/bpb" in record}
+    kept = found["likelihood"]["kept/step"]
+    assert found["candidates"]["likelihood"]["bpb"] == looks[kept] == min(looks.values())
+    assert found["candidates"]["start"]["bpb"] > looks[kept]  # an untrained model learns from any steps
+    adversarial(changed(experts, *settings.split(";")))
+    assert summary()["likelihood"]["resumed_at_step"] == 6
+    assert load_bundle(FOLDER).sha256 == trained.sha256
+
+
 def test_the_model_that_is_selected_is_written(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     params = changed(experts, "methods=[gan, tilt]", "tilt.rounds=1", *NO_UNTRAINED_START.split())
     written, of = {}, params.adversarial.gan
@@ -104,6 +123,21 @@ def test_the_model_that_is_selected_is_written(experts: Params, monkeypatch: pyt
     assert recorded["small_reference_weights_sha256"] == digest(references[1])
     assert written["start"] == load_bundle(model_dir("moe")).sha256
     assert len(set(written.values())) == 3
+
+
+def test_methods_share_a_reference_and_are_none_the_wiser(experts: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is trained once for gan and distil; distil ends with the weights that it ends with alone."""
+    trained: list[ReferenceParams] = []
+    train = pretraining.trained_reference
+    monkeypatch.setattr(stage, "select", always("distil"))
+    monkeypatch.setattr(pretraining, "trained_reference", lambda task, of: (trained.append(of), train(task, of))[1])
+    written = []
+    for methods in ("[distil]", "[gan, distil]"):
+        adversarial(changed(experts, f"methods={methods}", *NO_UNTRAINED_START.split()))
+        written.append(load_bundle(FOLDER).sha256)
+        shutil.rmtree(CHECKPOINTS)
+    assert len(trained) == 2
+    assert written[0] == written[1] != load_bundle(model_dir("moe")).sha256
 
 
 def test_without_a_signal_the_start_is_kept_and_nothing_is_judged(

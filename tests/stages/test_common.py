@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from troupe.progress import track
-from troupe.stages.log import MetricsLog, lines_under, lines_up_to, read_metrics
+from troupe.progress import MetricsLog, lines_under, lines_up_to, read_metrics, track
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 STAGE = """

@@ -14,7 +14,8 @@ import torch
 from pipelines.publish import publish
 from pipelines.workspace import claim
 from tests.splits import split_text
-from troupe.bundles.bundle import load_bundle, save_bundle
+from troupe.bundles.architectures import load_bundle
+from troupe.bundles.bundle import save_bundle
 from troupe.data.dataset import TokenDataset
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import ArtifactError

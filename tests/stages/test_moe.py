@@ -15,15 +15,15 @@ import torch
 from tests.forked import forked
 from tests.numerics import ORDERS, every_batch_reordered, tolerance
 from tests.training.test_parallel import Say, together
-from troupe.bundles.bundle import load_bundle
-from troupe.data.ids import load_ids
+from troupe.bundles.architectures import load_bundle
+from troupe.data.dataset import load_ids
 from troupe.errors import ParamsError
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, EFFECTIVE_PARAMS, TOKENS, model_dir
 from troupe.models.switchhead import switchhead_layers
 from troupe.params import Params, dump_params
+from troupe.progress import read_metrics
 from troupe.stages.common import stage_main
-from troupe.stages.log import read_metrics
 from troupe.stages.moe import WATCHED, _validation_windows, moe
 from troupe.stages.pretrain import pretrain
 from troupe.training.parallel import Team

@@ -9,13 +9,13 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.conftest import GPT2, small
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import read_json
 from troupe.layout import CHECKPOINTS, INITIAL, TOKENS, model_dir
 from troupe.params import Params
+from troupe.progress import read_metrics
 from troupe.stages.inputs import inputs
-from troupe.stages.log import read_metrics
 from troupe.stages.pretrain import pretrain
 
 FOLDER = model_dir("pretrain")

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.stages.conftest import changed, never
 from tests.stages.test_adversarial import task
 from troupe.adversarial import pretraining, texts, tilt
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.errors import CorpusError, Interrupted
 from troupe.files import read_json
 from troupe.judging import protocol
@@ -23,9 +23,9 @@ from troupe.layout import TOKENS, model_dir
 from troupe.models.gpt2 import GPT
 from troupe.models.tilted import Tilted
 from troupe.params import Params, load_params
+from troupe.progress import read_metrics
 from troupe.stages import adversarial as stage
 from troupe.stages.adversarial import adversarial
-from troupe.stages.log import read_metrics
 
 FOLDER = model_dir("adversarial")
 LOG = FOLDER / "metrics.jsonl"

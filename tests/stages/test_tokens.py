@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.splits import split_text
-from troupe.data import ids as ids_on_disk
+from troupe.data import dataset as ids_on_disk
 from troupe.data import stretches
-from troupe.data.corpus import SPLITS, cut_blocks, write_corpus
+from troupe.data.corpus import SPLITS, Source, cut_blocks, write_corpus
+from troupe.data.dataset import load_ids
 from troupe.data.encoding import cut_pieces
-from troupe.data.ids import load_ids
-from troupe.data.source import Source
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import CorpusError
 from troupe.files import read_json, sha256_file

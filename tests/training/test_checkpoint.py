@@ -14,8 +14,7 @@ from troupe.compute import CPU, Arithmetic
 from troupe.layout import CHECKPOINTS
 from troupe.params import Section, load_params
 from troupe.training import checkpoint as checkpoint_module
-from troupe.training.checkpoint import STALE, Checkpoint, Checkpoints, folder_of, run_key, tidy_up
-from troupe.training.state import restore, snapshot
+from troupe.training.checkpoint import STALE, Checkpoint, Checkpoints, folder_of, restore, run_key, snapshot, tidy_up
 
 
 @pytest.fixture

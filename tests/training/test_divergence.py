@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from troupe.training.divergence import ENOUGH, IN_A_ROW, TIMES, Watch
+from troupe.training.stops import ENOUGH, IN_A_ROW, TIMES, Watch
 
 
 def calm(norm: float = 1.0, steps: int = ENOUGH) -> Watch:

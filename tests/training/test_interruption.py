@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from troupe.errors import Interrupted
-from troupe.training.interruption import signals_noted
+from troupe.training.stops import signals_noted
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -22,9 +22,7 @@ from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.switchhead import SwitchHeadConfig
 from troupe.seeding import generator
 from troupe.training.checkpoint import Checkpoint
-from troupe.training.context import RunContext
-from troupe.training.loop import train
-from troupe.training.loss import cross_entropy, validate
+from troupe.training.loop import RunContext, cross_entropy, train, validate
 
 
 class Bench:

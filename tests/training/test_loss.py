@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from troupe.models.gpt2 import GPT
-from troupe.training.loss import validate
+from troupe.training.loop import validate
 
 
 def test_a_model_without_opinion_costs_the_logarithm_of_the_vocabulary(
@@ -44,5 +44,5 @@ def test_of_a_very_long_split_it_looks_at_the_beginning(
     model: GPT, ids: np.ndarray, autocast: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = validate(model, ids[:50], n_bytes=100, autocast=autocast)
-    monkeypatch.setattr("troupe.training.loss.LOOKED_AT", 50)
+    monkeypatch.setattr("troupe.training.loop.LOOKED_AT", 50)
     assert validate(model, ids, n_bytes=2 * len(ids), autocast=autocast) == pytest.approx(whole)

@@ -22,9 +22,7 @@ from troupe.models.switchhead import SwitchHeadConfig
 from troupe.params import load_params
 from troupe.seeding import generator
 from troupe.training.checkpoint import Checkpoints
-from troupe.training.context import RunContext
-from troupe.training.loop import train
-from troupe.training.loss import cross_entropy, validate
+from troupe.training.loop import RunContext, cross_entropy, train, validate
 from troupe.training.parallel import CPU, Team, leads, team_of
 from troupe.training.probe import choose
 

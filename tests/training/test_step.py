@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from troupe.data.batches import Batches
 from troupe.errors import Diverged
 from troupe.models.gpt2 import GPT
-from troupe.training.context import RunContext
-from troupe.training.loop import Step
+from troupe.training.loop import RunContext, Step
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def run(task: Task, settings: DdoParams) -> MethodResult:
     text = GameText(task.data.shards("critic"), task.data.ids("validation"), task.data.tokenizer)
     rules = Reinforce(kl_cap=settings.kl_cap, likelihood_every=settings.likelihood_every)
     game = Game(task.start.model, text, settings, task.seed, rules)
-    return play(task, "ddo", game, partial(ddo_step, start=game.start), settings.threads)
+    return play(task, "ddo", game, partial(ddo_step, start=game.start))
 
 
 def log_ratio(model: LanguageModel, start: LanguageModel, ids_BT: Tensor, prompt_length: int) -> Tensor:

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from troupe.adversarial.objectives import GAN, Objective, Score
 from troupe.models.discriminator import LSTMDiscriminator, init_discriminator
-from troupe.models.features import Read
-from troupe.models.reader import scores
+from troupe.models.reader import Read, scores
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def run_against(before: Pretrained, task: Task, settings: DistilParams) -> Metho
     rules = Reinforce(kl_cap=settings.kl_cap, likelihood_every=settings.likelihood_every)
     game = Game(task.start.model, text, settings, task.seed, rules, opponent)
     learn = partial(distil_step, candidates=settings.candidates)
-    return play(task, "distil", game, learn, settings.threads, before)
+    return play(task, "distil", game, learn, before)
 
 
 def distil_step(game: Game, draw: int, candidates: int) -> dict[str, float]:

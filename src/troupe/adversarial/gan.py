@@ -5,8 +5,7 @@ both players take turns (loop.py): the discriminator on fresh text of either kin
 gradient of the discriminator's score (policy.py, reinforce.py), under any of three objectives (objectives.py).
 """
 
-from troupe.adversarial.bounds import Bounds
-from troupe.adversarial.game import Game, GameText, Opponent
+from troupe.adversarial.game import Bounds, Game, GameText, Opponent
 from troupe.adversarial.loop import play
 from troupe.adversarial.method import MethodResult, Task
 from troupe.adversarial.objectives import objective_of
@@ -28,7 +27,7 @@ def run_against(before: Pretrained, task: Task, settings: GanParams) -> MethodRe
     if not before.found.signal:
         return MethodResult({}, before.facts(), str(before.found))
     game = new_game(task, settings, before)
-    return play(task, "gan", game, update_generator, settings.threads, before)
+    return play(task, "gan", game, update_generator, before)
 
 
 def new_game(task: Task, settings: GanParams, before: Pretrained) -> Game:

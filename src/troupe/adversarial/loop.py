@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from troupe.adversarial.bounds import Look, distinct_2, fault, no_signal
 from troupe.adversarial.discrimination import Examples, Learner, auc_interval, update
-from troupe.adversarial.game import Game
+from troupe.adversarial.game import Game, Look, distinct_2, fault, no_signal
 from troupe.adversarial.method import Facts, MethodResult, Task
 from troupe.adversarial.policy import kl_to_start, likelihood_step, update_generator
 from troupe.adversarial.pretraining import Pretrained
@@ -20,10 +19,9 @@ from troupe.errors import TroupeError
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import expert_usage, routers
 from troupe.progress import track
-from troupe.training.checkpoint import Checkpoint
-from troupe.training.context import RunContext
-from troupe.training.interruption import signals_noted, stopped
-from troupe.training.state import restore, snapshot
+from troupe.training.checkpoint import Checkpoint, restore, snapshot
+from troupe.training.loop import RunContext
+from troupe.training.stops import signals_noted, stopped
 
 Validate = Callable[[GPT], float]  # bits per byte of validation text; leaves the model in the mode it was in
 Learn = Callable[[Game, int], dict[str, float]]  # one generator update, with draws of that number
@@ -67,9 +65,7 @@ class Outcome:
         return f"kept step {self.kept.step} of the game"
 
 
-def play(
-    task: Task, name: str, game: Game, learn: Learn, threads: int, before: Pretrained | None = None
-) -> MethodResult:
+def play(task: Task, name: str, game: Game, learn: Learn, before: Pretrained | None = None) -> MethodResult:
     """Play a method's game with progress and checkpoints; its candidate is the last generator within bounds.
 
     `before` is its discriminator as it was trained before the game.
@@ -78,7 +74,6 @@ def play(
     """
     context, steps = task.context, game.params.steps
     done = context.resume.step if context.resume else 0
-    game.threads = threads
     with track(f"adversarial: {name}", steps, done) as show, signals_noted() as interrupted:
 
         def log(step: int, figures: Mapping[str, float]) -> None:

@@ -1,7 +1,7 @@
 """What every adversarial method is given and returns.
 
-A method is one module with `run(task, settings) -> MethodResult`; `troupe.adversarial.methods` lists them by name. To
-add one: write the module, give it a section in troupe/params/adversarial.py and in params.yaml, and list it.
+A method is one module with `run(task, settings) -> MethodResult`; METHODS of troupe/stages/adversarial.py lists them by
+name. To add one: write the module, give it a section in troupe/params/adversarial.py and in params.yaml, and list it.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,8 @@ import torch
 from troupe.bundles.bundle import Bundle
 from troupe.data.dataset import TokenDataset
 from troupe.models.gpt2 import GPT
-from troupe.training.context import RunContext
+from troupe.params import ReferenceParams
+from troupe.training.loop import RunContext
 
 Facts = dict[str, Any]
 
@@ -29,6 +30,7 @@ class Task:
     seed: int
     threads: int  # CPU threads of this process
     context: RunContext = field(default_factory=RunContext)  # log, checkpoints, interruption
+    references: dict[ReferenceParams, GPT] = field(default_factory=dict, compare=False)  # trained by methods before
 
     @property
     def device(self) -> torch.device:

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from troupe import decoding
 from troupe.adversarial.method import Task
-from troupe.compute import torch_threads
+from troupe.compute import torch_threads, workers
 from troupe.data.batches import Batches
 from troupe.data.corpus import Split
 from troupe.errors import CorpusError
 from troupe.models.gpt2 import GPT
 from troupe.progress import track
 from troupe.seeding import derive_seed
-from troupe.workers import workers
 
 HELD_OUT = 256  # validation sequences at most on which a signal is tested: a standard error of 0.025 in the AUC
 AT_ONCE = 32  # sequences that a worker generates together: few, so that none is left with a long piece at the end

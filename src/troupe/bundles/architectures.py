@@ -1,21 +1,19 @@
-"""The language models by name: how to build one from the dimensions in its config.json, and how to read them back."""
+"""The language models by name: how to build one from the dimensions in its config.json."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from troupe.bundles.bundle import DENSE, Architectures, Bundle, read_bundle
 from troupe.models.config import GPTConfig, Size, dense, described
 from troupe.models.gpt2 import GPT, CausalSelfAttention
 from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.models.tilted import Tilted
-
-
-def _build_gpt2(dims: Mapping[str, Any]) -> GPT:
-    return GPT(dense(dims))
 
 
 def _build_switchhead(dims: Mapping[str, Any]) -> GPT:
@@ -39,20 +37,13 @@ def _experts(dims: Mapping[str, Any]) -> Callable[[GPTConfig], nn.Module]:
     return partial(SwitchHead, experts=experts)
 
 
-ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], GPT]] = {
-    "gpt2": _build_gpt2,
+ARCHITECTURES: Architectures = {
+    **DENSE,
     "switchhead": _build_switchhead,
     "tilted": _build_tilted,
 }
 
 
-def dimensions_of(model: GPT) -> tuple[str, dict[str, Any]]:
-    """The name and dimensions from which `ARCHITECTURES[name](dims)` builds a model of the same shape."""
-    name, dims = "gpt2", asdict(model.config)
-    for module in model.modules():
-        if isinstance(module, SwitchHead):
-            name, dims["experts"] = "switchhead", asdict(module.experts)
-            break
-    if isinstance(model, Tilted):
-        name, dims["ngrams"] = "tilted", model.ngrams.sizes()
-    return name, dims
+def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
+    """Read a model of any stage in eval mode, onto `device`. Raises as `bundle.read_bundle` does."""
+    return read_bundle(folder, ARCHITECTURES, device)

@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from troupe.bundles.architectures import ARCHITECTURES, dimensions_of
 from troupe.data.tokenizer import FILE, Tokenizer, load_tokenizer
 from troupe.errors import ArtifactError, ParamsError, UnsupportedError
 from troupe.files import read_json, sha256_file, write_atomic, write_json
+from troupe.models.config import dense
 from troupe.models.gpt2 import GPT
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", FILE
@@ -25,6 +25,8 @@ REMEDY = "restore it with `dvc checkout`, or run the stage that writes it again"
 # What Python and torch raise who are told of a network what is missing, of another type, negative or beyond any memory.
 NO_DESCRIPTION = (AttributeError, KeyError, TypeError, ValueError, ArithmeticError, MemoryError, RuntimeError)
 Network = TypeVar("Network", bound=nn.Module)
+Architectures = Mapping[str, Callable[[Mapping[str, Any]], GPT]]  # by name: builds a model from dimensions
+DENSE: Architectures = {"gpt2": lambda dims: GPT(dense(dims))}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def save_bundle(folder: Path, model: GPT, tokenizer: Tokenizer, provenance: dict
     config.json comes last: a save that was cut short is an absent bundle or a digest that does not match, never a
     wrong model.
     """
-    architecture, dims = dimensions_of(model)
+    architecture, dims = model.description()
     config = {"architecture": architecture, "model": dims, "provenance": provenance}
     config["weights_sha256"] = _write_weights(folder / WEIGHTS, model)
     tokenizer.save(folder / TOKENIZER)
@@ -50,14 +52,19 @@ def save_bundle(folder: Path, model: GPT, tokenizer: Tokenizer, provenance: dict
     return identity(config)
 
 
-def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
-    """Read a model in eval mode, onto `device`.
+def load_dense(folder: Path, device: str | torch.device = "cpu") -> Bundle:
+    """Read a model of stage pretrain, as `read_bundle` does."""
+    return read_bundle(folder, DENSE, device)
+
+
+def read_bundle(folder: Path, architectures: Architectures, device: str | torch.device) -> Bundle:
+    """Read a model of one of these architectures in eval mode, onto `device`.
 
     Raises ArtifactError, naming the file, if one is missing or corrupted, if it does not have the recorded digest
-    (checked before it is parsed), or if the architecture is unknown; UnsupportedError if it carries a discriminator.
+    (checked before it is parsed), or if the architecture is another; UnsupportedError if it carries a discriminator.
     """
     config = _config(folder)
-    build = partial(_build, folder / CONFIG, config)
+    build = partial(_build, folder / CONFIG, config, architectures)
     _without_memory(build)  # whether it is a description, before anything else is asked of it
     model = _filled(build, folder / WEIGHTS, config.get("weights_sha256"), device)
     _checked(folder / TOKENIZER, config.get("tokenizer_sha256"))
@@ -76,7 +83,7 @@ def identity(config: dict[str, Any]) -> str:
 def found_identity(folder: Path) -> str:
     """The identity that a bundle has by the files that are there, whatever digests config.json says they have.
 
-    Raises as `load_bundle` does for a config.json that is missing or describes no model that this version knows.
+    Raises as `read_bundle` does for a config.json that is missing or describes no model that this version knows.
     """
     config = _config(folder)
     config["weights_sha256"], config["tokenizer_sha256"] = (sha256_file(folder / name) for name in (WEIGHTS, TOKENIZER))
@@ -96,12 +103,12 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _build(path: Path, config: Any) -> GPT:
+def _build(path: Path, config: Any, architectures: Architectures) -> GPT:
     try:
         name, dims = config["architecture"], config["model"]
-        build = ARCHITECTURES.get(name)
+        build = architectures.get(name)
         if build is None:
-            raise ArtifactError(f"{path}: unknown architecture {name!r}; this version knows {', '.join(ARCHITECTURES)}")
+            raise ArtifactError(f"{path}: unknown architecture {name!r}; this version knows {', '.join(architectures)}")
         return build(dims)
     except NO_DESCRIPTION as error:
         raise ArtifactError(f"{path}: not the description of a model{_reason(error)}; {REMEDY}") from None

@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from troupe.bundles.architectures import dimensions_of
 from troupe.bundles.huggingface_tokenizer import write_tokenizer
 from troupe.data.tokenizer import Tokenizer
 from troupe.errors import ArtifactError
@@ -185,7 +184,7 @@ def _is_transposed(theirs: str) -> bool:
 
 
 def _require_gpt2(model: GPT) -> None:
-    architecture, _ = dimensions_of(model)
+    architecture, _ = model.description()
     if architecture != "gpt2":
         what = "a tilt and its n-grams" if architecture == "tilted" else "experts"
         raise ArtifactError(f"{what} cannot be exported, transformers has no place for them; give --model pretrain")

@@ -8,8 +8,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from troupe.data.bpe import to_printable
-from troupe.data.tokenizer import GPT2_SPECIAL, BytePairTokenizer, CharTokenizer, Tokenizer
+from troupe.data.tokenizer import GPT2_SPECIAL, BytePairTokenizer, CharTokenizer, Tokenizer, to_printable
 from troupe.files import write_atomic, write_json
 
 BYTES = [bytes([byte]) for byte in range(256)]

@@ -1,20 +1,24 @@
 """The weights that `pretrain.init_from` names: a bundle that a stage wrote, or a GPT-2 of Hugging Face's.
 
 They bring their dimensions and their tokenizer with them; what params.yaml says must agree, and a line that says how is
-all a user needs to make it so.
+all a user needs to make it so. Of the hub config.json, safetensors and vocabulary are taken, never a pickle; they go to
+its own cache (HF_HOME), where other programs' downloads are found too.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from tokenizers import Tokenizer as LibraryTokenizer
 
-from troupe.bundles import hub, huggingface
-from troupe.bundles.bundle import CONFIG, TOKENIZER, WEIGHTS, load_bundle
+from troupe.bundles import huggingface
+from troupe.bundles.bundle import CONFIG, TOKENIZER, WEIGHTS, load_dense
 from troupe.bundles.huggingface_tokenizer import vocabulary
 from troupe.data.tokenizer import Tokenizer, load_tokenizer
 from troupe.errors import ArtifactError, ParamsError
@@ -24,6 +28,10 @@ from troupe.models.config import GPTConfig, dense
 from troupe.models.gpt2 import GPT
 from troupe.params import Params
 
+GPT2_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+OWNER_AND_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+HUB_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "vocab.json", "tokenizer.json"]
+REMEDY = "connect to the network, or name a folder that holds config.json and model.safetensors"
 SCRATCH = "scratch"
 FREE = {"vocab_size", "block_size", "dropout"}  # of a GPTConfig: what need not be equal, or is checked otherwise
 GPT2_VOCABULARY = 50_257
@@ -51,11 +59,11 @@ def find_initial(name: str) -> InitialWeights:
     """
     folder, from_hub = Path(name), not Path(name).is_dir()
     if from_hub:
-        if not hub.is_hub_name(name):
+        if not is_hub_name(name):
             raise ArtifactError(
                 f"pretrain.init_from {name!r}: no such folder; name one, scratch, gpt2 or owner/name[@revision]"
             )
-        folder = hub.fetch(name)
+        folder = fetch_from_hub(name)
     elif folder.resolve().is_relative_to(ARTIFACTS.resolve()):
         raise ArtifactError(f"pretrain.init_from {name!r}: stages rewrite what is in {ARTIFACTS}; copy the folder")
     if huggingface.is_huggingface(folder):
@@ -106,7 +114,7 @@ def load_initial(initial: InitialWeights, tokenizer_file: Path, block_size: int,
     """The model, with the positions beyond `block_size` cut off. Raises ArtifactError if its tokens are others."""
     _require_tokenizer(initial, tokenizer_file)
     from_huggingface = huggingface.is_huggingface(initial.folder)
-    model = huggingface.import_gpt2(initial.folder) if from_huggingface else load_bundle(initial.folder).model
+    model = huggingface.import_gpt2(initial.folder) if from_huggingface else load_dense(initial.folder).model
     shorter = GPT(replace(model.config, block_size=block_size, dropout=dropout))
     weights = model.state_dict()
     if "position_embedding.weight" in weights:
@@ -176,3 +184,31 @@ def _same_tokens(folder: Path, tokenizer: Tokenizer, file: Path) -> bool:
     if (folder / "vocab.json").is_file():
         return bool(read_json(folder / "vocab.json") == vocabulary(tokenizer))
     return True
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name is one of GPT-2's sizes or looks like "owner/name", either with or without "@revision"."""
+    name = name.partition("@")[0]
+    return name in GPT2_NAMES or OWNER_AND_NAME.fullmatch(name) is not None
+
+
+def fetch_from_hub(name: str) -> Path:
+    """The folder of a model's newest revision, or of the one after "@"; its name is the revision, a commit.
+
+    Without a network, the newest that the cache holds. Raises ArtifactError, in one line, if there is none.
+    """
+    model, _, revision = name.partition("@")
+    try:
+        return Path(huggingface_hub.snapshot_download(model, revision=revision or None, allow_patterns=HUB_FILES))
+    except HFValidationError as error:
+        raise ArtifactError(f"{name}: no name of the Hugging Face hub: {_line(error)}") from None
+    except LocalEntryNotFoundError:
+        raise ArtifactError(f"{name}: no such folder, not in the cache, and no way to the hub; {REMEDY}") from None
+    except HfHubHTTPError as error:
+        raise ArtifactError(f"{name}: the Hugging Face hub refuses: {_line(error)}; {REMEDY}") from None
+    except OSError as error:
+        raise ArtifactError(f"{name}: cannot be downloaded ({type(error).__name__}); {REMEDY}") from None
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")

@@ -42,7 +42,7 @@ def open_model(model: str) -> "Bundle":
         from troupe.registry import fetch
 
         return fetch.load(model)
-    from troupe.bundles.bundle import load_bundle
+    from troupe.bundles.architectures import load_bundle
 
     return load_bundle(folder_of(model))
 

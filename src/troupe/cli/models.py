@@ -80,21 +80,20 @@ def _batch(params: "Params", shape: "Shape") -> int:
     if training := _training(params, shape):
         return training.batch_size
     from troupe.adversarial.texts import AT_ONCE
-    from troupe.params import TiltParams
 
     methods = params.adversarial.active().values()
-    return max((AT_ONCE if isinstance(one, TiltParams) else one.batch_size for one in methods), default=AT_ONCE)
+    return max((getattr(one, "batch_size", AT_ONCE) for one in methods), default=AT_ONCE)
 
 
 def _shape(model: str) -> "Shape":
     """The shape of a model of troupe's or of a GPT-2 of Hugging Face's; only the registry's are read whole for it."""
-    from troupe.bundles import hub
+    from troupe.bundles.initial import fetch_from_hub, is_hub_name
     from troupe.inspection import shapes
 
     if model.startswith("models:"):
         return shapes.shape_of(open_model(model).config)
-    if hub.is_hub_name(model) and not Path(model).is_dir():
-        return shapes.shape_in(hub.fetch(model))
+    if is_hub_name(model) and not Path(model).is_dir():
+        return shapes.shape_in(fetch_from_hub(model))
     return shapes.shape_in(folder_of(model))
 
 

@@ -11,15 +11,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from troupe.compute import Autocast
 from troupe.data.batches import Batches
 from troupe.models.gpt2 import GPT, evaluating
 from troupe.params import TrainParams
-from troupe.training.context import RunContext
-from troupe.training.divergence import require_progress
-from troupe.training.interruption import given_up
-from troupe.training.loss import Autocast
+from troupe.training.loop import RunContext
 from troupe.training.optim import build_optimizers, learning_rate_factor, precision_of_muon, set_rate
 from troupe.training.parallel import Team
+from troupe.training.stops import given_up, require_progress
 
 Seen = list[tuple[Tensor, Tensor]]  # of each layer of attention what went in and what came out, both BTD
 

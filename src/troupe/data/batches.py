@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from troupe.data.ids import Ids, Shards
+from troupe.data.dataset import Ids, Shards
 from troupe.errors import CorpusError
 from troupe.seeding import generator
 

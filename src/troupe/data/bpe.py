@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding: where the tokens come from. (data/tokenizer.py uses them.)
+"""Where a tokenizer comes from: byte-level byte-pair encoding learned from a text or GPT-2's, characters, or bytes.
 
 Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; Radford et al. 2019 (GPT-2)
 for merging bytes within the pieces that a regular expression cuts. Tokens are listed by id: first the 256 single bytes,
@@ -10,36 +10,41 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as LibraryTokenizer
+from tokenizers import models, pre_tokenizers, trainers
 
 from troupe.data.download import fetch, mirrored
 from troupe.data.stretches import cut_stretches
+from troupe.data.tokenizer import (
+    BytePairTokenizer,
+    ByteTokenizer,
+    CharTokenizer,
+    Kind,
+    Tokenizer,
+    from_printable,
+    printable_bytes,
+)
 
 GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 GPT2_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 LONGEST_LEARNED = 2**10  # characters: the library that learns removes a symbol from a word by moving all after it
 
 
-def printable_bytes() -> dict[int, str]:
-    """GPT-2's way to write any byte as one visible character: itself if printable in Latin-1, else from U+0100 on.
+def make_tokenizer(kind: Kind, train: str | Iterable[str], vocab_size: int) -> Tokenizer:
+    """A tokenizer of one kind; `bpe` and `chars` learn from `train`, only `bpe` heeds `vocab_size`.
 
-    In the order of GPT-2's ids: the printable bytes come first.
+    `train` is a text, or pieces of it that can be encoded one by one (data/encoding.py).
     """
-    printable = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
-    rest = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(rest)}
-
-
-def to_printable(tokens: Iterable[bytes]) -> list[str]:
-    """Tokens as visible text: b" the" is "Ġthe"."""
-    character_of = printable_bytes()
-    return ["".join(character_of[byte] for byte in token) for token in tokens]
-
-
-def from_printable(texts: Iterable[str]) -> list[bytes]:
-    """Tokens from visible text. Raises KeyError for a character that stands for no byte."""
-    byte_of = {character: byte for byte, character in printable_bytes().items()}
-    return [bytes(byte_of[character] for character in text) for text in texts]
+    pieces = [train] if isinstance(train, str) else train
+    match kind:
+        case "bytes":
+            return ByteTokenizer()
+        case "chars":
+            return CharTokenizer.of(pieces)
+        case "bpe":
+            return BytePairTokenizer("bpe", learn_tokens(pieces, vocab_size))
+        case "gpt2":
+            return BytePairTokenizer("gpt2", gpt2_tokens())
 
 
 def learn_tokens(pieces: Iterable[str], vocab_size: int) -> list[bytes]:
@@ -48,7 +53,7 @@ def learn_tokens(pieces: Iterable[str], vocab_size: int) -> list[bytes]:
     `pieces` of a text cut as in data/encoding.py give the same tokens as the whole of it. Pairs are not counted across
     the cuts that are made after every LONGEST_LEARNED characters of a stretch without a blank.
     """
-    learner = Tokenizer(models.BPE())
+    learner = LibraryTokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

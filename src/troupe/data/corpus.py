@@ -21,11 +21,11 @@ The text may be larger than memory: it is written in one pass, and of a split no
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from troupe.data.source import Source
 from troupe.errors import ArtifactError, CorpusError
 from troupe.files import atomic_file, read_json, write_json
 
@@ -36,6 +36,22 @@ HELD_OUT: dict[int, Split] = {1: "critic", 4: "validation", 9: "test"}  # by pla
 TEXT, MANIFEST = "corpus.txt", "manifest.json"
 CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes that stand inside a UTF-8 character, never at its beginning
 LONGEST_CHARACTER = 4  # bytes of UTF-8
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a source holds: `bytes` and `sha256` are those of its text in UTF-8, `files` the user's, if any.
+
+    `copies` documents, with `copied_bytes` of text, were left out of it, since they repeat others.
+    """
+
+    kind: str
+    files: list[str]
+    bytes: int
+    sha256: str
+    licence: str
+    copies: int = 0
+    copied_bytes: int = 0
 
 
 def check_size(n_bytes: int, block_bytes: int) -> None:

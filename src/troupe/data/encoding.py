@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from troupe.cores import usable_cores
-from troupe.data.ids import Ids
+from troupe.data.dataset import Ids
 from troupe.data.stretches import cut_stretches
 from troupe.data.tokenizer import Tokenizer
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from troupe.data.corpus import CYCLE, LONGEST_CHARACTER, Split, split_of
 from troupe.errors import CorpusError
-from troupe.params import Params, TiltParams
+from troupe.params import Params, RefinementParams
 
 if TYPE_CHECKING:
     from troupe.data.dataset import TokenDataset
@@ -80,7 +80,7 @@ def check_bytes(n_bytes: int, params: Params) -> None:
 
 def check_tokens(params: Params, data: "TokenDataset") -> None:
     """The same from the tokens. Raises ArtifactError if those of a split are missing."""
-    from troupe.data.windows import MeasuredRoom, token_bytes  # late: stage `inputs` needs no numpy
+    from troupe.data.dataset import MeasuredRoom, token_bytes
 
     bytes_of_token, sizes = token_bytes(data.tokenizer), data.n_bytes
     rooms = {split: MeasuredRoom(sizes[split], data.shards(split), bytes_of_token) for split in sizes}
@@ -104,7 +104,9 @@ def _fault(params: Params, rooms: Rooms, prompt: int | None = None) -> str | Non
     context, judging = params.model.block_size, params.judging
     wanted: dict[Split, int] = {"train": context + 1}
     for method in params.adversarial.active().values():
-        length = context if isinstance(method, TiltParams) else method.prompt_length + method.sequence_length
+        length = context
+        if isinstance(method, RefinementParams):
+            length = method.prompt_length + method.sequence_length
         needed: dict[Split, int] = dict.fromkeys(("critic", "validation"), length + 1)
         wanted |= {split: max(wanted.get(split, 0), n) for split, n in needed.items()}
     for split, n in wanted.items():

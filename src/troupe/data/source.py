@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from troupe.data.corpus import Source
 from troupe.data.download import fetch, mirrored
 from troupe.data.files import expand
 from troupe.errors import CorpusError
@@ -37,22 +38,6 @@ PIECE = 2**20  # bytes of a file at a time
 BEGINNING = 2**16  # characters, no more than a piece holds, by which a long document is suspected to be a copy
 Document = Callable[[], Iterable[str]]  # its text in pieces; it can be asked again
 Progress = Callable[[Iterable[str], int], Iterable[str]]  # hands on the pieces of a text of about so many bytes
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a source holds: `bytes` and `sha256` are those of its text in UTF-8, `files` the user's, if any.
-
-    `copies` documents, with `copied_bytes` of text, were left out of it, since they repeat others.
-    """
-
-    kind: str
-    files: list[str]
-    bytes: int
-    sha256: str
-    licence: str
-    copies: int = 0
-    copied_bytes: int = 0
 
 
 @dataclass

@@ -9,14 +9,13 @@ import codecs
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 from tiktoken_ext.openai_public import r50k_pat_str as gpt2_pieces  # type: ignore[import-untyped]
 
-from troupe.data import bpe
 from troupe.data.stretches import cut_stretches
 from troupe.errors import ArtifactError
 from troupe.files import read_json, write_json
@@ -89,6 +88,14 @@ class CharTokenizer:
         self._ids = np.full(sys.maxunicode + 1, UNKNOWN)  # by code point
         self._ids[_code_points(characters)] = np.arange(len(characters))
 
+    @classmethod
+    def of(cls, pieces: Iterable[str]) -> Self:
+        """That of the characters of a text."""
+        seen = np.zeros(sys.maxunicode + 1, bool)
+        for piece in pieces:
+            seen[_code_points(piece)] = True
+        return cls("".join(map(chr, np.flatnonzero(seen))))
+
     @property
     def vocab_size(self) -> int:
         return len(self._pieces)
@@ -152,24 +159,7 @@ class BytePairTokenizer:
         return self.decode_bytes(ids).decode(errors="replace")
 
     def save(self, path: Path) -> None:
-        write_json(path, {"kind": self.kind, "tokens": bpe.to_printable(self.tokens)})
-
-
-def make_tokenizer(kind: Kind, train: str | Iterable[str], vocab_size: int) -> Tokenizer:
-    """A tokenizer of one kind; `bpe` and `chars` learn from `train`, only `bpe` heeds `vocab_size`.
-
-    `train` is a text, or pieces of it that can be encoded one by one (data/encoding.py).
-    """
-    pieces = [train] if isinstance(train, str) else train
-    match kind:
-        case "bytes":
-            return ByteTokenizer()
-        case "chars":
-            return CharTokenizer(_characters(pieces))
-        case "bpe":
-            return BytePairTokenizer("bpe", bpe.learn_tokens(pieces, vocab_size))
-        case "gpt2":
-            return BytePairTokenizer("gpt2", bpe.gpt2_tokens())
+        write_json(path, {"kind": self.kind, "tokens": to_printable(self.tokens)})
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -190,6 +180,28 @@ def whole_characters(content: bytes) -> str:
     return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(begun)
 
 
+def printable_bytes() -> dict[int, str]:
+    """GPT-2's way to write any byte as one visible character: itself if printable in Latin-1, else from U+0100 on.
+
+    In the order of GPT-2's ids: the printable bytes come first.
+    """
+    printable = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(rest)}
+
+
+def to_printable(tokens: Iterable[bytes]) -> list[str]:
+    """Tokens as visible text: b" the" is "Ġthe"."""
+    character_of = printable_bytes()
+    return ["".join(character_of[byte] for byte in token) for token in tokens]
+
+
+def from_printable(texts: Iterable[str]) -> list[bytes]:
+    """Tokens from visible text. Raises KeyError for a character that stands for no byte."""
+    byte_of = {character: byte for byte, character in printable_bytes().items()}
+    return [bytes(byte_of[character] for character in text) for text in texts]
+
+
 def _from_json(content: Mapping[str, Any]) -> Tokenizer:
     kind = content["kind"]
     if kind == "bytes":
@@ -197,7 +209,7 @@ def _from_json(content: Mapping[str, Any]) -> Tokenizer:
     if kind == "chars":
         return CharTokenizer(content["characters"])
     if kind in ("bpe", "gpt2"):
-        return BytePairTokenizer(kind, bpe.from_printable(content["tokens"]))
+        return BytePairTokenizer(kind, from_printable(content["tokens"]))
     raise ValueError(f"unknown kind {kind!r}")
 
 
@@ -207,11 +219,3 @@ def _utf8(text: str) -> bytes:
 
 def _code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", errors="replace"), "<u4")
-
-
-def _characters(pieces: Iterable[str]) -> str:
-    """The different characters, by code point."""
-    seen = np.zeros(sys.maxunicode + 1, bool)
-    for piece in pieces:
-        seen[_code_points(piece)] = True
-    return "".join(map(chr, np.flatnonzero(seen)))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from troupe.compute import workers
 from troupe.data.room import PROMPT_BYTES
 from troupe.evaluation.quality import Yardstick, make_yardstick, measure
 from troupe.evaluation.result import Curve, JudgeDescription
@@ -19,7 +20,6 @@ from troupe.judging.protocol import CONTROLS, REAL, Setup, TextSet, Tick, joined
 from troupe.judging.two_sample import Judged, Predictions, Windows, cross_predict
 from troupe.models.gpt2 import GPT
 from troupe.params import JudgingParams
-from troupe.workers import workers
 
 NAME = "the worst of " + ", ".join(FAMILIES)
 VERSION = 5  # raise it with any change that can change a figure: the gate compares only figures of one version

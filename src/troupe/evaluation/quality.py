@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from troupe.evaluation import diversity
-from troupe.evaluation.bleu import References, bleu, self_bleu
 from troupe.evaluation.copying import Copies
+from troupe.evaluation.diversity import References, bleu, self_bleu
 from troupe.models.kneser_ney import KneserNey, kneser_ney
 
 ORDER = 5  # of the Kneser-Ney models: the text that they are counted in is small

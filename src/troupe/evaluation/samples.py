@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from troupe.bundles.bundle import Bundle
+from troupe.compute import workers
 from troupe.decoding import Decoding, generate
 from troupe.params import EvaluateParams
 from troupe.seeding import derive_seed
-from troupe.workers import workers
 
 
 def decodings(params: EvaluateParams) -> dict[str, Decoding]:

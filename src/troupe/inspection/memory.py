@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from troupe.models.gpt2 import GPT
 from troupe.models.switchhead import SwitchHead
 from troupe.params import TrainParams
-from troupe.training.loss import cross_entropy
+from troupe.training.loop import cross_entropy
 from troupe.training.optim import build_optimizers
 
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import torch
 
+from troupe.compute import workers
 from troupe.data.corpus import Split, split_beginning
-from troupe.data.dataset import TokenDataset
-from troupe.data.ids import Ids
+from troupe.data.dataset import Ids, TokenDataset
 from troupe.data.room import prompt_length
 from troupe.decoding import Decoding
 from troupe.judging.classifiers import Judge, families
@@ -26,7 +26,6 @@ from troupe.layout import CORPUS
 from troupe.models.gpt2 import GPT
 from troupe.params import JudgingParams, Params
 from troupe.seeding import derive_seed, generator
-from troupe.workers import workers
 
 KNOWN_BAD, REAL = CONTROLS = "known_bad", "real_against_real"
 Tick = Callable[[Mapping[str, float]], None]  # called with the figures of each part when it is done

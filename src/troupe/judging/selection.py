@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from troupe.judging.intervals import clustered
-from troupe.judging.two_sample import Judged
+from troupe.judging.two_sample import Judged, clustered
 
 ERRORS = 2  # standard errors of the difference by which a model that saves bits must not fall behind
 
@@ -123,7 +122,7 @@ def select(candidates: Mapping[str, Candidate], margin: float) -> Selection:
 def compare(simpler: str, other: str, candidates: Mapping[str, Candidate], margin: float) -> PairedComparison:
     """The difference of two candidates' accuracies, each by the family that detects it best, and of their bits.
 
-    Window by window and repetition by repetition; the error is that of `intervals.clustered`, at least what independent
+    Window by window and repetition by repetition; the error is that of `clustered`, at least what independent
     differences would have.
     """
     one, two = candidates[simpler], candidates[other]

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from troupe.data.dataset import token_bytes, window_starts
 from troupe.data.room import FEWEST_WINDOWS
 from troupe.data.tokenizer import Tokenizer, whole_characters
-from troupe.data.windows import token_bytes, window_starts
 from troupe.decoding import Decoding, generate
 from troupe.errors import CorpusError
 from troupe.models.gpt2 import GPT

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 class LSTMDiscriminator(nn.Module):
     """Raw scores, higher meaning more real: no sigmoid, so that one class is discriminator (GAN) and critic (WGAN).
 
-    It reads embeddings of tokens and, beside them, `n_feature` fixed features of each (models.features), and adds what
+    It reads embeddings of tokens and, beside them, `n_feature` fixed features of each (models.reader), and adds what
     an LSTM makes of the whole, a linear reading of its mean state, to the evidence of every token: a quadratic form of
     the token's features, summed up as log-odds of independent observations are. On a few thousand sequences it is the
     evidence that tells; an LSTM alone finds little. The first `n_given` tokens, a prompt that both classes share, are

@@ -7,14 +7,15 @@ Axes: B batch, T tokens, D model width, H heads, K head width, S all tokens so f
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from troupe.kernels.attention import causal_attention
-from troupe.kernels.dropout import dropout
-from troupe.kernels.linear import Linear
+from troupe.kernels.layers import Linear, dropout
 from troupe.models.config import GPTConfig
 from troupe.models.layers import (
     MLP,
@@ -98,6 +99,11 @@ class GPT(nn.Module):
         Raises ValueError if cached and new tokens together exceed block_size.
         """
         return self.read_out(self.hidden(ids_BT, cache))
+
+    def description(self) -> tuple[str, dict[str, Any]]:
+        """The name of its architecture, and the dimensions from which `bundles.architectures` builds its like."""
+        experts, dims = getattr(self.blocks[0].attention, "experts", None), asdict(self.config)
+        return ("gpt2", dims) if experts is None else ("switchhead", dims | {"experts": asdict(experts)})
 
     def read_out(self, x_BTD: Tensor) -> Tensor:
         """The logits that `hidden` stands for."""

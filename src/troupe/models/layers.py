@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from troupe.kernels.dropout import dropout
-from troupe.kernels.linear import Linear
+from troupe.kernels.layers import Linear, dropout
 from troupe.models.config import GPTConfig
 
 ROTARY_BASE = 10_000.0

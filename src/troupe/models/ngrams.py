@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from troupe.data.ids import Ids
+from troupe.data.dataset import Ids
 from troupe.models.kneser_ney import UNSEEN, kneser_ney
 
 COUNTED = 2**22  # tokens, from the beginning: bounds memory, at order 5 some 50 bytes for each, 200 while counting

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from troupe.kernels.attention import causal_attention
-from troupe.kernels.dropout import dropout
-from troupe.kernels.linear import Linear
+from troupe.kernels.layers import Linear, dropout
 from troupe.models.config import ONLY_FIELDS, Dropout, GPTConfig, Size
 from troupe.models.experts import Computation, Router, fastest_computation, mix_outputs, mix_values
 from troupe.models.gpt2 import GPT, init_gpt2

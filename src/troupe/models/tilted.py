@@ -12,7 +12,7 @@ ln V, an even guess:
 
 The linear part is a log-linear interpolation of both models (Klakow 1998, "Log-linear interpolation of language
 models"), with exponents that depend on how sure each of them is; the squares treat likely and unlikely tokens
-differently, as truncation does. Nine numbers in all: what a few hundred texts can teach. adversarial/tilt_fit.py fits.
+differently, as truncation does. Nine numbers in all: what a few hundred texts can teach. adversarial/tilt.py fits.
 
 Shapes: B batch, T tokens, V vocabulary.
 """
@@ -20,7 +20,7 @@ Shapes: B batch, T tokens, V vocabulary.
 import copy
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,11 @@ class Tilted(GPT):
 
     def forward(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
         return self.evidence(ids_BT, cache).logits(self.tilt)
+
+    def description(self) -> tuple[str, dict[str, Any]]:
+        """As of any GPT, and the sizes of the n-grams."""
+        _, dims = super().description()
+        return "tilted", dims | {"ngrams": self.ngrams.sizes()}
 
     def evidence(self, ids_BT: Tensor, cache: KVCache | None = None) -> Evidence:
         """What the network and the n-grams say of each next token."""

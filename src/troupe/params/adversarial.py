@@ -7,9 +7,19 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from troupe.params.section import Count, Rate, Section, Share, Weight
+from troupe.params.sections import Count, Rate, Section, Share, TrainParams, Weight
 
-MethodName = Literal["tilt", "gan", "ddo", "distil"]
+MethodName = Literal["temperature", "likelihood", "tilt", "gan", "ddo", "distil"]
+
+
+class TemperatureParams(Section):
+    """The model at other temperatures, a control (adversarial/temperature.py)."""
+
+    temperatures: Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=1)]
+
+
+class LikelihoodParams(TrainParams):
+    """The model trained on by likelihood, a control (adversarial/likelihood.py)."""
 
 
 class TiltParams(Section):
@@ -105,8 +115,13 @@ class DistilParams(RefinementParams):
     discriminator: DiscriminatorParams
 
 
+MethodParams = TemperatureParams | LikelihoodParams | TiltParams | RefinementParams
+
+
 class AdversarialParams(Section):
     methods: list[MethodName]
+    temperature: TemperatureParams
+    likelihood: LikelihoodParams
     tilt: TiltParams
     gan: GanParams
     ddo: DdoParams
@@ -119,7 +134,7 @@ class AdversarialParams(Section):
             raise ValueError(f"each method once, got {methods}")
         return methods
 
-    def active(self) -> dict[str, TiltParams | RefinementParams]:
+    def active(self) -> dict[str, MethodParams]:
         """The sections of the methods that are run, by name, from the simplest method on: the order in which their
         candidates are compared."""
         return {name: getattr(self, name) for name in get_args(MethodName) if name in self.methods}

@@ -11,7 +11,8 @@ from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models.model import MLMODEL_FILE_NAME
 
-from troupe.bundles.bundle import FILES, Bundle, found_identity, load_bundle
+from troupe.bundles.architectures import load_bundle
+from troupe.bundles.bundle import FILES, Bundle, found_identity
 from troupe.errors import ArtifactError, RegistryError, UnsupportedError
 from troupe.registry.versions import Version, resolve
 from troupe.tracking.connection import connection

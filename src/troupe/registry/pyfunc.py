@@ -11,7 +11,7 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from troupe.bundles.bundle import load_bundle
+from troupe.bundles.architectures import load_bundle
 from troupe.decoding import Decoding, generate
 from troupe.errors import ArtifactError, ParamsError
 from troupe.registry.request import EXAMPLE_PARAMS, FRESH, MOST_TOKENS

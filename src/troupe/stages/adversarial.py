@@ -1,18 +1,20 @@
 """Stage adversarial: tokens, artifacts/pretrain and moe -> artifacts/adversarial: the expert model, refined.
 
-Each of `adversarial.methods` (troupe/adversarial/methods.py) refines the expert model in its own way. Judges of
+Each of `adversarial.methods` (METHODS) refines the expert model in its own way. Judges of
 validation text select among the start and all that came of the methods (troupe/judging).
 """
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import count
+from typing import Any
 
+from troupe.adversarial import ddo, distil, gan, likelihood, temperature, tilt
 from troupe.adversarial.method import Facts, MethodResult, Task
-from troupe.adversarial.methods import METHODS
-from troupe.bundles.bundle import CONFIG, WEIGHTS, Bundle, load_bundle, save_bundle
+from troupe.bundles.architectures import load_bundle
+from troupe.bundles.bundle import CONFIG, WEIGHTS, Bundle, save_bundle
 from troupe.compute import Arithmetic, set_up, threads_of
 from troupe.data.dataset import TokenDataset
 from troupe.data.room import check_tokens
@@ -22,19 +24,24 @@ from troupe.judging.selection import Candidate, Selection, select
 from troupe.layout import CORPUS, model_dir
 from troupe.models.gpt2 import GPT, evaluating
 from troupe.params import Params
-from troupe.progress import track
+from troupe.progress import MetricsLog, lines_under, track
 from troupe.stages.common import stage_main
-from troupe.stages.fit import finished
-from troupe.stages.log import MetricsLog, lines_under
-from troupe.training.checkpoint import Checkpoints, folder_of, run_key
-from troupe.training.context import RunContext
-from troupe.training.interruption import signals_noted
-from troupe.training.loss import validate
+from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
+from troupe.training.loop import RunContext, validate
 from troupe.training.probe import eager
+from troupe.training.stops import signals_noted
 
 NAME, START = "adversarial", "start"  # the stage; the candidate to which nothing was done
 LOG = model_dir(NAME) / "metrics.jsonl"
 PROBED_BATCH = 16  # sequences on which the precision of forward passes is chosen
+METHODS: Mapping[str, Callable[[Task, Any], MethodResult]] = {
+    "temperature": temperature.run,
+    "likelihood": likelihood.run,
+    "tilt": tilt.run,
+    "gan": gan.run,
+    "ddo": ddo.run,
+    "distil": distil.run,
+}
 
 
 def adversarial(params: Params) -> None:
@@ -48,9 +55,9 @@ def adversarial(params: Params) -> None:
     bits_per_byte = cache(measure)  # of candidates, which no longer change
     results: dict[str, MethodResult] = {}
     checkpoints = checkpoints_of_methods(data, params, how)
+    task = Task(expert, dense, data, measure, params.run.seed, threads_of(params.run))
     for name, context in contexts(checkpoints, how).items():
-        task = Task(expert, dense, data, measure, params.run.seed, threads_of(params.run), context)
-        results[name] = METHODS[name](task, getattr(params.adversarial, name))
+        results[name] = METHODS[name](replace(task, context=context), getattr(params.adversarial, name))
         print(f"{NAME}: {name}: {results[name].reason}", flush=True)
     models = {START: expert.model}
     for result in results.values():
@@ -71,7 +78,7 @@ def adversarial(params: Params) -> None:
     }
     write_json(model_dir(NAME) / "summary.json", facts)
     print(f"{NAME}: kept {facts['kept']}", flush=True)
-    finished(*(fit_of(name) for name in METHODS))
+    tidy_up(*(fit_of(name) for name in METHODS))
 
 
 def judged(

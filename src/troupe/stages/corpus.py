@@ -1,7 +1,7 @@
 """corpus: one verified UTF-8 text with its manifest and split. Reads the source and artifacts/source.json."""
 
-from troupe.data.corpus import write_corpus
-from troupe.data.source import Source, read_pieces
+from troupe.data.corpus import Source, write_corpus
+from troupe.data.source import read_pieces
 from troupe.files import read_json
 from troupe.layout import CORPUS, SOURCE
 from troupe.params import Params

@@ -5,7 +5,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import count
 
-from troupe.bundles.bundle import Bundle, load_bundle
+from troupe.bundles.architectures import load_bundle
+from troupe.bundles.bundle import Bundle
 from troupe.compute import set_up
 from troupe.data.corpus import Split, read_manifest
 from troupe.data.dataset import TokenDataset
@@ -35,9 +36,8 @@ from troupe.judging.selection import Candidate, select
 from troupe.judging.two_sample import Judged
 from troupe.layout import CORPUS, EMBEDDED, MODEL_STAGES, REPORTS, ROUTING, USAGE, model_dir
 from troupe.params import Params
-from troupe.progress import track
+from troupe.progress import read_metrics, track
 from troupe.stages.common import stage_main
-from troupe.stages.log import read_metrics
 
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
 CONTROL = model_dir("moe") / "control"  # the dense model continued, with moe.control

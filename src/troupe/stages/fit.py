@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from troupe.bundles.bundle import save_bundle
-from troupe.compute import compiler_faults_named
+from troupe.compute import Autocast, compiler_faults_named
 from troupe.data.batches import Batches
 from troupe.data.dataset import TokenDataset
 from troupe.errors import Diverged
@@ -18,16 +18,13 @@ from troupe.files import write_json
 from troupe.layout import model_dir
 from troupe.models.gpt2 import GPT
 from troupe.params import Params, TrainParams
-from troupe.progress import track
+from troupe.progress import Log, MetricsLog, lines_up_to, track
 from troupe.seeding import derive_seed
-from troupe.stages.log import Log, MetricsLog, lines_up_to
 from troupe.training.checkpoint import Checkpoints, folder_of, run_key, tidy_up
-from troupe.training.context import RunContext
-from troupe.training.interruption import signals_noted
-from troupe.training.loop import Penalty, StepFigures, train
-from troupe.training.loss import Autocast, validate
+from troupe.training.loop import Penalty, RunContext, StepFigures, train, validate
 from troupe.training.parallel import Team, leads, team_of
 from troupe.training.probe import Choice
+from troupe.training.stops import signals_noted
 
 
 @dataclass(frozen=True)

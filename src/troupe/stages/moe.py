@@ -12,13 +12,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from troupe.bundles.bundle import CONFIG, WEIGHTS, load_bundle
-from troupe.compute import set_up
+from troupe.bundles.bundle import CONFIG, WEIGHTS, load_dense
+from troupe.compute import Autocast, set_up
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.conversion.distillation import distil
 from troupe.data.batches import Batches
-from troupe.data.dataset import TokenDataset
-from troupe.data.ids import Ids
+from troupe.data.dataset import Ids, TokenDataset
 from troupe.data.room import check_tokens
 from troupe.errors import ParamsError
 from troupe.files import read_json, write_json
@@ -30,13 +29,11 @@ from troupe.progress import track
 from troupe.seeding import derive_seed, generator
 from troupe.stages.common import stage_main
 from troupe.stages.fit import Trainee, finished, fit
-from troupe.training.context import RunContext
-from troupe.training.interruption import signals_noted
 from troupe.training.launch import side_by_side
-from troupe.training.loop import Penalty, StepFigures
-from troupe.training.loss import Autocast, validate
+from troupe.training.loop import Penalty, RunContext, StepFigures, validate
 from troupe.training.parallel import leads, team_of
 from troupe.training.probe import Choice, choose
+from troupe.training.stops import signals_noted
 
 EXPERTS_WORK = 1.4  # times the time of a dense step, roughly, whatever the number of experts
 WATCHED = 32  # windows of validation text on which the routers are watched
@@ -51,7 +48,7 @@ def moe(params: Params) -> None:
     data = TokenDataset.open()
     check_tokens(params, data)
     device, folder, parent = set_up(params.run), model_dir("moe"), model_dir("pretrain")
-    dense = load_bundle(parent, device).model
+    dense = load_dense(parent, device).model
     choice = _choose(params, dense)
     experts, of_switch = _switch(dense, data, params, choice.how.autocast)
     train_on = partial(fit, data=data, params=params, inputs=[parent / WEIGHTS, parent / CONFIG])

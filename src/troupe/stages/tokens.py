@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator
 
 from troupe.data import stretches
+from troupe.data.bpe import make_tokenizer
 from troupe.data.corpus import SPLITS, Split, read_manifest, split_blocks
-from troupe.data.dataset import META, TokenDataset
+from troupe.data.dataset import META, TokenDataset, save_ids
 from troupe.data.encoding import cut_pieces, encode_pieces
-from troupe.data.ids import save_ids
 from troupe.data.room import check_tokens
 from troupe.data.stretches import holds_stretch
-from troupe.data.tokenizer import FILE, BytePairTokenizer, Tokenizer, make_tokenizer
+from troupe.data.tokenizer import FILE, BytePairTokenizer, Tokenizer
 from troupe.files import sha256_file, write_json
 from troupe.layout import CORPUS, TOKENS
 from troupe.params import Params, TokensParams

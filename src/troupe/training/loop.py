@@ -4,31 +4,62 @@ Each step: set the rate, draw a batch, differentiate its loss, clip the gradient
 evaluate on validation text and save a checkpoint. The model that is left behind is the best one that validation saw,
 not the last: a small corpus is read many times over, and then the last steps can overfit.
 
-B sequences, T tokens.
+B sequences, T tokens of context, V vocabulary, N tokens of a split.
 """
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal
 
-from torch import Tensor
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from troupe.compute import compile_passes, keep_memory
+from troupe.compute import Autocast, compile_passes, keep_memory
 from troupe.data.batches import Batches
+from troupe.data.dataset import Ids
 from troupe.models.gpt2 import GPT
 from troupe.params import TrainParams
-from troupe.training.checkpoint import Checkpoint
-from troupe.training.context import RunContext
-from troupe.training.divergence import Watch, require_finite, require_health
-from troupe.training.interruption import stopped
-from troupe.training.loss import cross_entropy
+from troupe.training.checkpoint import Checkpoint, restore, snapshot
 from troupe.training.optim import build_optimizers, learning_rate_factor, precision_of_muon, set_rate, update
 from troupe.training.parallel import Team
-from troupe.training.state import restore, snapshot
+from troupe.training.stops import Watch, require_finite, require_health, stopped
 
+LOOKED_AT = 2**20  # tokens at most: a look must stay short beside the steps between two looks
+LOGITS_PER_BATCH = 2**22  # 16 MB in float32: the batch shrinks as context and vocabulary grow
 StepFigures = dict[str, float]
 Penalty = Callable[[], Tensor]  # a scalar, asked for after each forward pass
+
+
+def _ignored(*_: object) -> None:
+    """Nobody asked for it."""
+
+
+def _never() -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """How to compute, where figures and checkpoints go, and when to stop. By default: in float32, without a trace."""
+
+    autocast: Autocast = nullcontext  # the precision of a forward pass
+    compiled: bool = False  # whether torch.compile fuses forward and backward passes
+    team: Team | None = None  # the processes that train together; None: this one alone, on the model's device
+    log: Callable[[int, Mapping[str, float]], None] = _ignored  # called with the number of a step and its figures
+    save: Callable[[Checkpoint], None] = _ignored
+    resume: Checkpoint | None = None  # the newest that `save` was called with before
+    interrupted: Callable[[], int] = _never  # the number of the signal that asks to stop, 0 for none
+
+    def team_of(self, model: nn.Module) -> Team:
+        """The processes that train `model`."""
+        return self.team or Team(device=next(model.parameters()).device)
 
 
 def train(
@@ -158,3 +189,48 @@ def _restore(checkpoint: Checkpoint, model: GPT, best: Best, optimizers: Sequenc
     model.load_state_dict(networks["model"])
     best.weights, best.figures = networks.get("best", {}), checkpoint.facts["best"]
     return checkpoint.step
+
+
+def cross_entropy(
+    model: Callable[[Tensor], Tensor],
+    x_BT: Tensor,
+    y_BT: Tensor,
+    autocast: Autocast,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """-ln p(y | x) in nats, per token or summed. Logits become float32 first: a sum over V in bfloat16 loses digits."""
+    with autocast():
+        logits_BTV = model(x_BT)
+    return F.cross_entropy(logits_BTV.float().flatten(0, 1), y_BT.flatten(), reduction=reduction)
+
+
+@torch.no_grad()
+def validate(model: GPT, ids_N: Ids, n_bytes: int, autocast: Autocast) -> dict[str, float]:
+    """{"val/loss": nats per token, "val/bpb": bits per byte of UTF-8 text}; lower is better for both: of a split, or
+    its beginning where it is very long, in windows side by side.
+
+    A token sees what precedes it in its window only, half a context on average, so these figures lie a little above
+    those of evaluation's overlapping windows. The first token of the split, which nothing precedes, costs ln V.
+    `n_bytes` is the length of the whole split; of a part its bytes are taken to be as many per token.
+    Leaves the model in training mode.
+    """
+    model.eval()
+    seen_N, nats = ids_N[:LOOKED_AT], math.log(model.config.vocab_size)
+    for x_BT, y_BT in _windows(model, seen_N):
+        nats += cross_entropy(model, x_BT, y_BT, autocast, reduction="sum").item()
+    model.train()
+    loss = nats / len(seen_N)
+    return {"val/loss": loss, "val/bpb": loss * len(ids_N) / (math.log(2) * n_bytes)}
+
+
+def _windows(model: GPT, ids_N: Ids) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every token but the first as a target once: batches of whole windows, then the shorter last one."""
+    T, device = model.config.block_size, next(model.parameters()).device
+    ids = torch.from_numpy(np.asarray(ids_N, dtype=np.int64)).to(device)
+    whole = (len(ids) - 1) // T * T
+    batch = max(1, LOGITS_PER_BATCH // (T * model.config.vocab_size)) * T
+    for start in range(0, whole, batch):
+        end = min(start + batch, whole)
+        yield ids[start:end].view(-1, T), ids[start + 1 : end + 1].view(-1, T)
+    if whole < len(ids) - 1:
+        yield ids[None, whole:-1], ids[None, whole + 1 :]

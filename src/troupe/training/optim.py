@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from troupe.compute import Autocast
 from troupe.kernels.muon import StackedMuon
 from troupe.params import TrainParams
-from troupe.training.loss import Autocast
 
 ADAM_BETAS = (0.9, 0.95)  # GPT-3's (Brown et al. 2020, appendix B): a shorter memory than 0.999 suits short runs
 ROUTER = "router"  # part of the name of every linear layer that chooses experts

@@ -28,7 +28,7 @@ from troupe.files import read_json, write_json
 from troupe.layout import STATE
 from troupe.models.gpt2 import GPT
 from troupe.params import RunParams, TrainParams
-from troupe.training.loss import cross_entropy
+from troupe.training.loop import cross_entropy
 
 WORK = 2e10  # floating-point operations of one timed pass at most: 0.2 s on two cores without units for matrices
 FEW = 64  # tokens, on which a precision that the processor has to emulate is found out

@@ -20,9 +20,8 @@ from troupe.decoding import Decoding
 from troupe.errors import ParamsError
 from troupe.models.config import GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator
-from troupe.models.features import ReferenceFeatures
 from troupe.models.gpt2 import GPT, init_gpt2
-from troupe.models.reader import Discriminator
+from troupe.models.reader import Discriminator, ReferenceFeatures
 from troupe.seeding import derive_seed
 
 PLAIN = Decoding()

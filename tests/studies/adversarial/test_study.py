@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from studies.core.configuration import read_configuration
 from studies.core.jobs import Job
 from tests.studies.whole import run_study, shipped, write_text
 from troupe.adversarial.discrimination import Interval, SignalTest
-from troupe.adversarial.tilt_fit import Round, Texts
+from troupe.adversarial.tilt import Round, Texts
 from troupe.decoding import Decoding, generate
 from troupe.errors import ParamsError
 from troupe.models.config import GPTConfig
@@ -60,13 +61,13 @@ def test_a_configuration_has_every_arm_and_control(path: Path, quick: bool) -> N
     read = read_configuration(path, Settings, quick)
     games = {name: read.game_of(arm) for name, arm in read.arms.items() if arm.learn == "reinforce"}
     assert {game.objective for game in games.values()} == {"gan", "wgan", "wgan-gp"}
-    others = {"nothing", "likelihood", "longer"}
+    others = {"nothing", "likelihood", "temperature", "longer"}
     assert {arm.learn for arm in read.arms.values()} == others | {*GAMES, *TILTS}
     tilted = {(arm.of, arm.learn) for arm in read.arms.values() if arm.learn in TILTS}
     assert tilted == {(of, learn) for of in (None, "likelihood, longer") for learn in TILTS}
     assert sum(arm.literal for arm in read.arms.values()) == 1
     assert all(read.rules_of(arm).per_token != arm.literal for arm in read.arms.values())
-    assert 1.0 in read.temperatures
+    assert 1.0 not in read.temperatures  # the start itself
     assert 1.0 in read.curve
 
 
@@ -209,15 +210,19 @@ def test_a_tilted_generator_is_taken_over(tmp_path: Path) -> None:
     assert first_folder(tmp_path) == tmp_path.parent / "first"
 
 
-def test_ddo_keeps_the_round_that_is_detected_least(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """0 is the start; the round without a signal ends it, and is not selected."""
+def test_ddo_keeps_the_round_that_is_selected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 is the start; the round without a signal ends it, and is no candidate."""
     read = settings(quick=True)
     longer = read.model_copy(update={"tilt": read.tilt.model_copy(update={"rounds": 5})})
     world = World(longer, seed=1)
     world.save(tmp_path)
-    bench = cast("Bench", SimpleNamespace(world=world, settings=longer))
-    accuracies = iter([0.8, 0.7, 0.75])
-    monkeypatch.setattr(bench, "selection", lambda writer: next(accuracies), raising=False)
+    offered: list[str] = []
+
+    def select(models: Mapping[str, GPT]) -> tuple[GPT, dict[str, Any]]:
+        offered.extend(models)
+        return models["tilt_1"], {"selected": "tilt_1", "comparisons": []}
+
+    bench = cast("Bench", SimpleNamespace(world=world, settings=longer, select=select))
     seen: list[Texts] = []
 
     def move(model: Tilted, train: Texts, held_out: Texts, n_given: int) -> Round:
@@ -228,17 +233,22 @@ def test_ddo_keeps_the_round_that_is_detected_least(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("troupe.adversarial.tilt.ddo_round", move)
     model, facts = tilt_by_ddo(world.likelihood, bench, tmp_path)
+    assert isinstance(model, Tilted)
     assert model.tilt.tolist() == facts["tilt"] == [1.0] * 9
+    assert offered == ["start", "tilt_1", "tilt_2"]
     assert (facts["kept"], len(facts["rounds"])) == (1, 3)
-    assert [one.get("selection") for one in facts["rounds"]] == [0.7, 0.75, None]
     assert torch.equal(seen[0].real_NT, seen[1].real_NT)
     assert not torch.equal(seen[0].written_NT, seen[1].written_NT)
+
+
+def keep_the_start(models: Mapping[str, GPT]) -> tuple[GPT, dict[str, Any]]:
+    return models["start"], {"selected": "start", "comparisons": []}
 
 
 def test_the_control_of_a_tilt_reads_the_same_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(settings(quick=True), seed=1)
     world.save(tmp_path)
-    bench = cast("Bench", SimpleNamespace(world=world, settings=world.settings, selection=lambda writer: 0.5))
+    bench = cast("Bench", SimpleNamespace(world=world, settings=world.settings, select=keep_the_start))
     read: dict[str, Tensor] = {}
 
     def once(model: Tilted, train: Texts, held_out: Texts, n_given: int) -> Round:
@@ -291,14 +301,17 @@ def test_a_resampling_writer_takes_the_candidate_that_is_scored_best() -> None:
     assert (by_pairs == 3).double().mean() > (drawn == 3).double().mean()  # one may choose thrice
 
 
+PLACES = 400  # of windows, so that a difference of 0.03 between nested arms is beyond error
 REAL = {"distinct_1": 0.5, "distinct_2": 0.8, "unigram_entropy": 8.0}
 
 
 def run(test: float, chosen: float | None = None, bpb: float = 2.0, **quality: float) -> dict[str, Any]:
-    told = {"judges": {"linear": {"accuracy": 0.55}, "boosted": {"accuracy": test}}, "worst": "boosted"}
-    selection = test if chosen is None else chosen
+    detected = {"judges": {"linear": {"accuracy": 0.55}, "boosted": {"accuracy": test}}, "worst": "boosted"}
+    accuracy = test if chosen is None else chosen
+    right = np.random.default_rng(0).permutation(2 * PLACES) < round(accuracy * 2 * PLACES)
+    selection = {"accuracy": accuracy, "places": [*range(PLACES)], "correct": "".join(map(str, right.astype(int)))}
     costs = {"validation": bpb, "test": bpb}
-    return {"referee": told, "selection": selection, "bpb": costs, "quality": REAL | quality, "temperature": 1.0}
+    return {"detected": detected, "selection": selection, "bpb": costs, "quality": REAL | quality, "temperature": 1.0}
 
 
 def results(**changes: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -315,8 +328,8 @@ def few_arms() -> Settings:
 def test_bars_that_are_kept() -> None:
     """Above one half 0.2 of 0.3: a third less."""
     assert verdict(few_arms(), results()) == [
-        "Promoted: resampling of 8. Of the arms whose validation text costs at most 1% more bits, the judges of "
-        "validation text are right about it least often: 0.700 ± 0.000, about likelihood 0.800 ± 0.000.",
+        "Promoted: resampling of 8, by the pipeline's rule for selection. Judges of validation text are right about "
+        "it in 0.700 ± 0.000 of cases, about likelihood in 0.800 ± 0.000.",
         "accuracy above one half, cut from likelihood's: 33.3% ± 0.0%; at least 30%: kept",
         "accuracy less that of likelihood, best temperature: -0.050 ± 0.000; below 0: kept",
         "bits per byte above likelihood's: +0.00% ± 0.00%; at most +1%: kept",
@@ -324,7 +337,7 @@ def test_bars_that_are_kept() -> None:
         "distinct_2 off real text's: +0.0% ± 0.0%; within 5%: kept",
         "unigram_entropy off real text's: +0.0% ± 0.0%; within 5%: kept",
         "**Target: kept**",
-        "**Moonshot: missed**: DDO, without resampling, cuts the accuracy above one half by 10.0% ± 0.0%; at least 50%",
+        "**Stretch: missed**: DDO, without resampling, cuts the accuracy above one half by 10.0% ± 0.0%; at least 50%",
         "Best arm with an adversary: resampling of 8, against likelihood: accuracy -0.100 ± 0.000, bits per byte "
         "+0.0000 ± 0.0000",
     ]
@@ -352,7 +365,7 @@ def test_the_likelihood_model_may_be_kept() -> None:
     nobody = {"DDO": run(0.9), "likelihood, best temperature": run(0.9), "resampling_of_8": run(0.9)}
     assert promoted(read, results(**nobody)) == "likelihood"
     lines = verdict(read, results(**nobody))
-    assert lines[0].startswith("Promoted: likelihood (a control).")
+    assert lines[0].startswith("Promoted: likelihood (a control),")
     assert lines[-3] == "**Target: missed**: what is promoted is a control, which misses the bars above"
     worse = nobody | {"DDO": run(0.6, bpb=2.021)}
     assert promoted(read, results(**worse)) == "likelihood"
@@ -365,9 +378,9 @@ def test_arms_are_chosen_by_validation_text_alone() -> None:
     assert promoted(read, results(DDO=run(0.5, chosen=0.95))) == "resampling of 8"
 
 
-def test_the_moonshot_is_the_generators_own() -> None:
-    assert stretch(few_arms(), results(DDO=run(0.65), resampling_of_8=run(0.5))).startswith("**Moonshot: kept**: DDO")
-    assert stretch(few_arms(), results(resampling_of_8=run(0.5))).startswith("**Moonshot: missed**: DDO")
+def test_the_stretch_is_the_generators_own() -> None:
+    assert stretch(few_arms(), results(DDO=run(0.65), resampling_of_8=run(0.5))).startswith("**Stretch: kept**: DDO")
+    assert stretch(few_arms(), results(resampling_of_8=run(0.5))).startswith("**Stretch: missed**: DDO")
 
 
 def test_a_tilt_is_an_adversary_s_by_ddo_alone() -> None:
@@ -378,7 +391,7 @@ def test_a_tilt_is_an_adversary_s_by_ddo_alone() -> None:
     assert promoted(read, found) == "tilted, by likelihood"
     lines = verdict(read, found)
     assert lines[-4].startswith("**Target: missed**: what is promoted is a control, which keeps")
-    assert lines[-3].startswith("**Moonshot: kept**: tilted, DDO, without resampling, cuts")
+    assert lines[-3].startswith("**Stretch: kept**: tilted, DDO, without resampling, cuts")
     assert lines[-2] == (
         "Best arm with an adversary: tilted, DDO, against likelihood: accuracy -0.150 ± 0.000, bits per byte "
         "-0.0750 ± 0.0000; against tilted, by likelihood: accuracy +0.050 ± 0.000, bits per byte +0.0250 ± 0.0000"
@@ -393,7 +406,7 @@ def test_what_longer_training_cuts_is_no_adversary_s() -> None:
     found = results(**told | longer | {"longer, tilted by DDO": run(0.55, bpb=1.875)})
     assert promoted(read, found) == "likelihood"
     lines = verdict(read, found)
-    assert lines[-3].startswith("**Moonshot: missed**")
+    assert lines[-3].startswith("**Stretch: missed**")
     assert lines[-1] == (
         "With a start trained for longer: longer, tilted by DDO, against likelihood, longer: accuracy -0.050 ± 0.000, "
         "bits per byte -0.0250 ± 0.0000; against longer, tilted by likelihood: accuracy -0.030 ± 0.000, bits per byte "
@@ -449,9 +462,9 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(found) == 2 + len(tree["arms"])
     likelihood, chosen = found["likelihood", 1], found["likelihood, best temperature", 1]
     assert likelihood["kl"] == 0.0
-    assert likelihood["bpb"] == chosen["bpb"]
-    tried = {one["temperature"]: one["accuracy"] for one in chosen["tried"]}
-    assert tried[chosen["temperature"]] == min(tried.values())
+    assert chosen["comparisons"][0]["candidate"] == "temperature_0.8"
+    assert chosen["temperature"] == (0.8 if chosen["comparisons"][0]["better"] else 1.0)
+    assert (likelihood["bpb"] == chosen["bpb"]) == (chosen["temperature"] == 1.0)
     assert found["likelihood continued", 1]["kl"] > 0.0
     assert found["REINFORCE, literal", 1]["game"]["kept"]["step"] == 2
     longer, tilted = found["likelihood, longer", 1], found["longer, tilted by DDO", 1]
@@ -472,5 +485,5 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (job,) = plan(read, [1])["resampling, distilled"]
     stopped = run_arm(Job(job.arm, 1, job.settings), tmp_path, start)
     assert stopped["stopped"] == str(found_nothing)
-    same = ("referee", "quality", "bpb", "selection", "kl", "curve", "sample")
+    same = ("detected", "quality", "bpb", "selection", "kl", "curve", "sample")
     assert {name: stopped[name] for name in same} == {name: likelihood[name] for name in same}

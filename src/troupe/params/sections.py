@@ -1,23 +1,26 @@
-"""All sections of params.yaml together, those that are short, and what they ask of each other."""
+"""What every section of params.yaml is, and all sections but `adversarial`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from troupe.params.adversarial import AdversarialParams, TiltParams
-from troupe.params.section import Count, Section, Weight
-from troupe.params.training import MoeParams, PretrainParams, grouped_fault
+# Who starts the processes; no result depends on it. dvc.yaml names the other fields one by one.
+INCIDENTAL: Mapping[str, frozenset[str]] = {"run": frozenset({"launcher"})}
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def _threads(value: object) -> object:
     if value == "auto" or (type(value) is int and 1 <= value <= 256):
         return value
     raise ValueError(f"auto or a whole number from 1 to 256, got {value!r}")  # one line, where a union would take two
-
-
-# Who starts the processes; no result depends on it. dvc.yaml names the other fields one by one.
-INCIDENTAL: Mapping[str, frozenset[str]] = {"run": frozenset({"launcher"})}
 
 
 class RunParams(Section):
@@ -78,6 +81,80 @@ class ModelParams(Section):
         return self
 
 
+class TrainParams(Section):
+    """What the training loop needs; `pretrain` and `moe` share it."""
+
+    steps: Count
+    batch_size: Count
+    optimizer: Literal["muon", "adamw"]
+    learning_rate: Rate
+    adamw_learning_rate: Rate
+    warmup_steps: Annotated[int, Field(ge=0)]
+    decay_fraction: Share
+    weight_decay: Weight
+    grad_clip: Annotated[float, Field(gt=0)]
+    eval_interval: Count
+    checkpoint_interval: Count
+
+
+class PretrainParams(TrainParams):
+    init_from: Annotated[str, Field(min_length=1)]
+
+
+class MoeParams(TrainParams):
+    conversion: Literal["exact", "distilled", "scratch"]
+    n_head: Count | None
+    head_width: Count | None
+    n_expert: Annotated[int, Field(ge=1, le=256)]
+    top_k: Count
+    router: Literal["sigmoid", "softmax"]
+    expert_dropout: Annotated[float, Field(ge=0, lt=1)]
+    balance_weight: Weight
+    compute: Literal["auto", "dense", "loop", "grouped"]
+    distil_steps: Count
+    distil_batch_size: Count
+    distil_learning_rate: Rate
+    distil_adamw_learning_rate: Rate
+    control: bool
+
+    @model_validator(mode="after")
+    def enough_experts(self) -> Self:
+        if self.top_k > self.n_expert:
+            raise ValueError(f"top_k ({self.top_k}) must not exceed n_expert ({self.n_expert})")
+        return self
+
+    def distilling(self) -> TrainParams:
+        """What trains attention layers to do as the dense ones: Muon, a warm-up of a twentieth, then down to zero."""
+        return self.model_copy(
+            update={
+                "steps": self.distil_steps,
+                "batch_size": self.distil_batch_size,
+                "optimizer": "muon",
+                "learning_rate": self.distil_learning_rate,
+                "adamw_learning_rate": self.distil_adamw_learning_rate,
+                "warmup_steps": self.distil_steps // 20,
+                "decay_fraction": 1.0,
+                "weight_decay": 0.0,
+            }
+        )
+
+
+def grouped_fault(n_embd: int, head_width: int, precision: str, compiled: bool) -> str | None:
+    """What keeps torch's grouped matrix product from computing experts of these widths; None if nothing does.
+
+    Its rows are whole 16 bytes, 8 numbers of bfloat16 or 4 of float32, and torch.compile takes it in bfloat16 only.
+    """
+    if compiled and precision != "bfloat16":
+        return "moe.compute: torch cannot compile grouped in float32; set moe.compute=auto or run.compile=never"
+    multiple = 8 if precision == "bfloat16" else 4
+    if n_embd % multiple or head_width % multiple:
+        return (
+            f"moe.compute: grouped takes widths that are multiples of {multiple}, not model.n_embd {n_embd} with "
+            f"moe.head_width {head_width} (null: n_embd / n_head); set moe.compute=auto or change them"
+        )
+    return None
+
+
 class JudgingParams(Section):
     seeds: Annotated[int, Field(ge=1, le=100)]
     window: Annotated[int, Field(ge=16)]
@@ -108,71 +185,3 @@ class EvaluateParams(Section):
 class PromoteParams(Section):
     bpb_margin: Weight
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
-
-
-class Params(Section):
-    run: RunParams
-    data: DataParams
-    tokens: TokensParams
-    model: ModelParams
-    pretrain: PretrainParams
-    moe: MoeParams
-    judging: JudgingParams
-    adversarial: AdversarialParams
-    evaluate: EvaluateParams
-    promote: PromoteParams
-
-    @model_validator(mode="after")
-    def lengths_fit_the_context(self) -> Self:
-        for name, method in self.adversarial.active().items():
-            if isinstance(method, TiltParams):
-                lengths, wanted, most = "prompt_length", method.prompt_length, self.model.block_size - 1
-            else:
-                lengths, most = "prompt_length + sequence_length", self.model.block_size
-                wanted = method.prompt_length + method.sequence_length
-            if wanted > most:
-                raise ValueError(
-                    f"adversarial.{name}: {lengths} ({wanted}) must not exceed {most} where model.block_size is "
-                    f"{self.model.block_size}"
-                )
-        if self.evaluate.stride > self.model.block_size:
-            raise ValueError(
-                f"evaluate.stride ({self.evaluate.stride}) must not exceed model.block_size ({self.model.block_size})"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def heads_of_experts_fit(self) -> Self:
-        moe = self.moe
-        if moe.conversion == "exact" and (moe.n_head or moe.head_width):
-            raise ValueError(
-                "moe.conversion: exact keeps the dense model's heads; set moe.n_head and moe.head_width to null"
-            )
-        if self.model.positions == "rotary" and moe.head_width and moe.head_width % 2:
-            raise ValueError(
-                f"model.positions: rotary turns pairs of features; moe.head_width ({moe.head_width}) must be even"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def grouped_experts_can_be_computed(self) -> Self:
-        """As far as it shows here: what precision `auto` comes to on this machine the stage knows, and asks again."""
-        if self.moe.compute == "grouped":
-            head_width = self.moe.head_width or self.model.n_embd // self.model.n_head
-            compiled = self.run.precision == "float32" and self.run.compile == "always"
-            if fault := grouped_fault(self.model.n_embd, head_width, self.run.precision, compiled):
-                raise ValueError(fault)
-        return self
-
-    @model_validator(mode="after")
-    def processes_share_a_batch(self) -> Self:
-        sizes = {"pretrain.batch_size": self.pretrain.batch_size, "moe.batch_size": self.moe.batch_size}
-        if self.moe.conversion == "distilled":
-            sizes["moe.distil_batch_size"] = self.moe.distil_batch_size
-        for name, size in sizes.items():
-            if size % self.run.processes:
-                raise ValueError(
-                    f"{name} ({size}) must be divisible by run.processes "
-                    f"({self.run.processes}): each takes an equal share of every batch"
-                )
-        return self

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.models.test_tilted import ids, model
-from troupe.adversarial import tilt_fit
-from troupe.adversarial.tilt_fit import Continuations, Round, Texts, by_likelihood, ddo_round
+from troupe.adversarial import tilt
+from troupe.adversarial.tilt import Continuations, Round, Texts, by_likelihood, ddo_round
 from troupe.decoding import Decoding, generate
 from troupe.models.tilted import NUMBERS, Evidence, Tilted
 
@@ -75,7 +75,7 @@ def test_text_of_its_own_moves_little_and_gives_no_signal() -> None:
 def test_equal_texts_give_equal_numbers_kept_or_computed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     kept, anew = model(), model()
     rounds(kept, model(*TRUE), 40, 1)
-    monkeypatch.setattr(tilt_fit, "KEPT", 0)
+    monkeypatch.setattr(tilt, "KEPT", 0)
     rounds(anew, model(*TRUE), 40, 1)
     assert torch.equal(kept.tilt, anew.tilt)
 
