@@ -180,6 +180,8 @@ def _print_addresses(secret: bool) -> None:
 def _use_server() -> None:
     """Have a Prefect server of others', or raise TroupeError."""
     servers.use_announced()
+    if "PREFECT_API_URL" not in os.environ and servers.announcement():
+        raise TroupeError(f"Prefect's server of `make ui` does not answer; see {servers.LOGS / 'prefect.log'}")
     if "PREFECT_API_URL" not in os.environ:
         raise TroupeError("no Prefect server; start one with `make ui`, or name one in PREFECT_API_URL")
     servers.ensure_prefect_api()
