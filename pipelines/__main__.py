@@ -221,9 +221,17 @@ def _require_path(workspace: Path) -> None:
             raise TroupeError(f"{str(workspace)!r}: no stage can run in a path with {character!r}; rename the folder")
 
 
+def _have_standard_streams() -> None:
+    """Open those that the caller has closed: else a socket would get the number of one, and be replaced in a child."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    sys.stdout, sys.stderr = (stream or os.fdopen(number, "w") for stream in (sys.stdout, sys.stderr))
+
+
 @contextmanager
 def _entry() -> Iterator[None]:
     """One line and an exit status for what goes wrong; quiet switches for everything that is started."""
+    _have_standard_streams()
     stopping.as_usual("pipeline")
     environment.prepare()
     try:

@@ -165,7 +165,7 @@ def ensure_prefect_api() -> None:
 
 def _require_prefect(url: str) -> None:
     """Raise TroupeError unless a Prefect server answers there, and answers us."""
-    if not answers(f"{url}/health"):
+    if not prefect_answers():
         raise TroupeError(f"{PREFECT}: no Prefect server answers at {url}; start it, or unset the variable")
     user, _, password = os.environ.get(PREFECT_CREDENTIALS, "").partition(":")
     headers = {"Authorization": basic(user, password)} if user else {}
@@ -203,6 +203,12 @@ def prefect_database() -> str:
     return f"sqlite+aiosqlite:///{quoted(PREFECT_HOME.resolve() / 'prefect.db')}"
 
 
+def prefect_answers() -> bool:
+    """Whether the server that PREFECT_API_URL names answers, soon; without one Prefect brings along its own."""
+    url = os.environ.get(PREFECT)
+    return not url or answers(f"{url.rstrip('/')}/health")
+
+
 def answers(address: str) -> bool:
     """Whether a GET of this address is answered with success, soon."""
     return status_of(address) == HTTPStatus.OK
@@ -238,7 +244,8 @@ def port_of(listener: socket.socket) -> int:
 
 def announcement() -> Mapping[str, Mapping[str, str]]:
     """{variable: {"api", "health"}} of the `make ui` that is running in this workspace; empty if there is none."""
-    return _note().get("servers", {})
+    found: Mapping[str, Mapping[str, str]] = _note().get("servers", {})
+    return found
 
 
 def _note() -> Mapping[str, Any]:

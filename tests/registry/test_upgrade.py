@@ -1,6 +1,6 @@
 """Workspaces that older releases have used: after an upgrade, and after the next one, nothing is lost.
 
-What they have left was made by tests/golden/stores.py with those releases; their versions stand in the names of the files.
+What they have left was made by tests/golden/stores.py with those releases; the names of the files have their versions.
 """
 
 import sqlite3

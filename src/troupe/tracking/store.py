@@ -173,7 +173,7 @@ def _make(file: Path) -> None:
 
 
 def _require_closed(file: Path) -> None:
-    """Raise RegistryError if another process has the store open: what it writes later would be lost with the old file."""
+    """Raise RegistryError if another process has the store open: what it writes later would be lost."""
     for process in psutil.process_iter():
         try:
             if process.pid == os.getpid() or all(one.path != str(file.resolve()) for one in process.open_files()):
@@ -182,8 +182,8 @@ def _require_closed(file: Path) -> None:
         except psutil.Error:  # ended meanwhile, or somebody else's
             continue
         raise RegistryError(
-            f"{file}: was made by an older MLflow and is to be brought up to date, but process {process.pid} ({program}) "
-            "has it open; stop that first, e.g. a `make ui` or `make serve` of before the upgrade"
+            f"{file}: was made by an older MLflow and is to be brought up to date, but process {process.pid} "
+            f"({program}) has it open; stop that first, e.g. a `make ui` or `make serve` of before the upgrade"
         )
 
 
