@@ -25,7 +25,7 @@ def _whole(value: object) -> object:
 
 Prompt = Annotated[str, Field(min_length=1)]
 Stop = Annotated[str, Field(min_length=1, max_length=100)]
-WHOLE = BeforeValidator(_whole)  # last: bounds that follow it are none of the JSON schema
+WHOLE = BeforeValidator(_whole)  # last: bounds that follow it are none of the JSON schema (pydantic issue 11576)
 Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS), WHOLE]
 Seed = Annotated[int, Field(ge=-SEEDS, le=SEEDS), WHOLE]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
