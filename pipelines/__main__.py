@@ -225,7 +225,9 @@ def _have_standard_streams() -> None:
     """Open those that the caller has closed: else a socket would get the number of one, and be replaced in a child."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
-    sys.stdout, sys.stderr = (stream or os.fdopen(number, "w") for stream in (sys.stdout, sys.stderr))
+    os.close(number)
+    # Python has none where it found none; the file descriptors are there now.
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
 
 
 @contextmanager
