@@ -143,6 +143,7 @@ image: ## build the containers (ENGINE_PROFILE=gpu for CUDA)
 	$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE) build
 
 up: ## start PostgreSQL, MLflow, Prefect and a training worker in containers (after `make init`)
+	@docker/workspace.sh --ready >/dev/null
 	$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE) up --detach
 
 backup: ## databases, artifacts and cache of the running containers into BACKUP=../troupe-backup

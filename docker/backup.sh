@@ -27,9 +27,10 @@ fail() {
 }
 
 outside_the_workspace() { # the trainer reads all that lies in there
+    workspace=$("$(dirname "$0")/workspace.sh")
     mkdir -p "$(dirname "$folder")"
     case $(cd "$(dirname "$folder")" && pwd -P)/ in
-    "$(cd "${TROUPE_WORKSPACE:-.}" && pwd -P)"/*)
+    "$workspace"/*)
         fail "$folder lies in the workspace, which the trainer reads, and a backup has the stack's passwords; name another"
         ;;
     esac

@@ -34,6 +34,7 @@ def main(overrides: str) -> None:
     wait_for_servers()
     shows_pages()
     refuses_strangers()
+    people_make_no_name_of_ours_theirs()
     if not overrides:  # a stack that was restored: nothing is to be done
         report(registered())
         people_see_the_champion_and_do_not_move_it()
@@ -79,6 +80,16 @@ def refuses_strangers() -> None:
     for url in (f"{MLFLOW}{MODEL_VERSIONS}", f"{PREFECT}/admin/settings"):
         if (status := status_of(urllib.request.Request(url))) != 401:
             sys.exit(f"{url} answers without a password: {status}, expected 401")
+
+
+def people_make_no_name_of_ours_theirs() -> None:
+    """Before a first run too: the names are there, and nobody's own."""
+    body = json.dumps({"name": "troupe"}).encode()
+    for method, what, expected in (("POST", "create", 400), ("DELETE", "delete", 403)):
+        request = request_to(f"{MLFLOW}/api/2.0/mlflow/registered-models/{what}", body, READER)
+        request.method = method
+        if (status := status_of(request)) != expected:
+            sys.exit(f"MLflow answers a reader who would {what} the model troupe with {status}, expected {expected}")
 
 
 def people_see_the_champion_and_do_not_move_it() -> None:

@@ -180,6 +180,8 @@ def _print_addresses(secret: bool) -> None:
 def _use_server() -> None:
     """Have a Prefect server of others', or raise TroupeError."""
     servers.use_announced()
+    if "PREFECT_API_URL" not in os.environ and servers.announcement():
+        raise TroupeError(f"Prefect's server of `make ui` does not answer; see {servers.LOGS / 'prefect.log'}")
     if "PREFECT_API_URL" not in os.environ:
         raise TroupeError("no Prefect server; start one with `make ui`, or name one in PREFECT_API_URL")
     servers.ensure_prefect_api()
@@ -219,9 +221,19 @@ def _require_path(workspace: Path) -> None:
             raise TroupeError(f"{str(workspace)!r}: no stage can run in a path with {character!r}; rename the folder")
 
 
+def _have_standard_streams() -> None:
+    """Open those that the caller has closed: else a socket would get the number of one, and be replaced in a child."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    # Python has none where it found none; the file descriptors are there now.
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
+
+
 @contextmanager
 def _entry() -> Iterator[None]:
     """One line and an exit status for what goes wrong; quiet switches for everything that is started."""
+    _have_standard_streams()
     stopping.as_usual("pipeline")
     environment.prepare()
     try:

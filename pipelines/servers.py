@@ -17,7 +17,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -36,6 +38,7 @@ PREFECT_CREDENTIALS = "PREFECT_API_AUTH_STRING"  # "user:password", which Prefec
 ANNOUNCEMENT = STATE / "servers.json"
 PREFECT_HOME = STATE / "prefect"
 LOGS = STATE / "logs"
+PACKAGES = ("prefect", "mlflow")
 START_SECONDS = 180.0
 ANSWER_SECONDS = 2.0
 
@@ -118,6 +121,7 @@ def announced(*servers: Server) -> Iterator[None]:
     """Let pipelines that are started in this workspace report to these servers."""
     ours = {server.variable: {"api": server.api, "health": server.health} for server in servers}
     us = {"pid": os.getpid(), "created": psutil.Process().create_time(), "workspace": str(Path.cwd())}
+    us["releases"] = {package: version(package) for package in PACKAGES}
     write_json(ANNOUNCEMENT, {**us, "servers": ours})
     try:
         yield
@@ -129,8 +133,14 @@ def use_announced() -> None:
     """Point the environment at the servers that `make ui` started here, unless the user has pointed it elsewhere.
 
     Their token is put there too: while that `make ui` lives, nobody else can listen at their addresses. What a killed
-    one left behind is ignored.
+    one left behind is ignored. Raises TroupeError if they are of another release than what is installed by now.
     """
+    for package, release in _note().get("releases", {}).items():
+        if release != version(package):
+            raise TroupeError(
+                f"`make ui` runs {package} {release}, and {version(package)} has been installed since; "
+                "stop it with Ctrl-C and start it again"
+            )
     for variable, server in announcement().items():
         if answers(server["health"]) and os.environ.setdefault(variable, server["api"]) == server["api"]:
             os.environ |= credentials(variable)
@@ -155,7 +165,7 @@ def ensure_prefect_api() -> None:
 
 def _require_prefect(url: str) -> None:
     """Raise TroupeError unless a Prefect server answers there, and answers us."""
-    if not answers(f"{url}/health"):
+    if not prefect_answers():
         raise TroupeError(f"{PREFECT}: no Prefect server answers at {url}; start it, or unset the variable")
     user, _, password = os.environ.get(PREFECT_CREDENTIALS, "").partition(":")
     headers = {"Authorization": basic(user, password)} if user else {}
@@ -193,6 +203,12 @@ def prefect_database() -> str:
     return f"sqlite+aiosqlite:///{quoted(PREFECT_HOME.resolve() / 'prefect.db')}"
 
 
+def prefect_answers() -> bool:
+    """Whether the server that PREFECT_API_URL names answers, soon; without one Prefect brings along its own."""
+    url = os.environ.get(PREFECT)
+    return not url or answers(f"{url.rstrip('/')}/health")
+
+
 def answers(address: str) -> bool:
     """Whether a GET of this address is answered with success, soon."""
     return status_of(address) == HTTPStatus.OK
@@ -228,11 +244,17 @@ def port_of(listener: socket.socket) -> int:
 
 def announcement() -> Mapping[str, Mapping[str, str]]:
     """{variable: {"api", "health"}} of the `make ui` that is running in this workspace; empty if there is none."""
+    found: Mapping[str, Mapping[str, str]] = _note().get("servers", {})
+    return found
+
+
+def _note() -> Mapping[str, Any]:
+    """What `announced` has written; empty if whoever did so is gone."""
     try:
-        note = json.loads(ANNOUNCEMENT.read_text(encoding="utf-8"))
+        note: dict[str, Any] = json.loads(ANNOUNCEMENT.read_text(encoding="utf-8"))
         alive = psutil.Process(note["pid"]).create_time() == note["created"]  # not another process of that number
         ours = note["workspace"] == str(Path.cwd())  # not copied with the workspace of other servers
-        return note["servers"] if alive and ours else {}
+        return note if alive and ours else {}
     except (OSError, ValueError, KeyError, psutil.Error):
         return {}
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from logging import Logger, LoggerAdapter
 from typing import Any
 from uuid import UUID
@@ -10,10 +10,9 @@ from uuid import UUID
 from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 
-from pipelines.flow_run import NO_ANSWER, ended, own_id, show_waiting
+from pipelines.flow_run import ended, own_id, show_waiting, tell
 from pipelines.overlap import WhenBusy, entered_once_free
 from pipelines.parameters import as_overrides
 from pipelines.publish import Publication, mirrored, publish
@@ -75,8 +74,8 @@ def show(publication: Publication) -> str:
     """
     run = publication.run
     print(summary(publication), flush=True)
-    with suppress(*NO_ANSWER):
-        create_markdown_artifact(key="figures", markdown=markdown(publication), description=f"Run {run.id}")
+    page = {"markdown": markdown(publication), "description": f"Run {run.id}"}
+    tell(lambda _: create_markdown_artifact(key="figures", **page))
     publication.require()
     return headline(publication)
 
@@ -133,6 +132,5 @@ def _name_flow_run(run: Run, name: str) -> None:
     """Show our run's id in Prefect, and Prefect's in our record."""
     run.record["prefect_flow_run"] = own_id()
     run.save()
-    with suppress(*NO_ANSWER), get_client(sync_client=True) as client:
-        tags = ["troupe", *([run.profile] if run.profile else [])]
-        client.update_flow_run(UUID(own_id()), name=f"{name} {run.id}", tags=tags)
+    tags = ["troupe", *([run.profile] if run.profile else [])]
+    tell(lambda client: client.update_flow_run(UUID(own_id()), name=f"{name} {run.id}", tags=tags))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -86,21 +87,78 @@ def test_the_check_asks_for_parameters_that_there_are() -> None:
     assert load_params(DOCKER.parent / "params.yaml", overrides.split()).pretrain.steps == 20
 
 
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A folder with docker/ as it is here, without secrets, and beside it another workspace."""
+    shutil.copytree(DOCKER, tmp_path / "repository/docker", ignore=shutil.ignore_patterns(".env"))
+    (tmp_path / "other").mkdir()
+    return tmp_path / "repository"
+
+
+def script(repository: Path, name: str, *words: str, workspace: str = "") -> subprocess.CompletedProcess[str]:
+    tried = {**os.environ, "COMPOSE": "echo asked", "TROUPE_WORKSPACE": workspace}
+    command = ["sh", f"docker/{name}", *words]
+    return subprocess.run(command, cwd=repository, env=tried, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "found"),
+    [
+        ("", "", "repository"),
+        ("../../other", "", "other"),
+        ("", "../../other", "other"),
+        ("", '"../../other"', "other"),
+        ("{}/other", "../..", "other"),
+    ],
+)
+def test_the_workspace_is_the_one_that_compose_mounts(
+    environment: str, file: str, found: str, repository: Path, tmp_path: Path
+) -> None:
+    """Of the environment, else of docker/.env, seen from the folder of compose.yaml."""
+    if file:
+        (repository / "docker/.env").write_text(f"POSTGRES_PASSWORD=abc\nTROUPE_WORKSPACE={file}\n")
+    ended = script(repository, "workspace.sh", workspace=environment.format(tmp_path))
+    assert (ended.returncode, ended.stdout) == (0, f"{(tmp_path / found).resolve()}\n"), ended.stderr
+
+
+@pytest.mark.parametrize(("workspace", "says"), [("other", "the name of a volume"), ("./other", "no such folder")])
+def test_a_workspace_that_compose_would_not_find_is_one_line(workspace: str, says: str, repository: Path) -> None:
+    for name, *words in (("workspace.sh",), ("backup.sh", "save", "../backup")):
+        ended = script(repository, name, *words, workspace=workspace)
+        assert ended.returncode != 0
+        assert ended.stderr.startswith(f"TROUPE_WORKSPACE={workspace}: ")
+        assert says in ended.stderr
+        assert ended.stderr.count("\n") == 1
+    assert not (repository.parent / "backup").exists()
+
+
+@pytest.mark.security(
+    "containers: in another workspace, too, what hides the stack's secrets is its user's own, and empty"
+)
+def test_another_workspace_gets_a_mount_point_and_keeps_a_file_that_it_has(repository: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert script(repository, "workspace.sh", "--ready", workspace="../../other").returncode == 0
+        made = tmp_path / "other/docker/.env"
+        assert (made.read_text(), made.stat().st_mode & 0o777) == ("", 0o600)
+    made.write_text("kept")
+    script(repository, "workspace.sh", "--ready", workspace="../../other")
+    assert made.read_text() == "kept"
+    assert "docker/workspace.sh --ready" in (DOCKER.parent / "Makefile").read_text()
+
+
 @pytest.mark.security("a backup, which has the stack's passwords, is refused a place that the trainer reads")
-@pytest.mark.parametrize("folder", ["backup", "{workspace}/data/backup", "{workspace}/../elsewhere"])
-def test_a_backup_lies_outside_the_workspace(tmp_path: Path, folder: str) -> None:
-    workspace = tmp_path / "workspace"
-    workspace.mkdir()
-    script = ["sh", str(DOCKER / "backup.sh"), "save", folder.format(workspace=workspace)]
-    tried = {**os.environ, "COMPOSE": "echo asked", "TROUPE_WORKSPACE": str(workspace)}
-    result = subprocess.run(script, cwd=workspace, env=tried, capture_output=True, text=True)
+@pytest.mark.parametrize("workspace", ["", "../../other"])
+@pytest.mark.parametrize("folder", ["{}/backup", "{}/data/backup", "{}/../elsewhere"])
+def test_a_backup_lies_outside_the_workspace(folder: str, workspace: str, repository: Path, tmp_path: Path) -> None:
+    mounted = tmp_path / "other" if workspace else repository
+    result = script(repository, "backup.sh", "save", folder.format(mounted), workspace=workspace)
     if "elsewhere" in folder:
         assert result.returncode == 0, result.stderr
         assert "asked" in (tmp_path / "elsewhere/mlflow.dump").read_text()
     else:
         assert result.returncode == 1
         assert "lies in the workspace, which the trainer reads" in result.stderr
-        assert not list(workspace.glob("**/*.dump"))
+        assert not list(mounted.glob("**/*.dump"))
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in DOCKER.glob("*.sh")))

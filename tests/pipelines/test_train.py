@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -61,8 +63,10 @@ def test_killed_then_completed(tmp_path: Path) -> None:
     assert states(folder) == ["CRASHED", "COMPLETED"], "Prefect does not show the killed run as running for ever"
 
 
-@pytest.mark.fault("Prefect gone in the middle of a run: every stage is done, and its end is shown by the next server")
-def test_prefect_gone_for_good_in_the_middle_of_a_run(tmp_path: Path) -> None:
+@pytest.mark.fault("Prefect gone, or frozen, in a run: every stage is done, and its end is shown by the next server")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_prefect_gone_for_good_in_the_middle_of_a_run(number: signal.Signals, tmp_path: Path) -> None:
+    """Frozen, its socket takes every request and answers none."""
     folder = make(tmp_path)
     waits = GRAPH.replace(
         "cmd: cat artifacts", "cmd: touch began; while ! test -e go; do sleep 0.1; done; cat artifacts"
@@ -74,7 +78,7 @@ def test_prefect_gone_for_good_in_the_middle_of_a_run(tmp_path: Path) -> None:
     with subprocess.Popen(serve, cwd=folder, env=environment(**home)) as server:
         eventually(lambda: answers(f"http://127.0.0.1:{port}/api/health"), 90)
         token = (folder / TOKEN).read_text().strip()
-        there = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_CLIENT_MAX_RETRIES": "1"}
+        there = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
         refused = pipeline(folder, **there)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert "wants a password; set PREFECT_API_AUTH_STRING" in refused.stderr
@@ -84,10 +88,12 @@ def test_prefect_gone_for_good_in_the_middle_of_a_run(tmp_path: Path) -> None:
         )
         with subprocess.Popen(command, cwd=folder, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
             eventually((folder / "began").exists, 90)
-            server.kill()
-            server.wait()
+            server.send_signal(number)
             (folder / "go").touch()
             said, complained = (stream.decode() for stream in run.communicate(timeout=120))
+        [outcome] = folder.glob(".troupe/alive/local/*.json")
+        assert time.time() - outcome.stat().st_mtime < 15, "from the run's end to the command's"
+        server.kill()
     assert run.returncode == 0, complained
     assert "nothing to promote" in said
     assert complained == "Prefect's server does not answer; it will show how this run has ended when it does\n"

@@ -66,6 +66,26 @@ def test_the_least_of_anything_is_the_likeliest_token(client: httpx.Client, leas
     assert texts(ask(client, max_tokens=9.0, **least)) == [by_hand(PROMPT, 9, 0, greedy=True)]
 
 
+def test_the_description_has_the_bounds_that_are_kept(client: httpx.Client) -> None:
+    """Found by schemathesis: pydantic put those of integers under names that JSON schema does not have."""
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    tried = 0
+    for path, name, least in (
+        ("/v1/completions", "CompletionRequest", {"prompt": PROMPT, "max_tokens": 1}),
+        ("/invocations", "InvocationParams", {"max_new_tokens": 1}),
+    ):
+        for field, schema in schemas[name]["properties"].items():
+            for number in (one for one in schema.get("anyOf", [schema]) if one.get("type") in ("integer", "number")):
+                below = -2 * abs(int(number["minimum"])) - 1 if "minimum" in number else number["exclusiveMinimum"]
+                above = 2 * int(number["maximum"]) + 1 if "maximum" in number else number["exclusiveMaximum"]
+                for value in (below, above):
+                    asked: dict[str, Any] = least | {field: value}
+                    answer = client.post(path, json={"inputs": ["a"], "params": asked} if "inv" in path else asked)
+                    assert (answer.status_code, field in answer.text) == (400, True), (field, value)
+                tried += 1
+    assert tried == 15
+
+
 def test_n_and_several_prompts_are_numbered_as_openai_does(client: httpx.Client) -> None:
     answer = ask(client, prompt=["ab", "cd"], n=2, max_tokens=9)
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]

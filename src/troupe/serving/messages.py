@@ -25,11 +25,11 @@ def _whole(value: object) -> object:
 
 Prompt = Annotated[str, Field(min_length=1)]
 Stop = Annotated[str, Field(min_length=1, max_length=100)]
-Whole = Annotated[int, BeforeValidator(_whole)]
-Tokens = Annotated[Whole, Field(ge=1, le=MOST_TOKENS)]
-Seed = Annotated[Whole, Field(ge=-SEEDS, le=SEEDS)]
+WHOLE = BeforeValidator(_whole)  # last: bounds that follow it are none of the JSON schema (pydantic issue 11576)
+Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS), WHOLE]
+Seed = Annotated[int, Field(ge=-SEEDS, le=SEEDS), WHOLE]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
-TopK = Annotated[Whole, Field(ge=0, lt=2**31)]
+TopK = Annotated[int, Field(ge=0, lt=2**31), WHOLE]
 TopP = Annotated[float, Field(gt=0, le=1)]
 MinP = Annotated[float, Field(ge=0, le=1)]
 PenaltyNumber = Annotated[float, Field(ge=0.01, le=100)]
@@ -55,10 +55,10 @@ class CompletionRequest(BaseModel):
     max_tokens: Tokens | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
-    n: Annotated[Whole, Field(ge=1, le=MOST_TEXTS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_TEXTS), WHOLE] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    logprobs: Annotated[Whole, Field(ge=0, le=5)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5), WHOLE] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     seed: Seed | None = None
     top_k: TopK | None = None
@@ -152,7 +152,7 @@ class InvocationParams(BaseModel):
     top_k: TopK = int(EXAMPLE_PARAMS["top_k"])
     top_p: TopP = EXAMPLE_PARAMS["top_p"]
     min_p: MinP = EXAMPLE_PARAMS["min_p"]
-    seed: Annotated[Whole, Field(ge=FRESH, le=SEEDS)] = FRESH
+    seed: Annotated[int, Field(ge=FRESH, le=SEEDS), WHOLE] = FRESH
 
     def decoding(self) -> Decoding:
         return Decoding(temperature=self.temperature, top_k=self.top_k or None, top_p=self.top_p, min_p=self.min_p)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import url2pathname
 
+import psutil
 from filelock import FileLock
 
 from troupe import environment
@@ -78,8 +79,8 @@ def ensure(file: Path) -> None:
 
     An older one is kept beside it. A workspace's own store that was moved or copied with it names the files beside it
     from then on, not those where it was made. Raises RegistryError, in one line with the remedy, for a file that is no
-    store of MLflow's, for one that is half made, for one of a newer MLflow, and for one that cannot be read or written;
-    such a file is left as it is.
+    store of MLflow's, for one that is half made, for one of a newer MLflow, for an older one that another process has
+    open, and for one that cannot be read or written; such a file is left as it is.
     """
     try:
         if not _is_current(file):
@@ -156,6 +157,7 @@ def _make(file: Path) -> None:
         leftover.unlink(missing_ok=True)
     try:
         if before is not None:
+            _require_closed(file)
             with _opened(file) as old, closing(sqlite3.connect(new)) as copy:
                 old.backup(copy)
         _migrate(new, empty=before is None)
@@ -168,6 +170,21 @@ def _make(file: Path) -> None:
         new.replace(file)
     finally:
         new.unlink(missing_ok=True)
+
+
+def _require_closed(file: Path) -> None:
+    """Raise RegistryError if another process has the store open: what it writes later would be lost."""
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or all(one.path != str(file.resolve()) for one in process.open_files()):
+                continue
+            program = " ".join(process.cmdline())[:80]
+        except psutil.Error:  # ended meanwhile, or somebody else's
+            continue
+        raise RegistryError(
+            f"{file}: was made by an older MLflow and is to be brought up to date, but process {process.pid} "
+            f"({program}) has it open; stop that first, e.g. a `make ui` or `make serve` of before the upgrade"
+        )
 
 
 def _flush(file: Path) -> None:
