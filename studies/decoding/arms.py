@@ -14,7 +14,8 @@ import torch
 from studies.core.jobs import Figures, Job
 from studies.decoding.frontier import similarity
 from studies.decoding.settings import Strategy
-from troupe.bundles.bundle import Bundle, load_bundle
+from troupe.bundles.architectures import load_bundle
+from troupe.bundles.bundle import Bundle
 from troupe.data.corpus import split_beginning
 from troupe.data.room import prompt_length
 from troupe.decoding import generate

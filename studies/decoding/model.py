@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from troupe.bundles import hub
 from troupe.bundles.bundle import found_identity, save_bundle
 from troupe.bundles.huggingface import import_gpt2, is_huggingface
+from troupe.bundles.initial import fetch_from_hub, is_hub_name
 from troupe.cli.common import folder_of
-from troupe.data.tokenizer import make_tokenizer
+from troupe.data.bpe import make_tokenizer
 from troupe.registry import fetch
 
 
@@ -19,8 +19,8 @@ def folder_with(model: str, work: Path) -> tuple[Path, str]:
     if model.startswith("models:"):
         fetch.copy(model, folder)
     else:
-        from_hub = hub.is_hub_name(model) and not Path(model).is_dir()
-        folder = _public(hub.fetch(model) if from_hub else folder_of(model), folder)
+        from_hub = is_hub_name(model) and not Path(model).is_dir()
+        folder = _public(fetch_from_hub(model) if from_hub else folder_of(model), folder)
     return folder, found_identity(folder)
 
 

@@ -22,12 +22,10 @@ from troupe.data.batches import Batches
 from troupe.data.tokenizer import FILE, load_tokenizer
 from troupe.decoding import Decoding, generate
 from troupe.errors import Diverged
-from troupe.evaluation.likelihood import bits_per_byte, nats
+from troupe.evaluation.comparison import bits_per_byte, nats
 from troupe.models.gpt2 import GPT, evaluating, init_gpt2
 from troupe.seeding import derive_seed, generator
-from troupe.training.context import RunContext
-from troupe.training.loop import train
-from troupe.training.loss import cross_entropy, validate
+from troupe.training.loop import RunContext, cross_entropy, train, validate
 
 MEASURED = 64  # sequences of training text on which gradients and activations are measured
 FAR = 100.0  # a loss that is not finite, or beyond, counts as this one: figures hold no NaN

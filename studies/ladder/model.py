@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from studies.ladder.rungs import Rung
-from troupe.kernels.dropout import dropout
-from troupe.kernels.linear import Linear
+from troupe.kernels.layers import Linear, dropout
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, CausalSelfAttention
 from troupe.models.layers import KVCache, LayerCache

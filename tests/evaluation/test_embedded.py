@@ -21,7 +21,8 @@ from tests.conftest import ROOT
 from tests.evaluation.javascript import bound, greedy_text, in_float64, in_node, needs_node
 from tests.models.test_ngrams import text
 from troupe.bundles.bundle import Bundle
-from troupe.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, make_tokenizer
+from troupe.data.bpe import make_tokenizer
+from troupe.data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 from troupe.decoding import Decoding, generate
 from troupe.evaluation import embedded
 from troupe.evaluation.embedded import embed, pack, pack_tokenizer, quantise, quantised

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from troupe.bundles.bundle import Bundle
 from troupe.data.tokenizer import BytePairTokenizer, Tokenizer
 from troupe.decoding import Decoding, stream
-from troupe.evaluation.likelihood import bits_per_byte, nats
+from troupe.evaluation.comparison import bits_per_byte, nats
 from troupe.evaluation.result import Embedded, Greedy, RoundedBits
 from troupe.judging.protocol import HeldOut
 from troupe.models.experts import Router

@@ -20,8 +20,7 @@ from studies.ladder.settings import Recipe
 from tests.studies.whole import run_study, shipped, write_text
 from troupe.errors import Diverged
 from troupe.models.gpt2 import GPT
-from troupe.training.context import RunContext
-from troupe.training.loss import cross_entropy, validate
+from troupe.training.loop import RunContext, cross_entropy, validate
 
 V, T = 11, 6
 IDS_BT = torch.randint(V, (3, T), generator=torch.Generator().manual_seed(1))
