@@ -7,7 +7,6 @@ deployments. Whoever makes a name may do everything with it, so the names are th
 
 import os
 import sys
-from contextlib import suppress
 
 READER = "reader"
 EXPERIMENT = "troupe"
@@ -35,8 +34,11 @@ def make_names(uri: str) -> None:
     if not tracking.get_experiment_by_name(EXPERIMENT):
         tracking.create_experiment(EXPERIMENT)
     for name in MODELS:
-        with suppress(MlflowException):  # it is there
+        try:
             registry.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
 
 if __name__ == "__main__":

@@ -135,15 +135,21 @@ def use_announced() -> None:
     Their token is put there too: while that `make ui` lives, nobody else can listen at their addresses. What a killed
     one left behind is ignored. Raises TroupeError if they are of another release than what is installed by now.
     """
-    for package, release in _note().get("releases", {}).items():
-        if release != version(package):
-            raise TroupeError(
-                f"`make ui` runs {package} {release}, and {version(package)} has been installed since; "
-                "stop it with Ctrl-C and start it again"
-            )
     for variable, server in announcement().items():
-        if answers(server["health"]) and os.environ.setdefault(variable, server["api"]) == server["api"]:
-            os.environ |= credentials(variable)
+        if os.environ.get(variable, server["api"]) == server["api"] and answers(server["health"]):
+            _require_this_release()
+            os.environ |= {variable: server["api"], **credentials(variable)}
+
+
+def _require_this_release() -> None:
+    """Of the packages of the servers that are announced; the note of an older `make ui` names none."""
+    releases = _note().get("releases", {})
+    for package in PACKAGES:
+        if releases.get(package) != version(package):
+            raise TroupeError(
+                f"`make ui` runs {package} {releases.get(package, 'of an older release')}, and {version(package)} has "
+                "been installed since; stop it with Ctrl-C and start it again"
+            )
 
 
 def ensure_prefect_api() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from troupe.errors import ArtifactError, ParamsError
 from troupe.kernels.layers import calling_directly
-from troupe.models.config import GPTConfig
+from troupe.models.config import ONLY_FIELDS, GPTConfig
 from troupe.models.gpt2 import GPT, evaluating
 from troupe.models.layers import KVCache
 
@@ -96,6 +96,8 @@ class Decoding:
 
     Raises ParamsError for a value out of range.
     """
+
+    __pydantic_config__ = ONLY_FIELDS
 
     repetition_penalty: float = 1.0
     temperature: float = 1.0

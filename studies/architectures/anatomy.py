@@ -105,8 +105,8 @@ def _macs(family: Family, prompt_P: Tensor, length: int) -> float:
 def _write(family: Family, prompt_P: Tensor, length: int) -> Tensor:
     return torch.as_tensor(
         family.model.generate(
-            prompt_P[None],
-            attention_mask=torch.ones_like(prompt_P[None]),
+            **(asked := family.asked_to_write(prompt_P[None])),
+            attention_mask=torch.ones_like(asked["input_ids"]),
             min_new_tokens=length,
             max_new_tokens=length,
             do_sample=False,

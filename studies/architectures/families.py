@@ -67,6 +67,14 @@ class Family(ABC):
     def fill_span(self, ids_BT: Tensor, start_B: Tensor, L: int) -> Tensor:
         """ids_BL: what it puts into a gap of L tokens, word after word the likeliest."""
 
+    def asked_to_write(self, prompt_BP: Tensor) -> dict[str, Tensor]:
+        """What `generate` of transformers is given so that it goes on after a prompt."""
+        return {"input_ids": prompt_BP}
+
+    def _nats(self, logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
+        """nats_BT among the words of the tokenizer, whatever a model thinks of the others."""
+        return _cross_entropy(logits_BTV[..., : self.words.known], ids_BT)
+
     def _known(self, logits: Tensor) -> Tensor:
         """The likeliest word of the tokenizer's."""
         return logits[..., : self.words.known].argmax(-1)
@@ -93,7 +101,7 @@ class GPT2(Family):
         return _cross_entropy(self.model(ids_BT).logits[:, :-1], ids_BT[:, 1:]).mean()
 
     def continuation(self, ids_BT: Tensor, P: int) -> Tensor:
-        return _cross_entropy(self.model(ids_BT).logits[:, P - 1 : -1], ids_BT[:, P:]).sum(1)
+        return self._nats(self.model(ids_BT).logits[:, P - 1 : -1], ids_BT[:, P:]).sum(1)
 
     def fill(self, ids_BT: Tensor, place_B: Tensor) -> Tensor:
         """By ranking: the word with which the whole window is likeliest. It costs V passes."""
@@ -101,9 +109,7 @@ class GPT2(Family):
         for ids_T, place in zip(ids_BT, place_B, strict=True):
             ids_VT = ids_T.repeat(self.words.known, 1)
             ids_VT[:, place] = torch.arange(self.words.known)
-            nats = [
-                _cross_entropy(self.model(part).logits[:, :-1], part[:, 1:]).sum(1) for part in ids_VT.split(AT_ONCE)
-            ]
+            nats = [self._nats(self.model(part).logits[:, :-1], part[:, 1:]).sum(1) for part in ids_VT.split(AT_ONCE)]
             found.append(torch.cat(nats).argmin())
         return torch.stack(found)
 
@@ -150,7 +156,7 @@ class BERT(Family):
         for place in range(T):
             hidden_BT = ids_BT.clone()
             hidden_BT[:, place] = self.words.mask
-            total_B += _cross_entropy(self.model(hidden_BT).logits[:, place : place + 1], ids_BT[:, place, None])[:, 0]
+            total_B += self._nats(self.model(hidden_BT).logits[:, place : place + 1], ids_BT[:, place, None])[:, 0]
         return total_B
 
     def fill_span(self, ids_BT: Tensor, start_B: Tensor, L: int) -> Tensor:
@@ -195,11 +201,22 @@ class BART(EncoderDecoder):
         """Text infilling: the whole window from one that has a mask in place of each span."""
         L = self.common.span_length
         start_BN = draw_spans(ids_BT, self.common.spans, L, rng)
-        return self._reconstructed(without_spans(ids_BT, start_BN, L, self._masks), ids_BT).mean()
+        input_BS = without_spans(ids_BT, start_BN, L, self._masks)
+        return _cross_entropy(self._decoded(input_BS, self._after(self.words.begin, ids_BT)), ids_BT).mean()
 
     def continuation(self, ids_BT: Tensor, P: int) -> Tensor:
         """One mask stands for all that follows."""
-        return self._reconstructed(F.pad(ids_BT[:, :P], (0, 1), value=self.words.mask), ids_BT)[:, P:].sum(1)
+        logits_BTV = self._decoded(
+            F.pad(ids_BT[:, :P], (0, 1), value=self.words.mask), self._after(self.words.begin, ids_BT)
+        )
+        return self._nats(logits_BTV[:, P:], ids_BT[:, P:]).sum(1)
+
+    def asked_to_write(self, prompt_BP: Tensor) -> dict[str, Tensor]:
+        """A mask stands for what follows, and the decoder has written the prompt."""
+        return {
+            "input_ids": F.pad(prompt_BP, (0, 1), value=self.words.mask),
+            "decoder_input_ids": F.pad(prompt_BP, (1, 0), value=self.words.begin),
+        }
 
     def fill(self, ids_BT: Tensor, place_B: Tensor) -> Tensor:
         return self.fill_span(ids_BT, place_B, 1)[:, 0]
@@ -214,10 +231,6 @@ class BART(EncoderDecoder):
     @property
     def _masks(self) -> Tensor:
         return torch.full((self.common.spans,), self.words.mask)
-
-    def _reconstructed(self, input_BS: Tensor, ids_BT: Tensor) -> Tensor:
-        """nats_BT"""
-        return _cross_entropy(self._decoded(input_BS, self._after(self.words.begin, ids_BT)), ids_BT)
 
 
 class T5(EncoderDecoder):
@@ -244,13 +257,23 @@ class T5(EncoderDecoder):
         L = self.common.span_length
         start_BN = draw_spans(ids_BT, self.common.spans, L, rng)
         target_BU = span_targets(ids_BT, start_BN, L, self.words)
-        return self._written(without_spans(ids_BT, start_BN, L, self.words.sentinels), target_BU).mean()
+        input_BS = without_spans(ids_BT, start_BN, L, self.words.sentinels)
+        return _cross_entropy(self._decoded(input_BS, self._after(self.words.pad, target_BU)), target_BU).mean()
 
     def continuation(self, ids_BT: Tensor, P: int) -> Tensor:
         """The first sentinel stands for all that follows."""
         sentinel = int(self.words.sentinels[0])
-        target_BU = F.pad(ids_BT[:, P:], (1, 0), value=sentinel)
-        return self._written(F.pad(ids_BT[:, :P], (0, 1), value=sentinel), target_BU)[:, 1:].sum(1)
+        given_BU = self._after(self.words.pad, F.pad(ids_BT[:, P:], (1, 0), value=sentinel))
+        logits_BUV = self._decoded(F.pad(ids_BT[:, :P], (0, 1), value=sentinel), given_BU)
+        return self._nats(logits_BUV[:, 1:], ids_BT[:, P:]).sum(1)
+
+    def asked_to_write(self, prompt_BP: Tensor) -> dict[str, Tensor]:
+        """A sentinel stands for what follows, and the decoder has written it."""
+        sentinel = int(self.words.sentinels[0])
+        return {
+            "input_ids": F.pad(prompt_BP, (0, 1), value=sentinel),
+            "decoder_input_ids": torch.tensor([[self.words.pad, sentinel]]).expand(len(prompt_BP), -1),
+        }
 
     def fill(self, ids_BT: Tensor, place_B: Tensor) -> Tensor:
         return self.fill_span(ids_BT, place_B, 1)[:, 0]
@@ -262,10 +285,6 @@ class T5(EncoderDecoder):
             given_BU = F.pad(so_far, (1, 0), value=self.words.pad)
             so_far = torch.cat([so_far, self._known(self._decoded(input_BS, given_BU)[:, -1:])], dim=1)
         return so_far[:, 1:]
-
-    def _written(self, input_BS: Tensor, target_BU: Tensor) -> Tensor:
-        """nats_BU"""
-        return _cross_entropy(self._decoded(input_BS, self._after(self.words.pad, target_BU)), target_BU)
 
 
 FAMILIES: dict[str, type[Family]] = {family.name: family for family in (GPT2, BERT, BART, T5)}

@@ -25,7 +25,7 @@ from troupe.evaluation.pages import write_page
 from troupe.evaluation.plots import STYLE, svg_of
 from troupe.evaluation.provenance import git_commit
 from troupe.files import write_atomic
-from troupe.layout import REPORTS
+from troupe.layout import STUDIES
 
 VARIABLES = ("NANOGPT", "TROUPE_MIRROR")  # of the environment, that decide what is measured
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # how threads wait, as troupe.environment sets it or the user
@@ -103,7 +103,7 @@ def publish(
     lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
     with styled():
         svg = svg_of(draw())
-    html = REPORTS / "studies" / f"{args.name}.html"
+    html = STUDIES / f"{args.name}.html"
     write_page(html, args.title, body_of(page, svg, lines, Path(f"{args.name}.jsonl")))
     print(f"the same in a browser: {html}", flush=True)
     if args.out is None:

@@ -13,8 +13,9 @@ from studies.core.command import faults_in_one_line, start
 from studies.core.configuration import read_configuration
 from studies.core.jobs import Job, by_arm, records, run_jobs
 from studies.core.page import publish
+from studies.core.statistics import Results
 from studies.decoding.arms import REAL, run_strategy
-from studies.decoding.model import folder_with
+from studies.decoding.model import Studied, fetched
 from studies.decoding.page import best, sections
 from studies.decoding.plots import draw
 from studies.decoding.settings import Settings
@@ -31,37 +32,44 @@ PACKAGES = ["torch", "numpy", "scikit-learn"]
 def main() -> None:
     args = start("decoding", TITLE, extra=_arguments)
     settings = read_configuration(args.config, Settings, args.quick)
-    planned = plan(settings, args)
-    figures = run_jobs(
-        args.name, run_strategy, [job for jobs in planned.values() for job in jobs], args.work, args.workers
-    )
+    text = read_manifest(CORPUS)["sha256"]
+    model = fetched(args.model, (args.work / args.name).absolute())
+    planned = plan(settings, model, text, args.seeds or settings.seeds)
+    jobs = [job for jobs in planned.values() for job in jobs]
+    figures = run_jobs(args.name, run_strategy, jobs, args.work, args.workers)
     results = by_arm(planned, figures)
+    name = model.version or args.model
     publish(
-        args, sections(args.name, settings, args.model, results), partial(draw, results), records(figures), PACKAGES
+        args, sections(args.name, settings, name, model, results), partial(draw, results), records(figures), PACKAGES
     )
+    if model.version and not args.no_tag and not args.quick:
+        _recommend(settings, model, results)
+
+
+def _recommend(settings: Settings, model: Studied, results: Results) -> None:
+    """Tag the version that was measured, unless it may have learned the text that it was measured on."""
     chosen = best(results)
-    if args.model.startswith("models:") and not args.no_tag and not args.quick:
-        version = recommend(args.model, settings.strategies[chosen].decoding())
-        print(f"{version.uri}: `troupe generate` and the server use {chosen} now, unless told otherwise (tag decoding)")
+    if model.version is None or model.has_seen_other_text:
+        print(f"{model.version}: not tagged, for it was trained on another text than the workspace's, or another split")
+        return
+    recommend(model.version, settings.strategies[chosen].decoding())
+    print(f"{model.version}: `troupe generate` and the server use {chosen} now, unless told otherwise (tag decoding)")
 
 
-def plan(settings: Settings, args: argparse.Namespace) -> dict[str, list[Job]]:
-    """Of every strategy, and of real text, a job per seed. Raises ArtifactError where there is no text or no model."""
-    corpus = read_manifest(CORPUS)["sha256"]
-    folder, identity = folder_with(args.model, (args.work / args.name).absolute())
-    prompt = settings.prompt or load_params(EFFECTIVE_PARAMS).evaluate.prompt
+def plan(settings: Settings, model: Studied, text: str, seeds: int) -> dict[str, list[Job]]:
+    """Of every strategy, and of real text, a job per seed; `text` digests the corpus."""
     shared = {
-        "model": str(folder),
-        "identity": identity,
+        "model": str(model.folder),
+        "identity": model.identity,
         "corpus": str(Path(CORPUS).absolute()),
-        "text": corpus,
-        "prompt": prompt,
+        "text": text,
+        "prompt": settings.prompt or load_params(EFFECTIVE_PARAMS).evaluate.prompt,
         **settings.model_dump(include={"texts", "width", "shown_tokens"}),
     }
-    seeds = range(1, 1 + (args.seeds or settings.seeds))
     arms = {REAL: None, **{name: strategy.model_dump() for name, strategy in settings.strategies.items()}}
+    numbers = range(1, 1 + seeds)
     return {
-        name: [Job(name, seed, shared | {"strategy": strategy}) for seed in seeds] for name, strategy in arms.items()
+        name: [Job(name, seed, shared | {"strategy": strategy}) for seed in numbers] for name, strategy in arms.items()
     }
 
 

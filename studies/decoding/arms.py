@@ -15,11 +15,12 @@ from studies.core.jobs import Figures, Job
 from studies.decoding.frontier import similarity
 from studies.decoding.settings import Strategy
 from troupe.bundles.architectures import load_bundle
-from troupe.bundles.bundle import Bundle
+from troupe.bundles.bundle import Bundle, found_identity
 from troupe.data.corpus import split_beginning
 from troupe.data.room import prompt_length
 from troupe.decoding import generate
-from troupe.evaluation.diversity import distinct, repetition
+from troupe.errors import ArtifactError
+from troupe.evaluation.diversity import repetition
 from troupe.evaluation.quality import Yardstick, make_yardstick, measure
 from troupe.judging.classifiers import families
 from troupe.judging.two_sample import Judged, cross_predict, paired, real_against_real
@@ -41,26 +42,29 @@ class Material(NamedTuple):
 
 
 def run_strategy(job: Job, folder: Path, needed: Path | None) -> Figures:
-    """The body of a job."""
-    bundle = load_bundle(Path(job.settings["model"]))
+    """The body of a job. Raises ArtifactError if the model is not the one that the study began with."""
+    model = Path(job.settings["model"])
+    if found_identity(model) != job.settings["identity"]:
+        raise ArtifactError(f"{model}: another model than at the study's beginning; start the study again")
+    bundle = load_bundle(model)
     material = prepare(bundle, job)
     real = material.places.real()
     if job.arm == REAL:
-        written, seconds, shown = material.others[: len(real)], 0.0, ""
+        written, seconds, shown = material.others[: len(real)], 0.0, ""  # compared with `real` here alone
         windows = real_against_real(real, material.places.starts, generator(job.seed, "study", "real"))
     else:
         written, seconds, shown = write(bundle, material.places, job)
         windows = paired(real, written, material.places.starts)
     judges = families(material.train)
+    shown_by = real if job.arm == REAL else written  # the others are what the yardstick has counted
     judged = Judged({name: [cross_predict(judge, windows, job.seed)] for name, judge in judges.items()})
     tokens = sum(len(bundle.tokenizer.encode(text)) for text in written)
     return {
         "judge": judged.worst,
         "detection": judged.detection.accuracy,
         "similarity": similarity(real, written, job.seed),
-        "repetition_4": repetition(written, 4),
-        **measure(written, material.yardstick),
-        **{f"distinct_{n}": distinct(written, n) for n in (1, 2, 4)},
+        "repetition_4": repetition(shown_by, 4),
+        **measure(shown_by, material.yardstick),
         "tokens_per_second": tokens / seconds if seconds else None,
         "shown": shown,
     }

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from studies.core.page import sections_of, table
 from studies.core.statistics import Results, estimate, less, over
 from studies.decoding.arms import REAL
+from studies.decoding.model import Studied
 from studies.decoding.settings import Settings
 
 FIGURES: Mapping[str, tuple[str, str]] = {  # heading and format of each column
@@ -24,7 +25,8 @@ NOTES = [
     "4-grams: the share of word 4-grams that the same text held before. Distinct-n: different word n-grams over all. "
     "Self-BLEU-3: how alike the texts are. Similarity: the area under MAUVE's divergence frontier, in counted "
     "character n-grams (studies/decoding/frontier.py); 1 is alike.",
-    "tokens/s: of one thread, many texts side by side.",
+    "tokens/s: of the texts that are kept, on one thread, many side by side; what is drawn beyond their end costs "
+    "time too.",
     "± is the half width of a 95 % interval over seeds (Student's t). All on validation text; no test text is read.",
 ]
 
@@ -42,17 +44,17 @@ def best(results: Results) -> str:
     return max(filter(as_good, names), key=lambda name: over(results[name], "similarity").mean)
 
 
-def sections(name: str, settings: Settings, model: str, results: Results) -> Iterator[str]:
-    """The page, below its head, in Markdown; its picture is <name>.svg."""
+def sections(name: str, settings: Settings, model: str, studied: Studied, results: Results) -> Iterator[str]:
+    """The page, below its head, in Markdown; its picture is <name>.svg. `model` is how the model is called."""
     parts = {
         "Every strategy beside real text": _figures(results),
         "One prompt": _texts(settings, results),
     }
     picture = "Likelihood against diversity of every strategy, and real text"
-    yield from sections_of(name, verdict(model, results), picture, parts, NOTES)
+    yield from sections_of(name, verdict(model, studied, results), picture, parts, NOTES)
 
 
-def verdict(model: str, results: Results) -> list[str]:
+def verdict(model: str, studied: Studied, results: Results) -> list[str]:
     """The recommended strategy, and whether it is detected less than the model's own distribution."""
     chosen = best(results)
     own = next((name for name in results if name == "temperature 1.0"), chosen)
@@ -60,7 +62,8 @@ def verdict(model: str, results: Results) -> list[str]:
     clear = change.half is not None and change.mean + change.half < 0
     found = over(results[chosen], "detection")
     return [
-        f"Model: {model}; its identity stands with the data",
+        f"Model: {model}, sha256 {studied.identity[:12]}"
+        + ("; trained on other text, so what is held out here it may know" if studied.has_seen_other_text else ""),
         f"Recommended: **{chosen}**, the most similar to real text of those that are not clearly detected more than "
         f"the least detected: accuracy {found:.3f}; real text against real {over(results[REAL], 'detection'):.3f}",
         f"Against {own}: {change:+.3f}, {'detected less' if clear else 'no clear difference'}",

@@ -51,13 +51,13 @@ def run_rung(job: Job, folder: Path, needed: Path | None) -> Figures:
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seconds": time.process_time() - began,
-        "tokens_per_second": median(curve["speeds"]),
+        "tokens_per_second": median(curve["speeds"] or [0.0]),
         "training": thinned(curve["losses"]),
         "looks": curve["looks"],
         "diverged": diverged,
         "depth": {"start": before, "end": by_depth(model, text, job.seed)},
         "test": on_test_text(model, text),
-        "sample": sample(model, where, job.settings["prompt"], job.settings["sample"], job.seed),
+        "sample": "" if diverged else sample(model, where, job.settings["prompt"], job.settings["sample"], job.seed),
     }
 
 
@@ -109,9 +109,13 @@ def fit(model: GPT, text: Text, recipe: Recipe, seed: int, curve: Figures) -> No
     try:
         train(model, batches, look, recipe, context)
     except Diverged:
-        seen = {name: min(FAR, value) if math.isfinite(value) else FAR for name, value in look().items()}
+        seen = {name: bounded(value) for name, value in look().items()}
         curve["looks"].append({"step": len(curve["losses"]), "loss": seen["val/loss"], "bpb": seen["val/bpb"]})
         raise
+
+
+def bounded(value: float) -> float:
+    return min(FAR, value) if math.isfinite(value) else FAR
 
 
 def thinned(losses: list[float]) -> list[list[float]]:
@@ -138,7 +142,7 @@ def by_depth(model: GPT, text: Text, seed: int) -> dict[str, list[float]]:
         watch.remove()
     gradients = [norm(layer) for layer in layers]
     model.zero_grad()
-    return {"gradient": gradients, "activation": scales}
+    return {"gradient": [*map(bounded, gradients)], "activation": [*map(bounded, scales)]}
 
 
 def norm(layer: nn.Module) -> float:
@@ -151,7 +155,8 @@ def on_test_text(model: GPT, text: Text) -> dict[str, float]:
     """Of the weights that validation text liked best, on the whole of test text, as the pipeline evaluates."""
     with evaluating(model):
         total = nats(model, text.ids["test"], stride=max(1, model.config.block_size // 2))
-    return {"loss": total / len(text.ids["test"]), "bpb": bits_per_byte(total, text.n_bytes["test"])}
+    n_tokens, n_bytes = len(text.ids["test"]), text.n_bytes["test"]
+    return {"loss": bounded(total / n_tokens), "bpb": bounded(bits_per_byte(total, n_bytes))}
 
 
 def sample(model: GPT, folder: Path, prompt: str, length: int, seed: int) -> str:

@@ -1,4 +1,5 @@
-"""The ladder as data: twelve models from bigram to GPT, each the one before with one thing changed.
+"""The ladder as data: twelve models from bigram to GPT, each the one before with one thing changed. From the table to
+one head embeddings and positions come with it, and "deeper and wider" is two.
 
 A learner reads this file from top to bottom; model.py builds what it describes.
 """
@@ -103,7 +104,7 @@ LARGER = replace(
 LARGEST = replace(
     LARGER,
     name="1.2M parameters",
-    adds="Twice the width again. This is `troupe.models.gpt2.GPT` as the pipeline has it: the loss falls.",
+    adds="Twice the width again, in the class and with the parts of GPT-2 that the pipeline has, too: the loss falls.",
     n_embd=128,
 )
 LADDER = (BIGRAM, HEAD, HEADS, MLP, BLOCKS, RESIDUAL, WIDE, POST, PRE, DROPOUT, LARGER, LARGEST)

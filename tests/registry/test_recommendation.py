@@ -31,7 +31,16 @@ def test_what_is_recommended_is_read_again(uri: str) -> None:
 def test_a_tag_that_is_no_decoding_is_named(uri: str) -> None:
     name, number = uri.removeprefix("models:/").split("/")
     with connection() as client:
-        for wrong in ("{", '"hot"', '{"heat": 1}', '{"temperature": -1}'):
+        wrongs = (
+            "{",
+            '"hot"',
+            '{"heat": 1}',
+            '{"temperature": -1}',
+            '{"top_k": 2.5}',
+            '{"top_k": true}',
+            '{"greedy": "no"}',
+        )
+        for wrong in wrongs:
             client.set_model_version_tag(name, number, TAG, wrong)
             with pytest.raises(RegistryError, match=f"{uri}: its tag decoding is no decoding"):
                 recommended_at(uri)

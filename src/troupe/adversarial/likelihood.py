@@ -1,7 +1,7 @@
 """The control of every method: the expert model trained on by likelihood, without an adversary.
 
 It reads its own training text and the critic's split, which the other methods learn from too. What a method is worth is
-what it gains beyond this, for as much compute.
+what it gains beyond this; at equal compute, as studies/adversarial compares them.
 """
 
 import copy

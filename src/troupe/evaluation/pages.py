@@ -7,13 +7,13 @@ import re
 from functools import cache
 from html import unescape
 from pathlib import Path
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from troupe.files import write_atomic
-from troupe.layout import REPORTS
+from troupe.layout import INDEX, REPORTS
 
-INDEX = "index.html"
 TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 BEGINNING = 2**14  # characters of a page among which its title is
 
@@ -40,11 +40,11 @@ def write_page(path: Path, title: str, body: str) -> None:
 
 def write_index(folder: Path = REPORTS) -> None:
     """List the pages in `folder` and below it, those of the folder itself first."""
-    pages = [page for page in folder.rglob("*.html") if page != folder / INDEX]
+    pages = [page for page in folder.rglob("*.html") if page != folder / INDEX.name]
     ordered = sorted(pages, key=lambda page: (len(page.parts), page))
-    rows = [(page.relative_to(folder).as_posix(), _title(page)) for page in ordered]
+    rows = [(quote(page.relative_to(folder).as_posix()), _title(page)) for page in ordered]
     index = templates().get_template("index.html.j2").render(rows=rows)
-    write_atomic(folder / INDEX, index.encode())
+    write_atomic(folder / INDEX.name, index.encode())
 
 
 def _root(path: Path) -> Path:
@@ -53,10 +53,10 @@ def _root(path: Path) -> Path:
 
 
 def _up(path: Path) -> str:
-    return "../" * (len(path.parent.parts) - len(_root(path).parts)) + INDEX
+    return "../" * (len(path.parent.parts) - len(_root(path).parts)) + INDEX.name
 
 
 def _title(page: Path) -> str:
-    with page.open(encoding="utf-8") as file:
+    with page.open(encoding="utf-8", errors="replace") as file:
         found = TITLE.search(file.read(BEGINNING))
     return unescape(found[1]) if found else page.stem

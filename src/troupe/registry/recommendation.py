@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from troupe.decoding import Decoding
 from troupe.errors import ParamsError, RegistryError
+from troupe.models.config import described
 from troupe.registry.versions import Version, resolve
 from troupe.tracking.connection import connection
 
@@ -38,8 +39,8 @@ def _read(uri: str, tags: Mapping[str, str]) -> Decoding | None:
     if TAG not in tags:
         return None
     try:
-        return Decoding(**json.loads(tags[TAG]))
-    except (ValueError, TypeError, ParamsError) as error:
+        return described(Decoding, json.loads(tags[TAG]))
+    except (ValueError, ParamsError) as error:
         raise RegistryError(
             f"{uri}: its tag {TAG} is no decoding ({error}); delete the tag, or write it with `make study-decoding`"
         ) from None

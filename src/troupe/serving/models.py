@@ -93,9 +93,9 @@ class Models:
 
     def decoding(self, served: Served) -> Decoding | None:
         """What the registry recommends for a model now; None where it says nothing, or nothing that can be read."""
-        version = self._offered.get(served.name, served.version)
+        newest = self._offered.get(served.name)
         with suppress(RegistryError):
-            return recommended(version) if version.uri == served.version.uri else None
+            return recommended(newest if newest and newest.uri == served.version.uri else served.version)
         return None
 
     async def watch(self) -> None:

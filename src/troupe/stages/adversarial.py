@@ -123,6 +123,7 @@ def save(params: Params, data: TokenDataset, model: GPT, expert: Bundle, made: F
         "stage": NAME,
         "seed": params.run.seed,
         "corpus_sha256": data.corpus_sha256,
+        "block_bytes": data.block_bytes,
         "parent_weights_sha256": expert.sha256,
         **made,
     }

@@ -31,9 +31,9 @@ def keep(run_dir: Path, stage: str) -> None:
 
 
 def keep_report(run_dir: Path) -> None:
-    """Copy the report into the run's record, but for the model that its page holds."""
+    """Copy the report into the run's record, but for the model that its page holds, and what is of no run."""
     if layout.REPORTS.exists():
-        without = shutil.ignore_patterns(layout.EMBEDDED.name)
+        without = shutil.ignore_patterns(layout.EMBEDDED.name, layout.STUDIES.name, layout.INDEX.name)
         shutil.copytree(layout.REPORTS, run_dir / layout.REPORTS, ignore=without, dirs_exist_ok=True)
 
 
