@@ -23,7 +23,10 @@ FAULTS = {  # the words of its command line, the variables of its environment, w
     "benchmarks.tokenisation": (["--quick"], {}, "tiny-shakespeare.txt"),
     "benchmarks.training": (["--quick"], {"NANOGPT": "checkout"}, "tiny-shakespeare.txt"),
     "studies.adversarial": (NOWHERE, {}, "nowhere.yaml: no such file"),
+    "studies.architectures": (NOWHERE, {}, "nowhere.yaml: no such file"),
+    "studies.decoding": (NOWHERE, {}, "nowhere.yaml: no such file"),
     "studies.gan": (NOWHERE, {}, "nowhere.yaml: no such file"),
+    "studies.ladder": (NOWHERE, {}, "nowhere.yaml: no such file"),
     "studies.moe": (NOWHERE, {}, "nowhere.yaml: no such file"),
     "studies.oracle": (NOWHERE, {}, "nowhere.yaml: no such file"),
 }
