@@ -136,9 +136,10 @@ def use_announced() -> None:
     one left behind is ignored. Raises TroupeError if they are of another release than what is installed by now.
     """
     for variable, server in announcement().items():
-        if os.environ.get(variable, server["api"]) == server["api"] and answers(server["health"]):
+        if os.environ.get(variable, server["api"]) == server["api"]:
             _require_this_release()
-            os.environ |= {variable: server["api"], **credentials(variable)}
+            if answers(server["health"]):
+                os.environ |= {variable: server["api"], **credentials(variable)}
 
 
 def _require_this_release() -> None:
