@@ -21,8 +21,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def workspace(first_run: Path) -> Path:
-    return first_run / "copy"
+def workspace(first_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of its own: another test may copy the same run at any time."""
+    folder = tmp_path_factory.mktemp("reproduction") / "workspace"
+    shutil.copytree(first_run / "copy", folder)
+    return folder
 
 
 def test_stage_by_stage_another_clone_gives_the_same_bytes(
