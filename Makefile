@@ -79,13 +79,13 @@ study-moe: $(STAMP) ## what attention experts are worth: half an hour, into stud
 study-adversarial: $(STAMP) ## adversarial refinement beside its controls: within 40 minutes, into studies/adversarial/results
 	@$(BIN)/python -m studies.adversarial $(STUDY)
 
-study-ladder: $(STAMP) ## from bigram to GPT in twelve rungs, on your own text too: some 20 minutes on two cores, into studies/ladder/results
+study-ladder: $(STAMP) ## from bigram to GPT in twelve rungs, on your own text too: 23 minutes on two cores, into studies/ladder/results
 	@$(BIN)/python -m studies.ladder $(STUDY)
 
-study-architectures: $(STAMP) ## GPT-2, BERT, BART and T5 on the same text, each on what it is for: some minutes, into studies/architectures/results
+study-architectures: $(STAMP) ## GPT-2, BERT, BART and T5 on the same text, each on what it is for, into studies/architectures/results
 	@$(BIN)/python -m studies.architectures $(STUDY)
 
-study-decoding: $(STAMP) ## how to choose the next token, on the champion (MODEL by STUDY="--model ..."): some minutes, and its recommended default
+study-decoding: $(STAMP) ## how to choose the next token, on the champion (MODEL by STUDY="--model ..."), and its recommended default
 	@$(BIN)/python -m studies.decoding $(STUDY)
 
 study-gan: $(STAMP) ## what is said of GAN and WGAN, measured on points: minutes, into studies/gan/results

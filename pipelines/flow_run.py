@@ -104,14 +104,14 @@ def own_id() -> str:
 def show_waiting(reason: str) -> None:
     """Give this flow run, which has a process already, a state that says what it waits for; "": it waits no more."""
     state = State[Any](type=StateType.RUNNING, name=WAITING, message=reason) if reason else Running()
-    tell(lambda client: client.set_flow_run_state(UUID(own_id()), state, force=True))
+    update_prefect(lambda client: client.set_flow_run_state(UUID(own_id()), state, force=True))
 
 
-def tell(say: Callable[[SyncPrefectClient], object]) -> None:
-    """Say to Prefect what a run can do without; not to a server that does not answer."""
+def update_prefect(update: Callable[[SyncPrefectClient], object]) -> None:
+    """Send Prefect what a run can do without; nothing to a server that does not answer."""
     if servers.prefect_answers():
         with suppress(*NO_ANSWER), get_client(sync_client=True) as client:
-            say(client)
+            update(client)
 
 
 def runs_in(states: Sequence[StateType], deployments: Sequence[UUID], before: datetime | None = None) -> FlowRunFilter:

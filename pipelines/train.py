@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from pipelines.flow_run import ended, own_id, show_waiting, tell
+from pipelines.flow_run import ended, own_id, show_waiting, update_prefect
 from pipelines.overlap import WhenBusy, entered_once_free
 from pipelines.parameters import as_overrides
 from pipelines.publish import Publication, mirrored, publish
@@ -75,7 +75,7 @@ def show(publication: Publication) -> str:
     run = publication.run
     print(summary(publication), flush=True)
     page = {"markdown": markdown(publication), "description": f"Run {run.id}"}
-    tell(lambda _: create_markdown_artifact(key="figures", **page))
+    update_prefect(lambda _: create_markdown_artifact(key="figures", **page))
     publication.require()
     return headline(publication)
 
@@ -133,4 +133,4 @@ def _name_flow_run(run: Run, name: str) -> None:
     run.record["prefect_flow_run"] = own_id()
     run.save()
     tags = ["troupe", *([run.profile] if run.profile else [])]
-    tell(lambda client: client.update_flow_run(UUID(own_id()), name=f"{name} {run.id}", tags=tags))
+    update_prefect(lambda client: client.update_flow_run(UUID(own_id()), name=f"{name} {run.id}", tags=tags))

@@ -56,15 +56,15 @@ def run_strategy(job: Job, folder: Path, needed: Path | None) -> Figures:
         written, seconds, shown = write(bundle, material.places, job)
         windows = paired(real, written, material.places.starts)
     judges = families(material.train)
-    shown_by = real if job.arm == REAL else written  # the others are what the yardstick has counted
+    measured = real if job.arm == REAL else written  # the others are what the yardstick has counted
     judged = Judged({name: [cross_predict(judge, windows, job.seed)] for name, judge in judges.items()})
     tokens = sum(len(bundle.tokenizer.encode(text)) for text in written)
     return {
         "judge": judged.worst,
         "detection": judged.detection.accuracy,
         "similarity": similarity(real, written, job.seed),
-        "repetition_4": repetition(shown_by, 4),
-        **measure(shown_by, material.yardstick),
+        "repetition_4": repetition(measured, 4),
+        **measure(measured, material.yardstick),
         "tokens_per_second": tokens / seconds if seconds else None,
         "shown": shown,
     }

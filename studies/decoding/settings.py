@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from troupe.decoding import Decoding
+from troupe.errors import ParamsError
 from troupe.params import Count, Section
 
 
@@ -36,6 +37,6 @@ class Settings(Section):
         for name, strategy in self.strategies.items():
             try:
                 strategy.decoding()
-            except Exception as error:
+            except ParamsError as error:
                 raise ValueError(f"strategies: {name}: {error}") from None
         return self
