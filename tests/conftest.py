@@ -97,7 +97,7 @@ def _threads() -> Iterator[None]:
     torch.set_deterministic_debug_mode("default")  # use_deterministic_algorithms would import the compiler
 
 
-GAMES = ("gan", "ddo", "distil")
+GAMES = ("gan", "ddo", "distil", "moments")
 SMALLER = (  # than the profile tiny, for tests of single stages
     f"run.threads={THREADS} run.precision={PRECISION} data.source=text.txt data.block_bytes=256 "
     "model.block_size=16 model.n_embd=16 "

@@ -146,7 +146,7 @@ def _fields(path: Path) -> dict[str, object]:
     [
         (
             "adversarial.tilts.rounds=2",
-            "no section 'adversarial.tilts'; there are temperature, likelihood, tilt, gan, ddo, distil",
+            "no section 'adversarial.tilts'; there are temperature, likelihood, tilt, gan, ddo, distil, moments",
         ),
         ("adversarial.tilt.rounds.=2", "write section.key=value"),
         ("run.seed.x=2", "no section 'run.seed'"),

@@ -59,6 +59,9 @@ RUNS = {  # a name: the stage, and what is set for it alone
     "gan, a reward for a text": ("adversarial", method("gan", f"{GAME} {DISCRIMINATOR} per_token=false")),
     "distil": ("adversarial", method("distil", f"{GAME} {DISCRIMINATOR}")),
     "ddo": ("adversarial", method("ddo", GAME)),
+    "moments": ("adversarial", method("moments", f"{GAME} buckets=64")),
+    "temperature": ("adversarial", method("temperature", "")),
+    "likelihood": ("adversarial", method("likelihood", "steps=4 batch_size=4")),
 }
 ALONE = "--alone"  # of the process that computes with one of both
 Found = dict[str, str]  # sha256 of weights and of figures, by run and file

@@ -32,7 +32,8 @@ def experts(workspace: Params) -> Params:
     model = convert(dense, experts, "exact", generator(0, "test"))
     save_bundle(model_dir("pretrain"), dense, tokenizer, {"stage": "pretrain"})
     save_bundle(model_dir("moe"), model, tokenizer, {"stage": "moe"})
-    of_methods = {"gan": SMALL, "distil": SMALL, "ddo": SMALL.partition(" discriminator")[0]}
+    alone = SMALL.partition(" discriminator")[0]  # without a discriminator
+    of_methods = {"gan": SMALL, "distil": SMALL, "ddo": alone, "moments": alone}
     return changed(workspace, *(f"{name}.{change}" for name, small in of_methods.items() for change in small.split()))
 
 

@@ -19,15 +19,21 @@ SHARES = (1.0, 0.5, 0.25, 0.125, 0.0)  # of a step that would pass the cap, trie
 
 def update_generator(game: Game, draw: int) -> dict[str, float]:
     """Learn from continuations of real prompts, sampled from the generator as it is."""
-    rules, params = game.rules, game.params
     ids_BT = game.fake(game.real(draw), draw)
     reward_BP = rewards(game, ids_BT)
-    start_BSV = of_start(game, ids_BT)
-    loss = generator_loss(game.generator, start_BSV, ids_BT, rules.advantages(reward_BP), params.prompt_length)
+    figures = policy_step(game, ids_BT, game.rules.advantages(reward_BP), of_start(game, ids_BT))
+    return {"reward/mean": reward_BP[:, -1].mean().item(), **figures}
+
+
+def policy_step(game: Game, ids_BT: Tensor, advantage_BS: Tensor, start_BSV: Tensor) -> dict[str, float]:
+    """One step along the policy gradient of sampled continuations, under the pull and the cap of the rules.
+
+    `start_BSV` are the start's log-probabilities there; `advantage_BS` may be (B, 1)."""
+    rules, params = game.rules, game.params
+    loss = generator_loss(game.generator, start_BSV, ids_BT, advantage_BS, params.prompt_length)
     whole = loss.policy + params.sequence_length * (rules.kl_weight * loss.kl)  # both of whole sequences
     grad_norm, share = take_step(game, whole, ids_BT, start_BSV)
     return {
-        "reward/mean": reward_BP[:, -1].mean().item(),
         "generator/kl": loss.kl.item(),
         "generator/entropy": loss.entropy.item(),
         "generator/grad_norm": grad_norm,

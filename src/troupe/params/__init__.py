@@ -21,6 +21,7 @@ from troupe.params.adversarial import (
     GameParams,
     GanParams,
     LikelihoodParams,
+    MomentsParams,
     ReferenceParams,
     RefinementParams,
     TemperatureParams,
@@ -49,8 +50,8 @@ from troupe.params.sections import (
 __all__ = [
     "INCIDENTAL", "AdversarialParams", "Count", "DataParams", "DdoParams", "DiscriminatorParams", "DistilParams",
     "EvaluateParams", "GameParams", "GanParams", "JudgingParams", "LikelihoodParams", "ModelParams", "MoeParams",
-    "Params", "PretrainParams", "PromoteParams", "Rate", "ReferenceParams", "RefinementParams", "RunParams",
-    "Section", "Share", "TemperatureParams", "TiltParams", "TokensParams", "TrainParams", "Weight", "checked",
+    "MomentsParams", "Params", "PretrainParams", "PromoteParams", "Rate", "ReferenceParams", "RefinementParams",
+    "RunParams", "Section", "Share", "TemperatureParams", "TiltParams", "TokensParams", "TrainParams", "Weight", "checked",
     "dump_params", "grouped_fault", "load_params",
 ]  # fmt: skip
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from troupe.params.sections import Count, Rate, Section, Share, TrainParams, Weight
 
-MethodName = Literal["temperature", "likelihood", "tilt", "gan", "ddo", "distil"]
+MethodName = Literal["temperature", "likelihood", "tilt", "gan", "ddo", "distil", "moments"]
 
 
 class TemperatureParams(Section):
@@ -115,6 +115,15 @@ class DistilParams(RefinementParams):
     discriminator: DiscriminatorParams
 
 
+class MomentsParams(RefinementParams):
+    """REINFORCE towards the counts of n-grams that real text has (adversarial/moments.py)."""
+
+    batch_size: Annotated[int, Field(ge=3)]
+    orders: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(min_length=1)]
+    buckets: Count
+    kl_weight: Weight
+
+
 MethodParams = TemperatureParams | LikelihoodParams | TiltParams | RefinementParams
 
 
@@ -126,6 +135,7 @@ class AdversarialParams(Section):
     gan: GanParams
     ddo: DdoParams
     distil: DistilParams
+    moments: MomentsParams
 
     @field_validator("methods")
     @classmethod

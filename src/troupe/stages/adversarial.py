@@ -11,7 +11,7 @@ from functools import cache
 from itertools import count
 from typing import Any
 
-from troupe.adversarial import ddo, distil, gan, likelihood, temperature, tilt
+from troupe.adversarial import ddo, distil, gan, likelihood, moments, temperature, tilt
 from troupe.adversarial.method import Facts, MethodResult, Task
 from troupe.bundles.architectures import load_bundle
 from troupe.bundles.bundle import CONFIG, WEIGHTS, Bundle, save_bundle
@@ -41,6 +41,7 @@ METHODS: Mapping[str, Callable[[Task, Any], MethodResult]] = {
     "gan": gan.run,
     "ddo": ddo.run,
     "distil": distil.run,
+    "moments": moments.run,
 }
 
 
