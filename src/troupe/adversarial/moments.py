@@ -40,9 +40,7 @@ TEXTS = 4096  # real ones at most in which features are counted
 def run(task: Task, settings: MomentsParams) -> MethodResult:
     """One candidate, the refined generator; none if no generator stayed within bounds."""
     text = GameText(task.data.shards("critic"), task.data.ids("validation"), task.data.tokenizer)
-    rules = Reinforce(
-        kl_weight=settings.kl_weight, kl_cap=settings.kl_cap, likelihood_every=settings.likelihood_every
-    )
+    rules = Reinforce(kl_weight=settings.kl_weight, kl_cap=settings.kl_cap, likelihood_every=settings.likelihood_every)
     game = Game(task.start.model, text, settings, task.seed, rules)
     length = settings.prompt_length + settings.sequence_length
     real_BT = each_once(task, "critic", length, TEXTS, "adversarial", "moments")
@@ -63,7 +61,7 @@ class Features:
 
     @classmethod
     def of(cls, train_T: Tensor, orders: Sequence[int], buckets: int, prompt_length: int) -> "Features":
-        known = [hashes(train_T[None], n)[0, n - 1 :].unique() for n in orders]
+        known = [torch.unique(hashes(train_T[None], n)[0, n - 1 :]) for n in orders]
         return cls(known, orders, buckets, prompt_length)
 
     @property
@@ -110,7 +108,7 @@ class Target:
     def of(cls, features: Features, real_BT: Tensor) -> "Target":
         """By Poisson's law the variance of a count is its mean; what was never seen might be seen once more."""
         total_F = torch.zeros(features.size + 1, device=real_BT.device)
-        for part_BT in real_BT.split(256):
+        for part_BT in torch.split(real_BT, 256):
             total_F += features.counts(features(part_BT)).sum(0)
         mean_F, weight_F = total_F / len(real_BT), len(real_BT) / (total_F + 1)
         weight_F[-1] = 0

@@ -51,8 +51,8 @@ __all__ = [
     "INCIDENTAL", "AdversarialParams", "Count", "DataParams", "DdoParams", "DiscriminatorParams", "DistilParams",
     "EvaluateParams", "GameParams", "GanParams", "JudgingParams", "LikelihoodParams", "ModelParams", "MoeParams",
     "MomentsParams", "Params", "PretrainParams", "PromoteParams", "Rate", "ReferenceParams", "RefinementParams",
-    "RunParams", "Section", "Share", "TemperatureParams", "TiltParams", "TokensParams", "TrainParams", "Weight", "checked",
-    "dump_params", "grouped_fault", "load_params",
+    "RunParams", "Section", "Share", "TemperatureParams", "TiltParams", "TokensParams", "TrainParams", "Weight",
+    "checked", "dump_params", "grouped_fault", "load_params",
 ]  # fmt: skip
 
 Schema = TypeVar("Schema", bound=BaseModel)
