@@ -16,7 +16,8 @@ from troupe.adversarial.reinforce import Reinforce, continuation_log_probs, toke
 V, S, BATCH = 2, 2, 3
 TEXTS = torch.tensor([(0, *text) for text in itertools.product(range(V), repeat=S)])  # prompt 0, all continuations
 FEATURES = Features.of(torch.tensor([0, 1, 1, 0, 0]), orders=(1, 2), buckets=8, prompt_length=1)
-TARGET = Target.of(FEATURES, torch.tensor([(0, 1, 1), (0, 1, 0), (0, 0, 1), (0, 1, 1)]))
+REAL = torch.tensor([(0, 1, 1), (0, 1, 0), (0, 0, 1), (0, 1, 1)])
+TARGET = Target.of(FEATURES, REAL[:1], REAL[1:])
 
 
 class Bigrams(nn.Module):
@@ -88,6 +89,21 @@ def test_counts_are_how_often_a_text_has_each_feature() -> None:
         assert {i: int(n) for i, n in enumerate(phi_F.tolist()) if n} == expected
 
 
+def test_the_target_counts_ngrams_in_both_texts_and_unknown_ones_in_the_held_out_text() -> None:
+    bucket_of_1 = FEATURES(REAL[:1])[0, 0, 0]
+    assert TARGET.mean_F[bucket_of_1] == (REAL[:, 1:] == 1).sum() / len(REAL)
+    assert TARGET.mean_F[[FEATURES.buckets, 2 * FEATURES.buckets + 1]].tolist() == [
+        0,
+        0,
+    ]  # the training text, 0 1 1 0 0, holds all pairs
+    other = Features.of(torch.tensor([0, 0]), orders=(1, 2), buckets=8, prompt_length=1)
+    mean_F = Target.of(other, REAL[:1], REAL[1:]).mean_F
+    ones = (REAL[1:, 1:] == 1).sum() / len(REAL[1:])
+    pairs = sum(pair != (0, 0) for text in REAL[1:].tolist() for pair in itertools.pairwise(text)) / len(REAL[1:])
+    assert mean_F[other.buckets] == ones
+    assert mean_F[2 * other.buckets + 1].item() == pytest.approx(pairs)
+
+
 def test_a_shorter_ngram_stands_where_a_text_begins() -> None:
     one, other = (hashes(torch.tensor([ids]), 3) for ids in ([1, 2, 3], [5, 1, 2]))
     assert one[0, 2] != other[0, 2]
@@ -103,7 +119,8 @@ def test_a_text_is_worth_less_beside_its_like() -> None:
 def test_in_a_game_its_counts_come_near_those_of_the_text() -> None:
     game = alone("batch_size=64 learning_rate=1e-2", rules=Reinforce())
     features = Features.of(torch.from_numpy(TEXT.astype("int64")), (1, 2), 64, game.params.prompt_length)
-    target = Target.of(features, torch.cat([game.real(draw) for draw in range(20)]))
+    real_BT = torch.cat([game.real(draw) for draw in range(20)])
+    target = Target.of(features, real_BT, real_BT)
     distances = [moments_step(game, draw, features, target)["moments/distance"] for draw in range(60)]
     assert np.mean(distances[-10:]) < 0.5 * np.mean(distances[:10])
     assert all(torch.equal(a, b) for a, b in zip(game.start.parameters(), new_model().parameters(), strict=True))
@@ -113,7 +130,7 @@ def test_equal_arguments_take_equal_steps() -> None:
     def weights() -> list[Tensor]:
         game = alone("batch_size=8")
         features = Features.of(torch.from_numpy(TEXT.astype("int64")), (1, 2), 64, game.params.prompt_length)
-        step = partial(moments_step, features=features, target=Target.of(features, game.real(0)))
+        step = partial(moments_step, features=features, target=Target.of(features, game.real(0), game.real(1)))
         for draw in range(2):
             step(game, draw)
         return [parameter.detach().clone() for parameter in game.generator.parameters()]

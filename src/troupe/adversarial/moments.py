@@ -3,7 +3,7 @@
 After energy-based fine-tuning (Jelassi et al. 2026, arXiv:2603.12248): with phi a frozen feature of a whole text,
 REINFORCE descends
 
-    L = |E phi(generated) - E phi(real)|^2        E phi(real) is counted once, in the critic's split
+    L = |E phi(generated) - E phi(real)|^2        E phi(real) is counted once
 
 by the reward 2 phi(x) . (E phi(real) - mean of phi over the *other* texts of the batch): a text earns by what real text
 has more of than the rest, so that the same good text twice earns less. Under a pull to the start the best model is the
@@ -11,7 +11,8 @@ start, tilted exponentially by features of whole texts (Rosenfeld et al. 2001, "
 models").
 Where the paper embeds each text by a network, features here are counts, which are sums over tokens: of n-grams of
 tokens, hashed, and of those that the training text does not hold, which is how words that do not exist show. So every
-token has a reward of its own. Counts are divided by their spread in Poisson's law: L is a chi-square distance.
+token has a reward of its own. Counts are divided by their spread in Poisson's law, but for seldom ones, of which little
+is known: L is a chi-square distance.
 
 Shapes: B texts, T tokens (prompt and continuation), S generated tokens, N orders of n-grams, K = 2N features of a
 token, F features in all.
@@ -34,7 +35,8 @@ from troupe.adversarial.texts import each_once
 from troupe.params import MomentsParams
 
 FACTOR = 6364136223846793005  # odd, of Knuth's linear congruential generator: int64 products wrap
-TEXTS = 4096  # real ones at most in which features are counted
+TEXTS = 4096  # of either split at most in which features are counted
+SELDOM = 0.1  # a count per text, below which a feature weighs hardly more than at it
 
 
 def run(task: Task, settings: MomentsParams) -> MethodResult:
@@ -42,11 +44,11 @@ def run(task: Task, settings: MomentsParams) -> MethodResult:
     text = GameText(task.data.shards("critic"), task.data.ids("validation"), task.data.tokenizer)
     rules = Reinforce(kl_weight=settings.kl_weight, kl_cap=settings.kl_cap, likelihood_every=settings.likelihood_every)
     game = Game(task.start.model, text, settings, task.seed, rules)
-    length = settings.prompt_length + settings.sequence_length
-    real_BT = each_once(task, "critic", length, TEXTS, "adversarial", "moments")
     train_T = torch.from_numpy(task.data.ids("train").astype("int64")).to(task.device)
     features = Features.of(train_T, settings.orders, settings.buckets, settings.prompt_length)
-    target = Target.of(features, real_BT)
+    length, seed = settings.prompt_length + settings.sequence_length, ("adversarial", "moments")
+    real = [each_once(task, split, length, TEXTS, *seed) for split in ("train", "critic")]
+    target = Target.of(features, *real)
     return play(task, "moments", game, partial(moments_step, features=features, target=target))
 
 
@@ -87,6 +89,10 @@ class Features:
         flat = (feature_BSK + text_B11 * (self.size + 1)).flatten()
         return torch.bincount(flat, minlength=len(feature_BSK) * (self.size + 1)).float().view(len(feature_BSK), -1)
 
+    def total(self, ids_BT: Tensor) -> Tensor:
+        """(F + 1) the counts of all texts together."""
+        return torch.stack([self.counts(self(part_BT)).sum(0) for part_BT in torch.split(ids_BT, 256)]).sum(0)
+
 
 def hashes(ids_BT: Tensor, n: int) -> Tensor:
     """(B, T) the n-gram that ends at each token, as a number of 64 bits; at the first n - 1 tokens a shorter one."""
@@ -105,12 +111,13 @@ class Target:
     weight_F: Tensor  # 1 / variance
 
     @classmethod
-    def of(cls, features: Features, real_BT: Tensor) -> "Target":
-        """By Poisson's law the variance of a count is its mean; what was never seen might be seen once more."""
-        total_F = torch.zeros(features.size + 1, device=real_BT.device)
-        for part_BT in torch.split(real_BT, 256):
-            total_F += features.counts(features(part_BT)).sum(0)
-        mean_F, weight_F = total_F / len(real_BT), len(real_BT) / (total_F + 1)
+    def of(cls, features: Features, train_BT: Tensor, held_out_BT: Tensor) -> "Target":
+        """N-grams are counted in both, those that the training text does not hold in `held_out_BT` alone."""
+        train_F, held_out_F = (features.total(real_BT) for real_BT in (train_BT, held_out_BT))
+        mean_F = (train_F + held_out_F) / (len(train_BT) + len(held_out_BT))
+        unknown_N = torch.arange(1, len(features.orders) + 1, device=mean_F.device) * (features.buckets + 1) - 1
+        mean_F[unknown_N] = held_out_F[unknown_N] / len(held_out_BT)
+        weight_F = 1 / (mean_F + SELDOM)
         weight_F[-1] = 0
         return cls(mean_F, weight_F)
 
