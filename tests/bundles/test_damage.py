@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from troupe.bundles.architectures import load_bundle
 from troupe.bundles.bundle import save_bundle
-from troupe.bundles.huggingface import export_gpt2, import_gpt2
+from troupe.bundles.export import export_model
+from troupe.bundles.huggingface import import_model
 from troupe.bundles.initial import find_initial
 from troupe.conversion.attention import convert
 from troupe.data.tokenizer import ByteTokenizer
@@ -43,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     root = tmp_path_factory.mktemp("whole")
     torch.manual_seed(0)
     dense = GPT(CONFIG)
-    export_gpt2(root / "huggingface", dense, ByteTokenizer())
+    export_model(root / "huggingface", dense, ByteTokenizer())
     save_bundle(root / "dense", dense, ByteTokenizer(), {"stage": "pretrain"})
     experts = convert(dense, EXPERTS, "exact", torch.Generator().manual_seed(1))
     save_bundle(root / "tilted", tilted(experts, NGrams.counted(np.arange(50) % 7, 2, 256)), ByteTokenizer(), {})
@@ -87,7 +88,7 @@ def test_one_damaged_field_is_one_line(kind: str, data: st.DataObject, whole: Fo
     tree = json.loads(content)
     path.write_text(json.dumps(damaged(tree, data.draw(st.sampled_from(places(tree))), data.draw(DAMAGE))))
     readers: list[Callable[[Path], object]] = [lambda folder: find_initial(str(folder)), shape_in]
-    readers.append(import_gpt2 if kind == "huggingface" else load_bundle)
+    readers.append(import_model if kind == "huggingface" else load_bundle)
     try:
         for read in readers:
             said = fault(read, folder)
