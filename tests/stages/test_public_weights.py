@@ -23,7 +23,8 @@ from troupe.stages.tokens import tokens
 
 SETTINGS = (
     "pretrain.init_from=given tokens.kind=pretrained model.n_layer=2 model.n_head=6 model.n_embd=24 "
-    "model.qk_norm=false model.conv=0 model.block_size=16 pretrain.steps=8 moe.steps=4 moe.control=false adversarial.methods=[]"
+    "model.qk_norm=false model.conv=0 model.block_size=16 pretrain.steps=8 moe.steps=4 moe.control=false "
+    "adversarial.methods=[]"
 )
 
 
