@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from tests.conftest import GPT2, small
 from troupe.bundles.export import export_model
+from troupe.bundles.export_gguf import export_gguf
 from troupe.bundles.huggingface import import_model, read_config
 from troupe.bundles.initial import find_initial, load_initial, require_agreement, require_memory, tokenizer_digest
 from troupe.data.bpe import make_tokenizer
@@ -247,6 +250,42 @@ def test_a_gguf_file_holds_the_model_that_was_written(family: str, tmp_path: Pat
     text = "the cat sat 😀 on <|endoftext|>\x04\n\n  a mat "
     assert tokenizer_of(path).encode(text) == TOKENS.encode(text)
     assert tokenizer_of(path).decode(TOKENS.encode(text)) == text
+
+
+@every_shape
+@pytest.mark.parametrize("kind", ["bpe", "bytes", "pretrained"])
+@pytest.mark.filterwarnings("ignore")  # of transformers' reader
+def test_an_exported_gguf_file_is_read_by_transformers_and_by_us(family: str, kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    tokenizer = make_tokenizer("bytes", "", 0) if kind == "bytes" else TOKENS
+    if kind == "pretrained":
+        export_model(tmp_path / "given", model_of(SHAPES[family]), TOKENS)
+        tokenizer = tokenizer_of(tmp_path / "given")
+    ours = model_of(replace(SHAPES[family], vocab_size=tokenizer.vocab_size))
+    export_gguf(tmp_path / "out", ours, tokenizer)
+    assert_same(import_model(tmp_path / "out/model.gguf"), ours)
+    text = "the cat sat 😀 on\n\n  a mat "
+    assert tokenizer_of(tmp_path / "out/model.gguf").encode(text) == tokenizer.encode(text)
+    heads = ours.config.attention_width // ours.config.n_head  # transformers 5.24 takes 128 in every Qwen3 file
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out", gguf_file="model.gguf", head_dim=heads).eval()
+    ids_BT = torch.randint(0, tokenizer.vocab_size, (2, 20))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids_BT).logits, ours(ids_BT), atol=1e-4, rtol=1e-5)
+    assert (tmp_path / "out/Modelfile").read_text().startswith("FROM ./model.gguf\n")
+    with pytest.raises(ArtifactError, match="exists already"):
+        export_gguf(tmp_path / "out", ours, tokenizer)
+
+
+def test_what_a_gguf_file_has_no_place_for_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    characters = make_tokenizer("chars", "the cat", 0)
+    with pytest.raises(ArtifactError, match="a place for tokenizers over bytes"):
+        export_gguf(tmp_path / "out", model_of(replace(LLAMA, vocab_size=characters.vocab_size)), characters)
+    with pytest.raises(ArtifactError, match=r"not GPT-2's"):
+        export_gguf(tmp_path / "out", GPT(GPTConfig(TOKENS.vocab_size, 16, 1, 2, 8, 0.0)), TOKENS)
+    with pytest.raises(ArtifactError, match="an n_embd that n_head divides"):
+        export_model(tmp_path / "out", GPT(replace(LLAMA, n_embd=25, head_width=4)), TOKENS)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,7 @@ def export_model(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
         what = "a tilt and its n-grams" if architecture == "tilted" else "experts"
         raise ArtifactError(f"{what} cannot be exported, transformers has no place for them; give --model pretrain")
     shape = shape_for(model.config)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtifactError(f"{folder}: exists already; name a new or an empty folder")
+    require_new(folder)
     tensors = {
         name if name == HEAD else shape.prefix + name: tensor.contiguous()
         for name, tensor in shape.their_tensors(model).items()
@@ -33,3 +32,9 @@ def export_model(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
     write_atomic(folder / WEIGHTS, safetensors.torch.save(tensors, {"format": "pt"}))
     write_tokenizer(folder, tokenizer, model.config.block_size)
     write_json(folder / CONFIG, their_config(model.config, shape, tokenizer.end_id))
+
+
+def require_new(folder: Path) -> None:
+    """Raise ArtifactError if there is something in it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(f"{folder}: exists already; name a new or an empty folder")

@@ -203,7 +203,8 @@ def our_config(theirs: Config, place: Path) -> GPTConfig:
         if theirs.get(name, values[0]) not in values:
             has = f"{shape.title} has {values[0]!r}, nothing else is read"
             raise ArtifactError(f"{place}: {name} is {theirs[name]!r}; {has}")
-    for kind in theirs.get("layer_types") or ():
+    layers = theirs.get("layer_types") or []
+    for kind in layers if isinstance(layers, list) else [layers]:
         if kind != "full_attention":
             raise ArtifactError(f"{place}: layer_types has {kind!r}; full_attention is read, nothing else")
     ours = {name: theirs.get(field, default) for name, (field, default) in shape.sizes.items()}
@@ -252,6 +253,11 @@ def shape_for(config: GPTConfig) -> PublicShape:
         raise ArtifactError(
             f"transformers has a place for the shapes of GPT-2, Llama and Qwen3; from {shape.title}'s, the nearest, "
             f'this model departs ({has}); train one with SET="{_as_set(departures)}"'
+        )
+    if shape is LLAMA and config.n_embd % config.n_head:
+        raise ArtifactError(
+            f"transformers' Llama takes an n_embd that n_head divides, and this model's are {config.n_embd} and "
+            f"{config.n_head}"
         )
     return shape
 

@@ -57,20 +57,28 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     model: ModelOption = "pretrain",
     form: Annotated[
-        Literal["huggingface"], typer.Option("--format", help="What opens it: transformers.")
+        Literal["huggingface", "gguf"], typer.Option("--format", help="For transformers, or a GGUF file.")
     ] = "huggingface",
 ) -> None:
-    """Write a model with the shape of GPT-2, Llama or Qwen3 as a folder for transformers."""
+    """Write a model of the shape of GPT-2, Llama or Qwen3 for transformers; of the last two as a GGUF file, too."""
     bundle = open_model(model)
     from troupe.bundles.export import export_model
     from troupe.conversion.attention import folded
     from troupe.models.tilted import Tilted, untilted
 
     network = folded(untilted(bundle.model) if isinstance(bundle.model, Tilted) else bundle.model)
-    export_model(folder, network, bundle.tokenizer)
+    if form == "gguf":
+        from troupe.bundles.export_gguf import export_gguf
+
+        export_gguf(folder, network, bundle.tokenizer)
+    else:
+        export_model(folder, network, bundle.tokenizer)
     if isinstance(bundle.model, Tilted):
         print(f"{model}: its tilt and its n-grams stay behind; what is exported is its network alone")
-    print(f"{folder}: open it with transformers' AutoModelForCausalLM.from_pretrained({str(folder)!r})")
+    if form == "gguf":
+        print(f"{folder}: model.gguf, and a Modelfile for `ollama create NAME -f {folder / 'Modelfile'}`")
+    else:
+        print(f"{folder}: open it with transformers' AutoModelForCausalLM.from_pretrained({str(folder)!r})")
 
 
 @app.command()

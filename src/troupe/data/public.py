@@ -55,6 +55,11 @@ PIECES = {
 }
 
 
+def as_sequence(pieces: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As a tokenizer of ours keeps it."""
+    return pieces if pieces["type"] == "Sequence" else _sequence(pieces)
+
+
 def find(name: str) -> Path:
     """The folder or GGUF file that a name stands for; one on disk comes before a name of the hub, which is fetched.
 
@@ -108,7 +113,7 @@ def _of_gguf(file: GGUF) -> dict[str, Any]:
                 "folder with tokenizer.json that the file was made from"
             )
     try:
-        merges = [merge.split(" ") for merge in said["merges"]]
+        merges = [merge.split(" ") for merge in said.get("merges", ())]  # no merges are no key
         model = {"type": "BPE", "vocab": {token: i for i, token in enumerate(said["tokens"])}, "merges": merges}
     except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{file.path}: not the tokenizer of a model ({error!r})") from None
