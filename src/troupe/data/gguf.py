@@ -31,7 +31,7 @@ KEYS = {
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "rope.freq_base": "rope_theta",
 }
-IMPLIED = {"vocab_size", "rope.dimension_count", "attention.value_length"}  # said by others, or checked below
+IMPLIED = {"vocab_size", "rope.dimension_count", "attention.value_length"}  # given by others, or checked below
 OUTSIDE = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
 IN_BLOCK = {
     "attn_norm": "input_layernorm",
@@ -106,18 +106,18 @@ def _config(path: Path, fields: Fields, tensors: Fields) -> Fields:
     kind = fields["general.architecture"]
     if kind not in ARCHITECTURES:
         raise ArtifactError(f"{path}: general.architecture is {kind!r}; {', '.join(ARCHITECTURES)} are read")
-    said = {key.removeprefix(f"{kind}."): value for key, value in fields.items() if key.startswith(f"{kind}.")}
-    if said.get("rope.scaling.type", "none") == "none":
-        said.pop("rope.scaling.type", None)
-    if unknown := sorted(said.keys() - KEYS.keys() - IMPLIED):
-        raise ArtifactError(f"{path}: {kind}.{unknown[0]} is {said[unknown[0]]!r}, which is not read")
-    config = {KEYS[key]: value for key, value in said.items() if key in KEYS}
+    given = {key.removeprefix(f"{kind}."): value for key, value in fields.items() if key.startswith(f"{kind}.")}
+    if given.get("rope.scaling.type", "none") == "none":
+        given.pop("rope.scaling.type", None)
+    if unknown := sorted(given.keys() - KEYS.keys() - IMPLIED):
+        raise ArtifactError(f"{path}: {kind}.{unknown[0]} is {given[unknown[0]]!r}, which is not read")
+    config = {KEYS[key]: value for key, value in given.items() if key in KEYS}
     heads = config["num_attention_heads"]
     width = config.setdefault("head_dim", config["hidden_size"] // heads)
     config.setdefault("num_key_value_heads", heads)
     for key in ("rope.dimension_count", "attention.value_length"):
-        if said.get(key, width) != width:
-            raise ArtifactError(f"{path}: {kind}.{key} is {said[key]!r}, heads are {width} wide; nothing else is read")
+        if given.get(key, width) != width:
+            raise ArtifactError(f"{path}: {kind}.{key} is {given[key]!r}, heads are {width} wide; nothing else is read")
     return config | {
         "model_type": kind,
         "vocab_size": int(tensors["embed_tokens.weight"].shape[1]),

@@ -105,21 +105,21 @@ def tokens_of(place: Path) -> list[bytes] | None:
 
 def _of_gguf(file: GGUF) -> dict[str, Any]:
     """What a tokenizer.json would say."""
-    said = {name.removeprefix("tokenizer.ggml."): value for name, value in file.fields.items()}
+    given = {name.removeprefix("tokenizer.ggml."): value for name, value in file.fields.items()}
     for name, known in (("model", ("gpt2",)), ("pre", PIECES)):
-        if said.get(name) not in known:
+        if given.get(name) not in known:
             raise ArtifactError(
-                f"{file.path}: tokenizer.ggml.{name} is {said.get(name)!r}; {', '.join(known)} is read: start from the "
+                f"{file.path}: tokenizer.ggml.{name} is {given.get(name)!r}; {', '.join(known)} is read: start from the "
                 "folder with tokenizer.json that the file was made from"
             )
     try:
-        merges = [merge.split(" ") for merge in said.get("merges", ())]  # no merges are no key
-        model = {"type": "BPE", "vocab": {token: i for i, token in enumerate(said["tokens"])}, "merges": merges}
+        merges = [merge.split(" ") for merge in given.get("merges", ())]  # no merges are no key
+        model = {"type": "BPE", "vocab": {token: i for i, token in enumerate(given["tokens"])}, "merges": merges}
     except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{file.path}: not the tokenizer of a model ({error!r})") from None
-    kinds = said.get("token_type", ())
-    added = [{"content": said["tokens"][i], "id": i} for i, kind in enumerate(kinds) if kind in NOT_OF_TEXT]
-    return {"model": model, "pre_tokenizer": PIECES[said["pre"]], "added_tokens": added}
+    kinds = given.get("token_type", ())
+    added = [{"content": given["tokens"][i], "id": i} for i, kind in enumerate(kinds) if kind in NOT_OF_TEXT]
+    return {"model": model, "pre_tokenizer": PIECES[given["pre"]], "added_tokens": added}
 
 
 def _prepared(library: Any, config: Mapping[str, Any], place: Path) -> PretrainedTokenizer:
