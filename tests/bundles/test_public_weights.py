@@ -17,7 +17,9 @@ from tests.conftest import GPT2, small
 from troupe.bundles.export import export_model
 from troupe.bundles.export_gguf import export_gguf
 from troupe.bundles.huggingface import import_model, read_config
+from troupe.bundles.huggingface_tokenizer import to_huggingface
 from troupe.bundles.initial import find_initial, load_initial, require_agreement, require_memory, tokenizer_digest
+from troupe.bundles.shapes import shape_for
 from troupe.data.bpe import make_tokenizer
 from troupe.data.public import tokenizer_of
 from troupe.errors import ArtifactError, ParamsError
@@ -196,19 +198,16 @@ def written(path: Path, config: GPTConfig, change: Callable[[Any], None] = lambd
     writer.add_value_length(config.attention_width // config.n_head)
     writer.add_rope_freq_base(config.rotary_base)
     writer.add_layer_norm_rms_eps(config.norm_eps)
-    tokens = sorted(vocabulary := tokenizers_vocabulary(), key=vocabulary.__getitem__)
+    library = json.loads(to_huggingface(TOKENS).to_str())["model"]
+    tokens = sorted(library["vocab"], key=library["vocab"].__getitem__)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     writer.add_token_types([1] * len(tokens))
-    writer.add_token_merges([" ".join(pair) for pair in tokenizers_merges()])
+    writer.add_token_merges([" ".join(pair) for pair in library["merges"]])
     change(writer)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[kind.upper()], config.n_layer)
-    from troupe.bundles.shapes import LLAMA as LLAMA_SHAPE
-    from troupe.bundles.shapes import QWEN3 as QWEN3_SHAPE
-
-    shape = QWEN3_SHAPE if config.qk_norm else LLAMA_SHAPE
-    for name, tensor in shape.their_tensors(model).items():
+    for name, tensor in shape_for(config).their_tensors(model).items():
         array, heads = tensor.numpy(), {"q_proj": config.n_head, "k_proj": config.n_kv_head}.get(name.split(".")[-2])
         if kind == "llama" and heads:  # LlamaModel.permute of convert_hf_to_gguf.py
             array = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
@@ -220,23 +219,6 @@ def written(path: Path, config: GPTConfig, change: Callable[[Any], None] = lambd
     writer.write_tensors_to_file()
     writer.close()
     return model
-
-
-def library() -> dict[str, Any]:
-    from troupe.bundles.huggingface_tokenizer import to_huggingface
-
-    content: dict[str, Any] = json.loads(to_huggingface(TOKENS).to_str())
-    return content["model"]
-
-
-def tokenizers_vocabulary() -> dict[str, int]:
-    vocabulary: dict[str, int] = library()["vocab"]
-    return vocabulary
-
-
-def tokenizers_merges() -> list[list[str]]:
-    merges: list[list[str]] = library()["merges"]
-    return merges
 
 
 @every_shape

@@ -109,8 +109,8 @@ def _of_gguf(file: GGUF) -> dict[str, Any]:
     for name, known in (("model", ("gpt2",)), ("pre", PIECES)):
         if given.get(name) not in known:
             raise ArtifactError(
-                f"{file.path}: tokenizer.ggml.{name} is {given.get(name)!r}; {', '.join(known)} is read: start from the "
-                "folder with tokenizer.json that the file was made from"
+                f"{file.path}: tokenizer.ggml.{name} is {given.get(name)!r}; {', '.join(known)} is read: start from "
+                "the folder with tokenizer.json that the file was made from"
             )
     try:
         merges = [merge.split(" ") for merge in given.get("merges", ())]  # no merges are no key
@@ -178,7 +178,7 @@ def _without_loss(library: Mapping[str, Any]) -> tuple[Any, Any, str]:
             kept.append(part)
         elif part["type"] != "NFC" and not (part["type"] == "Prepend" and part["prepend"] == BLANK):
             raise ValueError(f"its normalizer {part['type']} changes a text so that it does not come back")
-    cut = []
+    cut: list[Mapping[str, Any]] = []
     for part in pieces:
         if part["type"] == "Metaspace" and part["replacement"] == BLANK:
             cut.append({**part, "prepend_scheme": "never"})
