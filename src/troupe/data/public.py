@@ -29,6 +29,7 @@ OWNER_AND_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 HUB_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "vocab.json", "tokenizer.json"]
 REMEDY = "connect to the network, or name a folder that holds config.json and model.safetensors"
 CONFIG, VOCABULARY = "config.json", "vocab.json"
+MOST_TOKENS = 2**24  # what is beyond is damage
 NOT_OF_TEXT = (3, 4)  # token types of GGUF: control and user-defined
 BLANK = "▁"  # SentencePiece's
 BYTE_OF = {character: byte for byte, character in printable_bytes().items()}
@@ -136,6 +137,8 @@ def _lossless(library: Mapping[str, Any], config: Mapping[str, Any]) -> Pretrain
     model, added, n_ids = library["model"], library.get("added_tokens") or [], config["vocab_size"]
     if (kind := model.get("type", "BPE")) != "BPE":
         raise ValueError(f"its model is {kind}; BPE is read, nothing else")
+    if type(n_ids) is not int or not 0 < n_ids <= MOST_TOKENS:
+        raise ValueError(f"vocab_size is {n_ids!r}, no number of tokens")
     if model.get("dropout"):
         raise ValueError(f"its model has dropout {model['dropout']}: a text would have other ids each time")
     special = {token["content"]: token["id"] for token in added}
