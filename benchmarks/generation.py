@@ -24,7 +24,8 @@ from benchmarks.attention_step import seconds
 from benchmarks.common import comparison, finish, interleaved, nanogpt, start
 from studies.core.command import faults_in_one_line
 from troupe.bundles.bundle import save_bundle
-from troupe.bundles.huggingface import export_gpt2, their_name
+from troupe.bundles.export import export_model
+from troupe.bundles.shapes import GPT2
 from troupe.data.tokenizer import CharTokenizer
 from troupe.decoding import Decoding, generate
 from troupe.models.config import GPTConfig
@@ -112,7 +113,7 @@ def sample_script(checkout: Path, model: GPT, folder: Path) -> Callable[[int], f
     for script in ("sample.py", "model.py", "configurator.py"):
         shutil.copy(checkout / script, folder)
     dims = {name: getattr(model.config, name) for name in DIMENSIONS} | {"bias": True, "dropout": 0.0}
-    weights = {f"transformer.{their_name(name)}": tensor for name, tensor in model.state_dict().items()}
+    weights = {f"transformer.{GPT2.their_names(name)[0]}": tensor for name, tensor in model.state_dict().items()}
     weights["lm_head.weight"] = model.token_embedding.weight.detach()
     torch.save({"model_args": dims, "model": weights, "config": {"dataset": "bench"}}, folder / "ckpt.pt")
     meta = {"stoi": {character: i for i, character in enumerate(CHARACTERS)}, "itos": dict(enumerate(CHARACTERS))}
@@ -124,7 +125,7 @@ def sample_script(checkout: Path, model: GPT, folder: Path) -> Callable[[int], f
 
 def against_transformers(args: argparse.Namespace, model: GPT, batch: int, folder: Path) -> str:
     """The same weights, exported; from one token of prompt until the context is full."""
-    export_gpt2(folder / f"transformers {batch}", model, CharTokenizer(CHARACTERS))
+    export_model(folder / f"transformers {batch}", model, CharTokenizer(CHARACTERS))
     theirs: dict[str, Any] = {  # in evaluation mode
         f"transformers, {name}": AutoModelForCausalLM.from_pretrained(folder / f"transformers {batch}", dtype=dtype)
         for name, dtype in {"float32": torch.float32, "bfloat16": torch.bfloat16}.items()

@@ -37,7 +37,7 @@ from studies.core.command import faults_in_one_line
 from studies.core.page import table
 from troupe import environment, layout, stopping
 from troupe.bundles.bundle import save_bundle
-from troupe.bundles.huggingface import export_gpt2
+from troupe.bundles.export import export_model
 from troupe.conversion.attention import convert, experts_wanted
 from troupe.data.bpe import make_tokenizer
 from troupe.data.source import read_text
@@ -282,7 +282,7 @@ def export_peer(params: Params) -> Path:
     tokenizer = make_tokenizer(params.tokens.kind, read_text(params.data.source), params.tokens.vocab_size)
     model = GPT(GPTConfig(tokenizer.vocab_size, **sizes, dropout=0.0))
     init_gpt2(model, torch.Generator().manual_seed(0))
-    export_gpt2(folder, model, tokenizer)
+    export_model(folder, model, tokenizer)
     return folder
 
 

@@ -17,7 +17,7 @@ import torch
 from hypothesis import settings
 
 from troupe import environment
-from troupe.models.config import GPTConfig
+from troupe.models.config import BROUGHT, GPTConfig
 from troupe.params import Params, load_params
 from troupe.stages.corpus import corpus
 from troupe.stages.inputs import inputs
@@ -108,7 +108,9 @@ SMALLER = (  # than the profile tiny, for tests of single stages
 )
 
 GPT2 = " ".join(
-    f"model.{field.name}={field.default}" for field in fields(GPTConfig) if field.default not in (MISSING, None)
+    f"model.{field.name}={field.default}"
+    for field in fields(GPTConfig)
+    if field.default not in (MISSING, None) and field.name not in BROUGHT
 )
 
 

@@ -34,7 +34,11 @@ def tilted_by_ngrams() -> GPT:
     return model.double()
 
 
-MODELS = [dense, with_experts, modern, modern_with_experts, with_convolutions, tilted_by_ngrams]
+def with_shared_keys() -> GPT:
+    return dense(replace(MODERN, n_kv_head=1, tied=False))
+
+
+MODELS = [dense, with_experts, modern, modern_with_experts, with_convolutions, with_shared_keys, tilted_by_ngrams]
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda make: make.__name__)

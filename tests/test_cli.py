@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -13,11 +14,15 @@ from tests.conftest import GPT2, ROOT
 from troupe import cli
 from troupe.adversarial.texts import AT_ONCE
 from troupe.bundles.bundle import save_bundle
+from troupe.bundles.huggingface import import_model
+from troupe.conversion.attention import convert
 from troupe.data.bpe import make_tokenizer
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
+from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
+from troupe.models.tilted import tilted
 from troupe.seeding import generator
 
 Run = Callable[..., str]
@@ -37,6 +42,25 @@ def troupe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         return "".join(capsys.readouterr())
 
     return run
+
+
+def test_of_a_tilted_model_the_network_is_exported_and_a_line_says_what_stays_behind(troupe: Run) -> None:
+    shape = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "qk_norm": True, "bias": False}
+    network = GPT(GPTConfig(256, 16, 1, 3, 12, 0.1, **shape)).eval()  # type: ignore[arg-type]
+    experts = convert(network, SwitchHeadConfig(3, 4, 2, 1, "sigmoid"), "exact", generator(0, "cli"))
+    whole = tilted(experts, NGrams.counted(np.arange(50) % 7, 2, 256))
+    whole.tilt.data.fill_(0.3)
+    save_bundle(Path("artifacts/adversarial"), whole, ByteTokenizer(), {"stage": "adversarial"})
+    ids_BT = torch.randint(0, 256, (2, 16))
+    pytest.importorskip("gguf")
+    for form in ("huggingface", "gguf"):
+        printed = troupe("export", "--model", "adversarial", "--format", form, form)
+        assert "adversarial: its tilt and its n-grams stay behind" in printed
+    theirs = AutoModelForCausalLM.from_pretrained("huggingface").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids_BT).logits, network(ids_BT), atol=1e-5, rtol=0)
+        torch.testing.assert_close(import_model(Path("gguf/model.gguf")).eval()(ids_BT), network(ids_BT))
+    assert "attention" in troupe("describe", "--model", "gguf/model.gguf")
 
 
 @pytest.fixture

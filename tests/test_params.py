@@ -148,7 +148,11 @@ def test_overrides_leave_the_file_alone() -> None:
         ("  n_embd: 192", "  n_embd: 190 #", "n_embd (190) must be divisible by n_head"),
         ("  processes: ", "  processes: 7 #", "must be divisible by run.processes (7)"),
         ("    order: ", "    order: 1 #", "adversarial.tilt.order: Input should be greater than or equal to 2"),
-        ("  kind: bpe", "  kind:", "tokens.kind: Input should be 'bytes', 'chars', 'bpe' or 'gpt2', got None"),
+        (
+            "  kind: bpe",
+            "  kind:",
+            "tokens.kind: Input should be 'bytes', 'chars', 'bpe', 'gpt2' or 'pretrained', got None",
+        ),
         (
             "  prompt: ",
             "  prompt: 1984 #",

@@ -261,4 +261,4 @@ class Batch:
 
 def rows_at_once(config: GPTConfig, most: int) -> int:
     """How many texts may be written side by side: at most `most`, and no more than have room in a gigabyte."""
-    return max(1, min(most, FLOATS // (config.block_size * 2 * config.n_layer * config.attention_width)))
+    return max(1, min(most, FLOATS // (config.block_size * 2 * config.n_layer * config.cache_width)))

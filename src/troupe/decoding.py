@@ -204,4 +204,4 @@ def generate(
 
 def side_by_side(config: GPTConfig) -> int:
     """How many sequences may be written at a time: as many as find room in a gigabyte (`FLOATS`)."""
-    return max(1, FLOATS // (config.block_size * (2 * config.n_layer * config.attention_width + config.vocab_size)))
+    return max(1, FLOATS // (config.block_size * (2 * config.n_layer * config.cache_width + config.vocab_size)))

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from troupe.bundles.bundle import CONFIG, found_identity, save_bundle
-from troupe.bundles.huggingface import import_gpt2, is_huggingface
-from troupe.bundles.initial import fetch_from_hub, is_hub_name
+from troupe.bundles.huggingface import import_model, is_public
 from troupe.cli.common import folder_of
 from troupe.data.bpe import make_tokenizer
 from troupe.data.corpus import read_manifest
+from troupe.data.public import fetch_from_hub, is_hub_name, tokenizer_of
 from troupe.files import read_json
 from troupe.layout import CORPUS
 from troupe.registry import fetch
@@ -47,7 +47,9 @@ def fetched(model: str, work: Path) -> Studied:
 
 def _ours(found: Path, folder: Path) -> Path:
     """A folder of Hugging Face's rewritten as one of ours; any other as it is."""
-    if not is_huggingface(found):
+    if not is_public(found):
         return found
-    save_bundle(folder, import_gpt2(found), make_tokenizer("gpt2", "", 0), {"imported": found.name})
+    model = import_model(found)
+    tokenizer = make_tokenizer("gpt2", "", 0) if model.config.positions == "learned" else tokenizer_of(found)
+    save_bundle(folder, model, tokenizer, {"imported": found.name})
     return folder

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 
 from troupe.bundles.architectures import load_bundle
 from troupe.bundles.bundle import save_bundle
-from troupe.bundles.huggingface import export_gpt2, import_gpt2
+from troupe.bundles.export import export_model
+from troupe.bundles.huggingface import import_model
 from troupe.bundles.initial import find_initial
 from troupe.conversion.attention import convert
+from troupe.data.public import tokenizer_of
 from troupe.data.tokenizer import ByteTokenizer
 from troupe.errors import ArtifactError, TroupeError
 from troupe.inspection.shapes import shape_in
@@ -27,6 +30,9 @@ from troupe.models.switchhead import SwitchHeadConfig
 from troupe.models.tilted import tilted
 
 CONFIG = GPTConfig(vocab_size=256, block_size=16, n_layer=2, n_head=2, n_embd=8, dropout=0.1)
+GROUPED = replace(
+    CONFIG, positions="rotary", norm="rms", activation="swiglu", qk_norm=True, bias=False, n_kv_head=1, tied=False
+)
 EXPERTS = SwitchHeadConfig(n_head=2, head_width=4, n_expert=3, top_k=2, router="sigmoid")
 MISSING = "(missing)"
 DAMAGE = st.one_of(
@@ -43,7 +49,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     root = tmp_path_factory.mktemp("whole")
     torch.manual_seed(0)
     dense = GPT(CONFIG)
-    export_gpt2(root / "huggingface", dense, ByteTokenizer())
+    export_model(root / "huggingface", dense, ByteTokenizer())
+    export_model(root / "qwen3", GPT(GROUPED), ByteTokenizer())
     save_bundle(root / "dense", dense, ByteTokenizer(), {"stage": "pretrain"})
     experts = convert(dense, EXPERTS, "exact", torch.Generator().manual_seed(1))
     save_bundle(root / "tilted", tilted(experts, NGrams.counted(np.arange(50) % 7, 2, 256)), ByteTokenizer(), {})
@@ -78,7 +85,7 @@ def fault(read: Callable[[Path], object], folder: Path) -> str | None:
         return str(error)
 
 
-@pytest.mark.parametrize("kind", ["huggingface", "dense", "tilted"])
+@pytest.mark.parametrize("kind", ["huggingface", "qwen3", "dense", "tilted"])
 @given(data=st.data())
 def test_one_damaged_field_is_one_line(kind: str, data: st.DataObject, whole: Folder) -> None:
     folder = whole(kind)
@@ -87,7 +94,7 @@ def test_one_damaged_field_is_one_line(kind: str, data: st.DataObject, whole: Fo
     tree = json.loads(content)
     path.write_text(json.dumps(damaged(tree, data.draw(st.sampled_from(places(tree))), data.draw(DAMAGE))))
     readers: list[Callable[[Path], object]] = [lambda folder: find_initial(str(folder)), shape_in]
-    readers.append(import_gpt2 if kind == "huggingface" else load_bundle)
+    readers += [import_model, tokenizer_of] if kind in ("huggingface", "qwen3") else [load_bundle]
     try:
         for read in readers:
             said = fault(read, folder)

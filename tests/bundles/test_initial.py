@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from tests.conftest import GPT2, small
 from troupe.bundles.bundle import save_bundle
-from troupe.bundles.huggingface import export_gpt2
+from troupe.bundles.export import export_model
 from troupe.bundles.initial import find_initial, has_seen, load_initial, require_agreement
 from troupe.data.bpe import make_tokenizer
 from troupe.errors import ArtifactError, ParamsError
@@ -42,7 +42,7 @@ def folder(request: pytest.FixtureRequest, dense: GPT, tmp_path: Path, monkeypat
     if request.param == "bundle":
         save_bundle(where, dense, TOKENS, {})
     else:
-        export_gpt2(where, dense, TOKENS)
+        export_model(where, dense, TOKENS)
     return where
 
 
@@ -98,7 +98,7 @@ def test_the_kind_of_tokens_is_part_of_the_line(dense: GPT, tmp_path: Path, monk
     save_bundle(tmp_path / "given", dense, TOKENS, {})
     with pytest.raises(ParamsError, match=r'SET="tokens.kind=bpe model.n_head=3 model.n_embd=12"'):
         require_agreement(find_initial("given"), parameters("tokens.kind=bytes"))
-    export_gpt2(tmp_path / "theirs", GPT(GPTConfig(50_257, 16, 1, 1, 2, 0.0)), make_tokenizer("bytes", "", 0))
+    export_model(tmp_path / "theirs", GPT(GPTConfig(50_257, 16, 1, 1, 2, 0.0)), make_tokenizer("bytes", "", 0))
     with pytest.raises(ParamsError, match=r'SET="tokens.kind=gpt2 model.n_layer=1 model.n_head=1 model.n_embd=2"'):
         require_agreement(find_initial("theirs"), parameters(""))
 
@@ -114,7 +114,7 @@ def test_other_tokens_are_refused(folder: Path) -> None:
 
 
 def test_a_vocabulary_of_older_transformers_counts_too(dense: GPT, tmp_path: Path) -> None:
-    export_gpt2(tmp_path / "given", dense, TOKENS)
+    export_model(tmp_path / "given", dense, TOKENS)
     vocabulary = json.loads((tmp_path / "given/tokenizer.json").read_text())["model"]["vocab"]
     (tmp_path / "given/tokenizer.json").unlink()
     TOKENS.save(tmp_path / "tokens.json")
@@ -157,18 +157,18 @@ def test_weights_that_saw_what_another_split_now_holds_out_are_refused(stage: st
 
 
 def test_what_weights_from_elsewhere_have_seen_is_unknown(dense: GPT, tmp_path: Path) -> None:
-    export_gpt2(tmp_path / "given", dense, TOKENS)
+    export_model(tmp_path / "given", dense, TOKENS)
     assert has_seen(find_initial(str(tmp_path / "given")), "this", 4096) == "unknown"
 
 
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("absent", "no such folder; name one, scratch, gpt2 or owner/name"),
+        ("absent", "no such folder or GGUF file; name one, scratch, gpt2 or owner/name"),
         ("../absent", "no such folder"),
         ("artifacts/pretrain", "stages rewrite what is in artifacts"),
         ("empty", r"config\.json: no such file"),
-        ("odd", "neither a bundle nor a GPT-2"),
+        ("odd", "neither a bundle nor a model of Hugging Face's"),
         ("experts", "a switchhead model; pretrain starts from a dense one"),
     ],
 )
@@ -195,15 +195,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(("name", "entry"), [("gpt2", "models--gpt2"), ("owner/tiny", "models--owner--tiny")])
 def test_without_a_network_the_hubs_cache_serves(name: str, entry: str, cache: Path, dense: GPT) -> None:
-    export_gpt2(cache / entry / "snapshots" / COMMIT, dense, TOKENS)
+    export_model(cache / entry / "snapshots" / COMMIT, dense, TOKENS)
     (cache / entry / "refs").mkdir()
     (cache / entry / "refs/main").write_text(COMMIT)
     initial = find_initial(name)
     assert (initial.config, initial.revision) == (dense.config, COMMIT)
-    assert find_initial(f"{name}@{COMMIT}").folder == initial.folder
+    assert find_initial(f"{name}@{COMMIT}").place == initial.place
     with pytest.raises(ArtifactError, match="no such folder, not in the cache"):
         find_initial(f"{name}@{COMMIT[::-1]}")
-    another = initial.folder.rename(initial.folder.with_name(COMMIT[::-1]))
+    another = initial.place.rename(initial.place.with_name(COMMIT[::-1]))
     (cache / entry / "refs/main").write_text(another.name)
     assert find_initial(name).revision == another.name
     assert find_initial(name).identity() == initial.identity(), "a commit that changes no weights retrains nothing"

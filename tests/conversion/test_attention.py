@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.models.dense import CONFIG, dense, ids, rng
-from troupe.conversion.attention import Conversion, convert
+from troupe.conversion.attention import Conversion, convert, folded
+from troupe.errors import ArtifactError
 from troupe.models.gpt2 import GPT
 from troupe.models.layers import KVCache
 from troupe.models.switchhead import SwitchHeadConfig, expert_usage
@@ -110,3 +111,29 @@ def test_copies_are_all_used_at_the_switch_and_separate_when_trained(experts: Sw
         F.cross_entropy(model(ids(16)[:, :-1]).flatten(0, 1), ids(16)[:, 1:].flatten()).backward()
         optimizer.step()
     assert (spread_of_experts(model) > 0.01).all()
+
+
+@every_routing
+def test_experts_that_are_copies_fold_into_dense_attention(experts: SwitchHeadConfig) -> None:
+    """What an exact conversion has made comes back: the same logits, with shared heads and without."""
+    for config in (CONFIG, DEPARTED, replace(DEPARTED, n_kv_head=1, norm_eps=1e-5, tied=False, mlp_width=20)):
+        before = dense(torch.float64, config)
+        after = folded(convert(before, experts, "exact", rng(1)))
+        assert after.description()[0] == "gpt2"
+        with torch.no_grad():
+            torch.testing.assert_close(after(ids()), before(ids()), atol=1e-10, rtol=0)
+
+
+def test_experts_that_differ_and_gates_that_depend_on_the_token_do_not_fold() -> None:
+    whole = dense()
+    assert folded(whole) is whole
+    apart = convert(whole, SIGMOID, "exact", rng(1))
+    with torch.no_grad():
+        apart.blocks[1].get_parameter("attention.value.weight")[0, 0] += 1e-3
+    with pytest.raises(ArtifactError, match="they differ from each other; give --model pretrain"):
+        folded(apart)
+    routed = convert(whole, SIGMOID, "exact", rng(1))
+    with torch.no_grad():
+        routed.blocks[0].get_parameter("attention.router.weight").mul_(1e9)
+    with pytest.raises(ArtifactError, match="their gates differ by token"):
+        folded(routed)

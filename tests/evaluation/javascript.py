@@ -14,7 +14,7 @@ import torch
 from troupe.decoding import Decoding, generate
 from troupe.evaluation.embedded import quantised
 from troupe.models.gpt2 import GPT
-from troupe.models.layers import ROTARY_BASE, RMSNorm, Rotary
+from troupe.models.layers import RMSNorm, Rotary
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(not NODE, reason="no node here")
@@ -41,7 +41,7 @@ def in_float64(model: GPT) -> GPT:
             module.eps = torch.finfo(torch.float32).eps
         if isinstance(module, Rotary):
             T, half = module.cos_TK.shape
-            frequencies = ROTARY_BASE ** (-torch.arange(half, dtype=torch.float64) / half)
+            frequencies = model.config.rotary_base ** (-torch.arange(half, dtype=torch.float64) / half)
             angles_TK = torch.outer(torch.arange(T, dtype=torch.float64), frequencies)
             module.cos_TK, module.sin_TK = angles_TK.cos(), angles_TK.sin()
     return model

@@ -242,3 +242,10 @@ def test_what_does_not_fit_is_left_out_and_a_line_says_why(monkeypatch: pytest.M
         assert found.data is None
         assert found.refused is not None
         assert found.refused.startswith("at eight bits a weight it would add 0.0 MB to this page, more than")
+
+
+def test_what_public_weights_bring_no_page_computes() -> None:
+    network = GPT(GPTConfig(256, 16, 1, 2, 8, 0.0, n_kv_head=1))
+    found = embed("pretrain", bundle(network, ByteTokenizer()), held_out(WORDS, ByteTokenizer()), 5, "It")
+    assert found.data is None
+    assert found.refused == "it has the shape or the tokenizer of public weights, which no page computes"

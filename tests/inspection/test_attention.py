@@ -21,6 +21,7 @@ FEWER = SwitchHeadConfig(n_head=2, head_width=6, n_expert=5, top_k=3, router="si
 LAYERS = {
     "dense": CausalSelfAttention,
     "narrow": lambda config: CausalSelfAttention(replace(config, head_width=2)),
+    "grouped": lambda config: CausalSelfAttention(replace(config, n_kv_head=1)),
     "experts": partial(SwitchHead, experts=FEWER),
 }
 

@@ -8,14 +8,18 @@ import torch.nn.functional as F
 
 from tests.numerics import rounded_share, roundings_of_forward
 from troupe.kernels.layers import WIDE
-from troupe.models.config import GPTConfig
+from troupe.models.config import GPTConfig, dense
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.layers import MLP, CausalConv, KVCache, LayerCache, QueryKey
 
 CONFIG = GPTConfig(vocab_size=50, block_size=16, n_layer=3, n_head=2, n_embd=24, dropout=0.2)
 MODERN = replace(CONFIG, positions="rotary", norm="rms", activation="relu2", qk_norm=True, conv=4, bias=False)
 GATED = replace(CONFIG, activation="swiglu", conv=2)
-families = pytest.mark.parametrize("config", [CONFIG, MODERN, GATED], ids=["gpt2", "modern", "gated"])
+GROUPED = replace(
+    MODERN, n_head=6, n_kv_head=2, head_width=4, mlp_width=20, rotary_base=500.0, norm_eps=1e-4, tied=False, conv=0
+)
+FAMILIES = {"gpt2": CONFIG, "modern": MODERN, "gated": GATED, "grouped": GROUPED}
+families = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 
 
 def model(config: GPTConfig = CONFIG, seed: int = 0) -> GPT:
@@ -216,3 +220,30 @@ def test_16_texts_through_the_cache_have_the_logits_of_the_whole() -> None:
     with torch.no_grad():
         pieces = torch.cat([gpt(one, cache) for one in batch.split(1, dim=1)], dim=1)
         torch.testing.assert_close(pieces, gpt(batch), atol=1e-5, rtol=1e-5)
+
+
+def test_shared_keys_and_values_are_those_of_a_model_that_has_a_copy_for_every_head() -> None:
+    grouped, width = stirred(GROUPED), GROUPED.head_width or 0
+    whole = model(replace(GROUPED, n_kv_head=None)).double()
+    weights = grouped.state_dict()
+    for name in [name for name in weights if "query_key_value" in name]:
+        q, *shared = weights[name].split([6 * width, 2 * width, 2 * width])
+        copied = [part.unflatten(0, (2, width)).repeat_interleave(3, dim=0).flatten(0, 1) for part in shared]
+        weights[name] = torch.cat([q, *copied])
+    whole.load_state_dict(weights)
+    with torch.no_grad():
+        torch.testing.assert_close(grouped(ids(2, 16)), whole(ids(2, 16)), atol=1e-12, rtol=0)
+
+
+def test_what_params_yaml_has_no_word_for_is_left_out_of_a_description_where_it_is_as_ever() -> None:
+    """So that models registered before keep their digest."""
+    assert list(model().description()[1]) == [
+        "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "dropout", "positions", "norm", "activation",
+        "qk_norm", "conv", "bias", "head_width",
+    ]  # fmt: skip
+    assert dense(model(GROUPED).description()[1]) == GROUPED
+    assert GROUPED.brought() == {
+        "n_kv_head": 2, "mlp_width": 20, "rotary_base": 500.0, "norm_eps": 1e-4, "tied": False,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"n_kv_head \(4\) must divide n_head \(6\)"):
+        dense(replace(GROUPED, n_kv_head=4).dimensions())

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from troupe.bundles.huggingface import export_gpt2, import_gpt2
+from troupe.bundles.export import export_model
+from troupe.bundles.huggingface import import_model
 from troupe.data.bpe import make_tokenizer
 from troupe.data.tokenizer import Kind
 from troupe.decoding import Decoding, generate
@@ -53,19 +54,19 @@ def imported(config: GPTConfig, folder: Path) -> Pair:
     """theirs -> save_pretrained -> ours."""
     reference = reference_model(config)
     reference.save_pretrained(folder)
-    ours = import_gpt2(folder)
+    ours = import_model(folder)
     assert ours.config == config
     return ours, reference
 
 
 def exported(config: GPTConfig, folder: Path) -> Pair:
-    """ours -> export_gpt2 -> from_pretrained. The tokenizer, beside the point here, does not match."""
+    """ours -> export_model -> from_pretrained. The tokenizer, beside the point here, does not match."""
     torch.manual_seed(1)
     ours = GPT(config).eval()
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.normal_(std=0.1)
-    export_gpt2(folder, ours, make_tokenizer("bytes", "", 0))
+    export_model(folder, ours, make_tokenizer("bytes", "", 0))
     theirs = AutoModelForCausalLM.from_pretrained(folder)
     assert isinstance(theirs, GPT2LMHeadModel)
     return ours, theirs.eval()
@@ -141,11 +142,11 @@ def test_any_shape_comes_back_to_the_bit(
     folder = tmp_path_factory.mktemp("round")
     reference = reference_model(GPTConfig(vocab_size, block_size, n_layer, n_head, n_head * head_width, 0.0), seed)
     reference.save_pretrained(folder / "theirs")
-    ours = import_gpt2(folder / "theirs")
+    ours = import_model(folder / "theirs")
     ids = torch.randint(0, vocab_size, (2, block_size))
     with torch.no_grad():
         torch.testing.assert_close(ours(ids), reference(ids).logits, atol=1e-5, rtol=0)
-    export_gpt2(folder / "ours", ours, make_tokenizer("bytes", "", 0))
+    export_model(folder / "ours", ours, make_tokenizer("bytes", "", 0))
     weights = [load_file(folder / whose / "model.safetensors") for whose in ("theirs", "ours")]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -154,7 +155,7 @@ def test_any_shape_comes_back_to_the_bit(
 @pytest.mark.parametrize("kind", ["bytes", "chars", "bpe"])
 def test_the_exported_tokenizer_gives_the_same_ids_and_the_same_text_back(kind: Kind, tmp_path: Path) -> None:
     ours = make_tokenizer(kind, TEXT, 400)
-    export_gpt2(tmp_path, GPT(GPTConfig(ours.vocab_size, 4096, 1, 1, 4, 0.0)), ours)
+    export_model(tmp_path, GPT(GPTConfig(ours.vocab_size, 4096, 1, 1, 4, 0.0)), ours)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     for text in ("", " x", TEXT, "日本語 \x00\t\r\n  ½ don'T <|endoftext|> e\u0301"):
         assert theirs.encode(text) == ours.encode(text)

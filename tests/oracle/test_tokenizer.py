@@ -10,7 +10,7 @@ import pytest
 import tiktoken
 from transformers import AutoTokenizer, GPT2Tokenizer
 
-from troupe.bundles.huggingface import export_gpt2
+from troupe.bundles.export import export_model
 from troupe.data.bpe import make_tokenizer
 from troupe.data.tokenizer import Tokenizer
 from troupe.models.config import GPTConfig
@@ -77,7 +77,7 @@ def test_ids_equal_those_of_transformers(ours: Tokenizer, tmp_path: Path) -> Non
 
 def test_the_exported_tokenizer_is_gpt2s(ours: Tokenizer, tmp_path: Path) -> None:
     """Also its one special token, which transformers, other than ours, looks for in a text."""
-    export_gpt2(tmp_path, GPT(GPTConfig(ours.vocab_size, 8192, 1, 1, 1, 0.0)), ours)
+    export_model(tmp_path, GPT(GPTConfig(ours.vocab_size, 8192, 1, 1, 1, 0.0)), ours)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert theirs.encode(PAGE) == ours.encode(PAGE)
     assert theirs.decode(ours.encode(PAGE)) == PAGE

@@ -11,7 +11,7 @@ from troupe.data import dataset as ids_on_disk
 from troupe.data import stretches
 from troupe.data.corpus import SPLITS, Source, cut_blocks, write_corpus
 from troupe.data.dataset import load_ids
-from troupe.data.encoding import cut_pieces
+from troupe.data.encoding import UP_TO_LAST_CUT, cut_pieces
 from troupe.data.tokenizer import load_tokenizer
 from troupe.errors import CorpusError
 from troupe.files import read_json, sha256_file
@@ -92,7 +92,7 @@ def test_a_vocabulary_is_learned_from_pieces_spread_over_a_text_too_long_for_it(
 def test_a_text_of_many_pieces_and_shards_gives_the_ids_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     run("bpe")
     whole = {split: load_ids(TOKENS, split).tolist() for split in SPLITS}
-    monkeypatch.setattr(tokens_stage, "cut_pieces", lambda text, n=0: cut_pieces(text, 7))
+    monkeypatch.setattr(tokens_stage, "cut_pieces", lambda text, n=0, cut=UP_TO_LAST_CUT: cut_pieces(text, 7, cut))
     monkeypatch.setattr(ids_on_disk, "SHARD_TOKENS", 50)
     run("bpe")
     assert (TOKENS / "train-001.npy").exists()

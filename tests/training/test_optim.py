@@ -1,5 +1,6 @@
 """Which optimiser holds which parameter, and that the updates are the ones the papers state."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,14 @@ def test_muon_holds_the_matrices_of_the_blocks_and_adamw_the_rest(
     in_a_block = {"attention.query_key_value", "attention.output", "mlp.input", "mlp.output"}
     assert of(muon, names) == {f"blocks.{layer}.{name}.weight" for layer in (0, 1) for name in in_a_block}
     assert of(adamw, names) == set(names.values()) - of(muon, names)
+
+
+def test_a_head_of_its_own_is_no_matrix_of_the_blocks(model: GPT, train_params: Any) -> None:
+    untied = GPT(replace(model.config, tied=False))
+    assert untied.head is not None
+    muon, adamw = build_optimizers(untied, train_params())
+    assert id(untied.head.weight) in {id(weight) for weight in adamw.param_groups[0]["params"]}
+    assert id(untied.head.weight) not in {id(weight) for weight in muon.param_groups[0]["params"]}
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -22,7 +23,7 @@ from troupe.adversarial.method import Facts, Task
 from troupe.adversarial.texts import HELD_OUT, continued, each_once, sequences, side_by_side
 from troupe.compute import torch_threads
 from troupe.data.batches import Batches
-from troupe.models.config import GPTConfig
+from troupe.models.config import BROUGHT, GPTConfig
 from troupe.models.discriminator import LSTMDiscriminator
 from troupe.models.gpt2 import GPT, init_gpt2
 from troupe.models.reader import PER_REFERENCE, Discriminator, ReferenceFeatures
@@ -172,4 +173,5 @@ def small(config: GPTConfig, settings: ReferenceParams) -> GPTConfig:
     """With as many heads, up to the given number, as leave each an even width, which rotary positions need."""
     width = settings.n_embd
     heads = max(n for n in range(1, config.n_head + 1) if width % (2 * n) == 0)
-    return replace(config, n_layer=settings.n_layer, n_head=heads, n_embd=width, head_width=None)
+    own: dict[str, Any] = {"n_layer": settings.n_layer, "n_head": heads, "n_embd": width, "head_width": None}
+    return replace(config, **(BROUGHT | own))

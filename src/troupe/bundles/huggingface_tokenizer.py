@@ -1,5 +1,6 @@
 """Our tokenizers in the form of Hugging Face transformers: tokenizer.json and tokenizer_config.json, the same ids."""
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -8,7 +9,14 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from troupe.data.tokenizer import GPT2_SPECIAL, BytePairTokenizer, CharTokenizer, Tokenizer, to_printable
+from troupe.data.tokenizer import (
+    GPT2_SPECIAL,
+    BytePairTokenizer,
+    CharTokenizer,
+    PretrainedTokenizer,
+    Tokenizer,
+    to_printable,
+)
 from troupe.files import write_atomic, write_json
 
 BYTES = [bytes([byte]) for byte in range(256)]
@@ -23,7 +31,11 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, block_size: int) -> None
     """
     theirs = to_huggingface(tokenizer)
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": block_size}
-    if theirs.get_added_tokens_decoder():
+    if isinstance(tokenizer, PretrainedTokenizer):
+        if tokenizer.end_id is not None:
+            text_of = {i: text for text, i in tokenizer.special.items()}
+            config |= dict.fromkeys(("eos_token", "pad_token"), text_of.get(tokenizer.end_id))
+    elif theirs.get_added_tokens_decoder():
         config |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), next(iter(GPT2_SPECIAL)))
     write_atomic(folder / "tokenizer.json", theirs.to_str(pretty=True).encode())
     write_json(folder / "tokenizer_config.json", {**config, "clean_up_tokenization_spaces": False})
@@ -33,6 +45,8 @@ def to_huggingface(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     """The same text-to-ids function as an object of the library `tokenizers`."""
     if isinstance(tokenizer, CharTokenizer):
         return _characters(tokenizer.characters)
+    if isinstance(tokenizer, PretrainedTokenizer):
+        return _pretrained(tokenizer)
     if not isinstance(tokenizer, BytePairTokenizer):
         return _byte_level(BYTES, cut=False)
     theirs = _byte_level(tokenizer.tokens, cut=True)
@@ -41,9 +55,14 @@ def to_huggingface(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     return theirs
 
 
-def vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
-    """Every token, as transformers writes it, with its id."""
-    return to_huggingface(tokenizer).get_vocab()
+def _pretrained(tokenizer: PretrainedTokenizer) -> tokenizers.Tokenizer:
+    """With special tokens and decoder, which ours does not need, and without our spelling of rare characters."""
+    alone = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [{"id": i, "content": text, **alone} for text, i in sorted(tokenizer.special.items(), key=lambda of: of[1])]
+    theirs = tokenizers.Tokenizer.from_str(json.dumps({**tokenizer.library, "added_tokens": added}))
+    by_characters = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    theirs.decoder = by_characters if tokenizer.library["model"].get("byte_fallback") else decoders.ByteLevel()
+    return theirs
 
 
 def _byte_level(tokens: Sequence[bytes], cut: bool) -> tokenizers.Tokenizer:

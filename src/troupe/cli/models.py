@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,7 +25,10 @@ def verify(model: Annotated[str, typer.Argument(help=f"A stage, a folder, or e.g
 @app.command("describe")
 def describe_model(
     model: Annotated[
-        str, typer.Option(help=f"A stage, a folder (also Hugging Face's), gpt2, {CHAMPION}; else what --set says.")
+        str,
+        typer.Option(
+            help=f"A stage, a folder (also Hugging Face's), a GGUF file, gpt2, {CHAMPION}; else what --set says."
+        ),
     ] = "",
     overrides: Set = "",
     profile: Profile = "",
@@ -53,13 +56,29 @@ def describe_model(
 def export(
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     model: ModelOption = "pretrain",
+    form: Annotated[
+        Literal["huggingface", "gguf"], typer.Option("--format", help="For transformers, or a GGUF file.")
+    ] = "huggingface",
 ) -> None:
-    """Write a model with GPT-2's architecture as a folder for transformers."""
+    """Write a model of the shape of GPT-2, Llama or Qwen3 for transformers; of the last two as a GGUF file, too."""
     bundle = open_model(model)
-    from troupe.bundles.huggingface import export_gpt2
+    from troupe.bundles.export import export_model
+    from troupe.conversion.attention import folded
+    from troupe.models.tilted import Tilted, untilted
 
-    export_gpt2(folder, bundle.model, bundle.tokenizer)
-    print(f"{folder}: open it with transformers' AutoModelForCausalLM.from_pretrained({str(folder)!r})")
+    network = folded(untilted(bundle.model) if isinstance(bundle.model, Tilted) else bundle.model)
+    if form == "gguf":
+        from troupe.bundles.export_gguf import export_gguf
+
+        export_gguf(folder, network, bundle.tokenizer)
+    else:
+        export_model(folder, network, bundle.tokenizer)
+    if isinstance(bundle.model, Tilted):
+        print(f"{model}: its tilt and its n-grams stay behind; what is exported is its network alone")
+    if form == "gguf":
+        print(f"{folder}: model.gguf, and a Modelfile for `ollama create NAME -f {folder / 'Modelfile'}`")
+    else:
+        print(f"{folder}: open it with transformers' AutoModelForCausalLM.from_pretrained({str(folder)!r})")
 
 
 @app.command()
@@ -86,12 +105,15 @@ def _batch(params: "Params", shape: "Shape") -> int:
 
 
 def _shape(model: str) -> "Shape":
-    """The shape of a model of troupe's or of a GPT-2 of Hugging Face's; only the registry's are read whole for it."""
-    from troupe.bundles.initial import fetch_from_hub, is_hub_name
+    """The shape of a model of troupe's or of public weights; only the registry's are read whole for it."""
+    from troupe.data.gguf import is_gguf
+    from troupe.data.public import fetch_from_hub, is_hub_name
     from troupe.inspection import shapes
 
     if model.startswith("models:"):
         return shapes.shape_of(open_model(model).config)
+    if is_gguf(Path(model)):
+        return shapes.shape_in(Path(model))
     if is_hub_name(model) and not Path(model).is_dir():
         return shapes.shape_in(fetch_from_hub(model))
     return shapes.shape_in(folder_of(model))

@@ -24,6 +24,7 @@ from troupe.data.tokenizer import (
     from_printable,
     printable_bytes,
 )
+from troupe.errors import ParamsError
 
 GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 GPT2_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
@@ -45,6 +46,8 @@ def make_tokenizer(kind: Kind, train: str | Iterable[str], vocab_size: int) -> T
             return BytePairTokenizer("bpe", learn_tokens(pieces, vocab_size))
         case "gpt2":
             return BytePairTokenizer("gpt2", gpt2_tokens())
+        case "pretrained":
+            raise ParamsError("tokens.kind: pretrained comes with the weights that pretrain.init_from names")
 
 
 def learn_tokens(pieces: Iterable[str], vocab_size: int) -> list[bytes]:

@@ -20,9 +20,12 @@ from troupe.data.tokenizer import Tokenizer
 
 PIECE = 2**18  # characters: large enough that a piece's own cost vanishes, small enough for all cores to end together
 UP_TO_LAST_CUT = re.compile(r"(?s:.*)\S(?=[ \t\r\n])")  # Python's \s is wider than Unicode's white space, so \S is safe
+UP_TO_LAST_BLANK = re.compile(
+    r"(?s:.*)\S(?= )"
+)  # for expressions that take line breaks to the sign before them: Qwen's
 
 
-def cut_pieces(texts: Iterable[str], n: int = PIECE) -> Iterator[str]:
+def cut_pieces(texts: Iterable[str], n: int = PIECE, cut: re.Pattern[str] = UP_TO_LAST_CUT) -> Iterator[str]:
     """The joined texts in pieces of about `n` characters that can be encoded one by one.
 
     A stretch without any blank or line break stays whole up to the length at which every encoding cuts it.
@@ -34,7 +37,7 @@ def cut_pieces(texts: Iterable[str], n: int = PIECE) -> Iterator[str]:
         if size < enough:
             continue
         joined = "".join(held)
-        if found := UP_TO_LAST_CUT.match(joined):
+        if found := cut.match(joined):
             yield found[0]
             joined, enough = joined[found.end() :], n
         elif len(parts := [*cut_stretches(joined)]) > 1:

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 FEWEST_WINDOWS = 8  # of held-out text: with fewer no judge can be trained on one half and tested on the other
 PROMPT_BYTES = 48  # of real text before a window: about the same for every tokenizer and context, so figures compare
-BYTES_PER_TOKEN = {"bytes": 1.0, "chars": 4.0, "bpe": 4.0, "gpt2": 6.0}  # hardly more in any language
+BYTES_PER_TOKEN = {
+    "bytes": 1.0,
+    "chars": 4.0,
+    "bpe": 4.0,
+    "gpt2": 6.0,
+    "pretrained": 6.0,
+}  # hardly more in any language
 LEAST_CONTEXT, LEAST_BLOCK, LEAST_WINDOW = 8, 64, 16  # of model.block_size, data.block_bytes, judging.window
 MOST_TEXT = 10**9  # bytes; if that were not enough, more text is no remedy
 

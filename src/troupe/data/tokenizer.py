@@ -6,8 +6,10 @@ special token: "<|endoftext|>" in a document is thirteen plain characters.
 """
 
 import codecs
+import json
+import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -15,13 +17,14 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 from tiktoken_ext.openai_public import r50k_pat_str as gpt2_pieces  # type: ignore[import-untyped]
+from tokenizers import Tokenizer as LibraryTokenizer
 
 from troupe.data.stretches import cut_stretches
 from troupe.errors import ArtifactError
 from troupe.files import read_json, write_json
 
 FILE = "tokenizer.json"  # its name in a folder of tokens, and in a model's
-Kind = Literal["bytes", "chars", "bpe", "gpt2"]
+Kind = Literal["bytes", "chars", "bpe", "gpt2", "pretrained"]
 GPT2_SPECIAL = {"<|endoftext|>": 50_256}
 CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes that stand inside a UTF-8 character, never at its beginning
 UNKNOWN = np.uint32(2**32 - 1)  # no id
@@ -162,6 +165,60 @@ class BytePairTokenizer:
         write_json(path, {"kind": self.kind, "tokens": to_printable(self.tokens)})
 
 
+class PretrainedTokenizer:
+    """That of public weights: byte-pair encoding by the library `tokenizers`, as data/public.py prepares it.
+
+    `library` is the content of a tokenizer.json of Hugging Face's without its `special` tokens and their ids, so that
+    none is found in a text. `tokens` are the bytes of every id, none for an id that stands for no text. What matches
+    `spelt`, a regular expression for single characters, is encoded byte by byte. Raises ValueError for a `library` that
+    is no tokenizer.
+    """
+
+    def __init__(
+        self,
+        library: Mapping[str, Any],
+        tokens: list[bytes],
+        special: Mapping[str, int],
+        end_id: int | None,
+        spelt: str | None = None,
+    ) -> None:
+        if end_id is not None and not 0 <= end_id < len(tokens):
+            raise ValueError(f"end_id is {end_id}, of {len(tokens)} tokens")
+        self.library, self.tokens, self.special, self.end_id, self.spelt = library, tokens, special, end_id, spelt
+        self.vocab_size = len(tokens)
+        try:
+            self._encoding = LibraryTokenizer.from_str(json.dumps(library))
+        except Exception as error:  # the library has no class of its own for it
+            raise ValueError(f"no tokenizer of the library's: {error}") from None
+        self._id_of_byte = {token: i for i, token in enumerate(tokens) if len(token) == 1}
+
+    def encode(self, text: str) -> list[int]:
+        whole = _utf8(text).decode()
+        return [i for stretch in cut_stretches(whole) for i in self._ids(stretch)]
+
+    def encode_array(self, text: str) -> NDArray[np.uint32]:
+        return np.array(self.encode(text), np.uint32)
+
+    def _ids(self, text: str) -> Iterator[int]:
+        parts = re.split(f"({self.spelt})", text) if self.spelt else [text]
+        for number, part in enumerate(parts):
+            if number % 2:
+                yield from (self._id_of_byte[bytes([byte])] for byte in part.encode())
+            elif part:
+                yield from self._encoding.encode(part, add_special_tokens=False).ids
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        return b"".join(self.tokens[i] for i in ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.decode_bytes(ids).decode(errors="replace")
+
+    def save(self, path: Path) -> None:
+        tokens = [token.decode("latin-1") for token in self.tokens]  # a byte is a character up to U+00FF
+        rest = {"tokens": tokens, "special": self.special, "end_id": self.end_id, "spelt": self.spelt}
+        write_json(path, {"kind": "pretrained", "library": self.library, **rest})
+
+
 def load_tokenizer(path: Path) -> Tokenizer:
     """Read a tokenizer.json. Raises ArtifactError if it is missing or is no tokenizer."""
     content = read_json(path)
@@ -210,6 +267,10 @@ def _from_json(content: Mapping[str, Any]) -> Tokenizer:
         return CharTokenizer(content["characters"])
     if kind in ("bpe", "gpt2"):
         return BytePairTokenizer(kind, from_printable(content["tokens"]))
+    if kind == "pretrained":
+        tokens = [token.encode("latin-1") for token in content["tokens"]]
+        special, end_id, spelt = (content[name] for name in ("special", "end_id", "spelt"))
+        return PretrainedTokenizer(content["library"], tokens, special, end_id, spelt)
     raise ValueError(f"unknown kind {kind!r}")
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from troupe.bundles.bundle import Bundle
-from troupe.data.tokenizer import BytePairTokenizer, Tokenizer
+from troupe.data.tokenizer import BytePairTokenizer, PretrainedTokenizer, Tokenizer
 from troupe.decoding import Decoding, stream
 from troupe.evaluation.comparison import bits_per_byte, nats
 from troupe.evaluation.result import Embedded, Greedy, RoundedBits
@@ -75,7 +75,7 @@ def pack(model: GPT) -> dict[str, Any]:
         tensors[name] = {"shape": list(tensor.shape), **packed}
     layers = switchhead_layers(model)
     return {
-        "config": asdict(model.config),
+        "config": model.config.dimensions(),
         "experts": asdict(layers[0].experts) if layers else None,
         "tensors": tensors,
     }
@@ -95,6 +95,10 @@ def embed(stage: str, bundle: Bundle, text: HeldOut, stride: int, prompt: str) -
     of_model: dict[str, Any] = {"stage": stage, "tilted": isinstance(bundle.model, Tilted), "parameters": parameters}
     if (at_least := parameters * 4 // 3) > LIMIT:  # a byte each, in base64
         return Embedded(**of_model, refused=_too_large(at_least))
+    if bundle.model.config.brought() or isinstance(bundle.tokenizer, PretrainedTokenizer):
+        return Embedded(
+            **of_model, refused="it has the shape or the tokenizer of public weights, which no page computes"
+        )
     network = untilted(bundle.model).cpu()
     data = {"model": pack(network), "tokenizer": pack_tokenizer(bundle.tokenizer)}
     if (size := len(json.dumps(data))) > LIMIT:

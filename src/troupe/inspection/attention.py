@@ -50,16 +50,23 @@ class AttentionShape:
     top_k: int = 1
     computed: int = 1
     routers: int = 0  # per head
+    n_kv_head: int | None = None  # of keys and values, where several heads of queries share one
 
     @property
     def width(self) -> int:
-        """M K: of all heads' queries, or keys, or values together."""
+        """M K: of all heads' queries together, and of keys and of values where they are not shared."""
         return self.n_head * self.head_width
 
+    @property
+    def cache_width(self) -> int:
+        """Of all heads' keys, or values, together."""
+        return (self.n_kv_head or self.n_head) * self.head_width
+
     def projections(self, experts: int) -> int:
-        """D M K for queries and for keys, D M K per expert for values and for outputs, and the routers' D M E each."""
+        """D M K for queries and for keys, D M K per expert for values and for outputs, and the routers' D M E each; for
+        keys and values less where they are shared."""
         of_routers = self.routers * self.n_embd * self.n_head * self.n_expert
-        return 2 * self.n_embd * self.width * (1 + experts) + of_routers
+        return self.n_embd * (self.width + self.cache_width) * (1 + experts) + of_routers
 
     def causal(self, context: int) -> int:
         """A token at position t scores t tokens and sums their values, M K each: 2 M K (T + 1) / 2 on average."""
@@ -87,7 +94,7 @@ def layer_costs(layer: Attention, context: int) -> AttentionCosts:
         executed=shape.projections(shape.computed),
         full=2 * shape.width * context,
         causal=shape.causal(context),
-        cache_bytes=2 * shape.width * FLOAT32,
+        cache_bytes=2 * shape.cache_width * FLOAT32,
         memory_floats=shape.memory_floats(context),
     )
 
@@ -96,7 +103,8 @@ def attention_shape(layer: Attention) -> AttentionShape:
     """The dimensions that the formulas take. `compute: auto` counts as all experts, the most that it may compute."""
     D = layer.config.n_embd
     if isinstance(layer, CausalSelfAttention):
-        return AttentionShape(D, layer.config.n_head, layer.config.attention_width // layer.config.n_head)
+        config = layer.config
+        return AttentionShape(D, config.n_head, config.attention_width // config.n_head, n_kv_head=config.n_kv_head)
     experts = layer.experts
     E, k = experts.n_expert, experts.top_k
     computed = k if experts.compute in ("loop", "grouped") else E

@@ -1,7 +1,7 @@
 """The shape of a model without its weights: of one that is there, or of those that params.yaml asks for."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +41,18 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
 
 
 def shape_in(folder: Path) -> Shape:
-    """The shape of a bundle, or of a GPT-2 in Hugging Face's form.
+    """The shape of a bundle, or of public weights: a folder or a GGUF file.
 
     Raises ArtifactError if config.json is neither, or a damaged one.
     """
-    if huggingface.is_huggingface(folder):
-        return Shape("gpt2", asdict(huggingface.read_config(folder)), "pretrain")
+    if huggingface.is_public(folder):
+        return Shape("gpt2", huggingface.read_config(folder).dimensions(), "pretrain")
     try:
         shape = shape_of(read_json(folder / CONFIG))
         without_weights(shape.build)  # a description that does not build is none
         return shape
     except (KeyError, TypeError, AttributeError):
-        raise ArtifactError(f"{folder / CONFIG}: describes neither a bundle nor a GPT-2 of Hugging Face's") from None
+        raise ArtifactError(f"{folder / CONFIG}: describes neither a bundle nor a model of Hugging Face's") from None
     except ValueError as error:
         raise ArtifactError(f"{folder / CONFIG}: not the description of a model: {error}") from None
 
@@ -83,6 +83,10 @@ def _vocab_size(params: Params) -> int:
             return max(GPT2_SPECIAL.values()) + 1
         case "chars":
             return _characters_read()
+        case "pretrained":
+            raise ParamsError(
+                "tokens.kind pretrained: it comes with weights; give --model, the weights that init_from names"
+            )
 
 
 def _characters_read() -> int:

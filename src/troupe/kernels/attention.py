@@ -16,13 +16,19 @@ BFLOAT16_UNITS = bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 def causal_attention(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask_B11S: Tensor | None = None) -> Tensor:
     """(B, H, T, K): attention of the last T of S tokens, each over itself and those before it; or of one token of each
-    text over those that `mask_B11S`, which is added to the scores, leaves it.
+    text over those that `mask_B11S`, which is added to the scores, leaves it. Keys and values may have fewer heads,
+    each for as many neighbouring ones of queries.
 
     On a CPU torch's bfloat16 kernel is slow backwards. So under autocast attention is float32 there or, where
     torch.compile can fuse what it is made of and there are units for bfloat16, `CompiledAttention`. Once that kernel is
     as fast, as `python -m benchmarks.training` shows, all of this is F.scaled_dot_product_attention.
     """
-    T, S = q_BHTK.size(2), k_BHSK.size(2)
+    T, S, shared = q_BHTK.size(2), k_BHSK.size(2), q_BHTK.size(1) // k_BHSK.size(1)
+    if shared > 1 and T == 1:  # heads that share keys stand as so many tokens, and no key is copied
+        q_BGHK = torch.unflatten(q_BHTK, 1, (-1, shared)).squeeze(3)
+        return F.scaled_dot_product_attention(q_BGHK, k_BHSK, v_BHSK, mask_B11S).view_as(q_BHTK)
+    if shared > 1:
+        k_BHSK, v_BHSK = (one.repeat_interleave(shared, dim=1) for one in (k_BHSK, v_BHSK))
     if mask_B11S is not None:
         return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask_B11S)
     mask = None

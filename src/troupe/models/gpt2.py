@@ -31,19 +31,22 @@ INIT_STD, INIT_WIDTH = 0.02, 768
 
 
 class CausalSelfAttention(nn.Module):
-    """Dense multi-head attention: what `GPT(config, attention=...)` takes by default."""
+    """Dense multi-head attention: what `GPT(config, attention=...)` takes by default. Heads of queries may share one of
+    keys and values (Ainslie et al. 2023, grouped-query attention, 2305.13245)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
         width = config.attention_width
-        self.query_key_value = Linear(config.n_embd, 3 * width, bias=config.bias)
+        self.widths = (width, config.cache_width, config.cache_width)
+        self.query_key_value = Linear(config.n_embd, sum(self.widths), bias=config.bias)
         self.prepare = QueryKey(config, width // config.n_head)
         self.output = Linear(width, config.n_embd, bias=config.bias)
 
     def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
-        B, T, _ = x_BTD.shape
-        q, k, v = self.query_key_value(x_BTD).view(B, T, 3, self.config.n_head, -1).permute(2, 0, 3, 1, 4).unbind()
+        K = self.widths[0] // self.config.n_head
+        parts = torch.split(self.query_key_value(x_BTD), list(self.widths), dim=-1)
+        q, k, v = (torch.unflatten(part_BTW, -1, (-1, K)).transpose(1, 2) for part_BTW in parts)
         q, k = self.prepare(q, k, cache.start if cache else 0)
         if cache is not None:
             k, v = cache.extend(k, v)
@@ -81,7 +84,7 @@ class GPT(nn.Module):
     """`model(ids_BT) -> logits_BTV`, nothing else; the loss and the sampling live outside.
 
     `attention` builds each block's attention from the config: module(x_BTD, LayerCache | None) -> y_BTD.
-    The output head is the token embedding itself (tied), so the state dict holds one copy.
+    The output head is the token embedding itself, of which the state dict then holds one copy, unless it is not `tied`.
     """
 
     def __init__(self, config: GPTConfig, attention: Callable[[GPTConfig], nn.Module] = CausalSelfAttention) -> None:
@@ -92,6 +95,7 @@ class GPT(nn.Module):
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd) if learned else None
         self.blocks = nn.ModuleList(Block(config, attention(config)) for _ in range(config.n_layer))
         self.norm = build_norm(config)
+        self.head = None if config.tied else Linear(config.n_embd, config.vocab_size, bias=False)
 
     def forward(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits of the token after each of `ids_BT`, which follow the tokens that `cache` holds.
@@ -102,12 +106,13 @@ class GPT(nn.Module):
 
     def description(self) -> tuple[str, dict[str, Any]]:
         """The name of its architecture, and the dimensions from which `bundles.architectures` builds its like."""
-        experts, dims = getattr(self.blocks[0].attention, "experts", None), asdict(self.config)
+        experts, dims = getattr(self.blocks[0].attention, "experts", None), self.config.dimensions()
         return ("gpt2", dims) if experts is None else ("switchhead", dims | {"experts": asdict(experts)})
 
     def read_out(self, x_BTD: Tensor) -> Tensor:
         """The logits that `hidden` stands for."""
-        return F.linear(x_BTD, self.token_embedding.weight)
+        head = self.token_embedding if self.head is None else self.head
+        return F.linear(x_BTD, head.weight)
 
     def hidden(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
         """x_BTD after the last norm: what the model knows after each token, as `forward` reads it."""

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from troupe.kernels.layers import Linear, dropout
 from troupe.models.config import GPTConfig
 
-ROTARY_BASE = 10_000.0
 Start = int | Tensor  # the position of the first new token: of all texts alike, or start_B, of each its own
 
 
@@ -88,7 +87,9 @@ class RMSNorm(nn.RMSNorm):
 
 def build_norm(config: GPTConfig) -> nn.Module:
     """The normalisation before each part of a block."""
-    return nn.LayerNorm(config.n_embd, bias=config.bias) if config.norm == "layer" else RMSNorm(config.n_embd)
+    if config.norm == "layer":
+        return nn.LayerNorm(config.n_embd, config.norm_eps or 1e-5, bias=config.bias)
+    return RMSNorm(config.n_embd, config.norm_eps)
 
 
 class MLP(nn.Module):
@@ -96,14 +97,15 @@ class MLP(nn.Module):
 
     gelu: GPT-2's D -> 4D -> D with the tanh approximation. relu2: the same with a squared ReLU (So et al. 2021, Primer,
     2109.08668, section 3.1). swiglu: a gate, silu(x W) * (x V), on 8/3 D hidden units, rounded down to a multiple
-    of 8, so that its three matrices have about as many parameters (Shazeer 2020, 2002.05202).
+    of 8, so that its three matrices have about as many parameters (Shazeer 2020, 2002.05202). `mlp_width` is another
+    number of hidden units.
     """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         D, self.activation = config.n_embd, config.activation
         gated = self.activation == "swiglu"
-        hidden = 8 * D // 3 // 8 * 8 if gated else 4 * D
+        hidden = config.mlp_width or (8 * D // 3 // 8 * 8 if gated else 4 * D)
         self.input = Linear(D, 2 * hidden if gated else hidden, bias=config.bias)
         self.output = Linear(hidden, D, bias=config.bias)
         self.dropout = config.dropout
@@ -156,9 +158,10 @@ class QueryKey(nn.Module):
     def __init__(self, config: GPTConfig, head_width: int) -> None:
         super().__init__()
         K = head_width
-        self.query_norm = RMSNorm(K) if config.qk_norm else None
-        self.key_norm = RMSNorm(K) if config.qk_norm else None
-        self.rotary = Rotary(K, config.block_size) if config.positions == "rotary" else None
+        self.query_norm = RMSNorm(K, config.norm_eps) if config.qk_norm else None
+        self.key_norm = RMSNorm(K, config.norm_eps) if config.qk_norm else None
+        rotary = config.positions == "rotary"
+        self.rotary = Rotary(K, config.block_size, config.rotary_base) if rotary else None
 
     def forward(self, q_BHTK: Tensor, k_BHTK: Tensor, start: Start) -> tuple[Tensor, Tensor]:
         """Both as they were shaped; `start` is the position of the first of the T tokens."""
@@ -176,9 +179,9 @@ class Rotary(nn.Module):
     cos_TK: Tensor
     sin_TK: Tensor
 
-    def __init__(self, head_width: int, block_size: int) -> None:
+    def __init__(self, head_width: int, block_size: int, base: float) -> None:
         super().__init__()
-        frequencies = ROTARY_BASE ** (-torch.arange(0, head_width, 2) / head_width)
+        frequencies = base ** (-torch.arange(0, head_width, 2) / head_width)
         angles_TK = torch.outer(torch.arange(block_size), frequencies)
         self.register_buffer("cos_TK", angles_TK.cos(), persistent=False)
         self.register_buffer("sin_TK", angles_TK.sin(), persistent=False)

@@ -90,6 +90,15 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def pretrained_tokens_come_with_weights(self) -> Self:
+        if self.tokens.kind == "pretrained" and self.pretrain.init_from == "scratch":
+            raise ValueError(
+                "tokens.kind: pretrained is the tokenizer of the weights that pretrain.init_from names, and that is "
+                "scratch; name weights, or set tokens.kind to bpe"
+            )
+        return self
+
+    @model_validator(mode="after")
     def heads_of_experts_fit(self) -> Self:
         moe = self.moe
         if moe.conversion == "exact" and (moe.n_head or moe.head_width):

@@ -54,7 +54,7 @@ class DataParams(Section):
 
 
 class TokensParams(Section):
-    kind: Literal["bytes", "chars", "bpe", "gpt2"]
+    kind: Literal["bytes", "chars", "bpe", "gpt2", "pretrained"]
     vocab_size: Annotated[int, Field(ge=257, le=65_536)]
 
 

@@ -126,7 +126,7 @@ def _to_run_here(params: Mapping[str, Any]) -> dict[str, Any]:
     data, pretrain = dict(params["data"]), dict(params["pretrain"])
     if data["source"] not in (PYTHON_DOCS, TINY_SHAKESPEARE):
         data["source"] = str(Path(data["source"]).absolute())
-    if Path(pretrain["init_from"]).is_dir():
+    if Path(pretrain["init_from"]).exists():
         pretrain["init_from"] = str(Path(pretrain["init_from"]).absolute())
     return {**params, "run": run, "data": data, "pretrain": pretrain}
 

@@ -41,7 +41,9 @@ def _initial_weights(params: Params, corpus_sha256: str) -> dict[str, str]:
 
     found = initial.find_initial(params.pretrain.init_from)
     initial.require_agreement(found, params)
-    return found.identity() | {"has_seen": initial.has_seen(found, corpus_sha256, params.data.block_bytes)}
+    initial.require_memory(found)
+    tokenizer = {"tokenizer_sha256": initial.tokenizer_digest(found)} if params.tokens.kind == "pretrained" else {}
+    return found.identity() | tokenizer | {"has_seen": initial.has_seen(found, corpus_sha256, params.data.block_bytes)}
 
 
 if __name__ == "__main__":

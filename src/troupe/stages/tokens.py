@@ -1,4 +1,4 @@
-"""tokens: the tokenizer, learned from the training split only, and the token ids of every split."""
+"""tokens: the tokenizer, learned from the training split only or that of public weights, and the ids of every split."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,13 +6,14 @@ from troupe.data import stretches
 from troupe.data.bpe import make_tokenizer
 from troupe.data.corpus import SPLITS, Split, read_manifest, split_blocks
 from troupe.data.dataset import META, TokenDataset, save_ids
-from troupe.data.encoding import cut_pieces, encode_pieces
+from troupe.data.encoding import UP_TO_LAST_BLANK, UP_TO_LAST_CUT, cut_pieces, encode_pieces
+from troupe.data.public import find, tokenizer_of
 from troupe.data.room import check_tokens
 from troupe.data.stretches import holds_stretch
-from troupe.data.tokenizer import FILE, BytePairTokenizer, Tokenizer
+from troupe.data.tokenizer import FILE, BytePairTokenizer, PretrainedTokenizer, Tokenizer
 from troupe.files import sha256_file, write_json
 from troupe.layout import CORPUS, TOKENS
-from troupe.params import Params, TokensParams
+from troupe.params import Params, PretrainParams, TokensParams
 from troupe.progress import with_progress
 from troupe.stages.common import stage_main
 
@@ -27,7 +28,8 @@ def tokens(params: Params) -> None:
     """
     manifest = read_manifest(CORPUS)
     sizes = {split: manifest["splits"][split]["bytes"] for split in SPLITS}
-    tokenizer = learn(params.tokens, sizes["train"])
+    pretrained = params.tokens.kind == "pretrained"
+    tokenizer = given(params.pretrain) if pretrained else learn(params.tokens, sizes["train"])
     tokenizer.save(TOKENS / FILE)
     write_json(
         TOKENS / META,
@@ -42,6 +44,11 @@ def tokens(params: Params) -> None:
         },
     )
     check_tokens(params, TokenDataset.open())
+
+
+def given(params: PretrainParams) -> Tokenizer:
+    """The tokenizer of the weights that `pretrain.init_from` names; artifacts/init.json has their digest."""
+    return tokenizer_of(find(params.init_from))
 
 
 def learn(params: TokensParams, n_bytes: int) -> Tokenizer:
@@ -61,8 +68,8 @@ def spread(pieces: Iterable[str], share: float) -> Iterator[str]:
 def encode(tokenizer: Tokenizer, split: Split, n_bytes: int) -> int:
     """Write the ids of a split of `n_bytes`; returns how many there are."""
     text = with_progress(f"tokens: {split}", split_blocks(CORPUS, split), n_bytes)
-    pieces = cut_pieces(text)
-    if isinstance(tokenizer, BytePairTokenizer):
+    pieces = cut_pieces(text, cut=UP_TO_LAST_BLANK if isinstance(tokenizer, PretrainedTokenizer) else UP_TO_LAST_CUT)
+    if isinstance(tokenizer, BytePairTokenizer | PretrainedTokenizer):
         pieces = with_cuts_reported(pieces, split)
     return save_ids(TOKENS, split, encode_pieces(tokenizer, pieces), tokenizer.vocab_size)
 

@@ -15,13 +15,14 @@ from troupe.kernels.muon import StackedMuon
 from troupe.params import TrainParams
 
 ADAM_BETAS = (0.9, 0.95)  # GPT-3's (Brown et al. 2020, appendix B): a shorter memory than 0.999 suits short runs
+HEAD = "head.weight"  # of a model whose head is not tied to its embedding
 ROUTER = "router"  # part of the name of every linear layer that chooses experts
 
 
 def build_optimizers(model: nn.Module, params: TrainParams, muon_in: torch.dtype = torch.bfloat16) -> list[Optimizer]:
     """One or two optimisers that together hold every parameter of `model` once.
 
-    Weight decay falls on the blocks' matrices alone: not on embeddings (the head is tied to one), norms, biases, or
+    Weight decay falls on the blocks' matrices alone: not on embeddings, the head (tied or not), norms, biases, or
     routers, whose scores it would pull towards indifference. `initial_lr` of each group is the rate at factor 1.
     Muon orthogonalises in `muon_in`.
     """
@@ -54,6 +55,7 @@ def update(optimizers: Sequence[Optimizer]) -> None:
 
 def _matrices_and_others(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linear.discard(HEAD)
     matrices = {name: weight for name, weight in model.named_parameters() if name in linear and ROUTER not in name}
     return list(matrices.values()), [weight for name, weight in model.named_parameters() if name not in matrices]
 
