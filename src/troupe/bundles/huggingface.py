@@ -186,7 +186,8 @@ def _is_transposed(theirs: str) -> bool:
 def _require_gpt2(model: GPT) -> None:
     architecture, _ = model.description()
     if architecture != "gpt2":
-        what = "a tilt and its n-grams" if architecture == "tilted" else "experts"
+        parts = {"tilted": "a tilt and its n-grams", "mixed": "a mixture and its counts"}
+        what = parts.get(architecture, "experts")
         raise ArtifactError(f"{what} cannot be exported, transformers has no place for them; give --model pretrain")
     gpt2 = {field.name: field.default for field in fields(GPTConfig) if field.default is not MISSING}
     departures = {name: getattr(model.config, name) for name in gpt2 if getattr(model.config, name) != gpt2[name]}
