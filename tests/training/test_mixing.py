@@ -32,14 +32,14 @@ def test_it_learns_to_copy_from_the_text_so_far() -> None:
     """Nothing in the training text tells the next token. Of a stretch's second copy the first two tokens at most are
     as uncertain as noise, ln 256 = 5.5 nats; the other half of the text need not cost more than that."""
     mixture = Mixture.counted(noise(2000, 1), 3, TOKENIZER)
-    fit(mixture, list(batches(mixture, None, repeating(6400, 2), CONTEXT)), 120, generator(1, "fit"))
+    fit(mixture, list(batches(mixture, None, repeating(6400, 2), CONTEXT)), generator(1, "fit"), 120)
     assert nats_per_token(mixture, repeating(3200, 3)) < 0.75 * np.log(256)
 
 
 def test_it_learns_that_there_is_nothing_to_copy() -> None:
     """Within a hundredth of the entropy of noise."""
     mixture = Mixture.counted(noise(2000, 1), 3, TOKENIZER)
-    fit(mixture, list(batches(mixture, None, noise(6400, 2), CONTEXT)), 120, generator(1, "fit"))
+    fit(mixture, list(batches(mixture, None, noise(6400, 2), CONTEXT)), generator(1, "fit"), 120)
     assert nats_per_token(mixture, noise(3200, 3)) < 1.01 * np.log(256)
 
 
@@ -50,7 +50,7 @@ def test_equal_arguments_give_equal_numbers_whatever_they_were_before() -> None:
         of_text = list(batches(mixture, None, repeating(1600, 2), CONTEXT))
         for parameter in mixture.parameters():
             parameter.data.normal_(generator=generator(len(found), "before"))
-        fit(mixture, of_text, 5, generator(1, "fit"))
+        fit(mixture, of_text, generator(1, "fit"), 5)
         found.append([*mixture.parameters()])
     assert all(map(torch.equal, *found))
 

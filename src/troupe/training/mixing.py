@@ -17,14 +17,16 @@ from troupe.models.gpt2 import GPT, evaluating
 from troupe.models.mixing import Evidence, Mixture, init_mixture
 
 PLACES = 512  # of an update
+UPDATES, PASSES = 300, 8  # of a fit at most: more move nothing that shows, and of a short text they learn it by heart
 RATE, WARMUP = 0.02, 20  # of AdamW, which takes the first so many updates at a lower rate and ends at 0
 Batch = tuple[Evidence, Tensor]  # and the tokens that followed, y_M
 
 
-def fit(mixture: Mixture, batches: Sequence[Batch], updates: int, rng: torch.Generator) -> None:
-    """Fit all that a mixture learns, in place and from its beginning, by so many updates of a batch each, in an order
-    that is drawn anew for every pass over the batches."""
+def fit(mixture: Mixture, batches: Sequence[Batch], rng: torch.Generator, updates: int = UPDATES) -> None:
+    """Fit all that a mixture learns, in place and from its beginning, by at most so many updates of a batch each, in an
+    order that is drawn anew for every pass over the batches. Without a batch it stays at its beginning."""
     init_mixture(mixture, rng)
+    updates = min(updates, PASSES * len(batches))
     optimizer = torch.optim.AdamW(mixture.parameters(), lr=RATE, weight_decay=0)
     order: list[int] = []
     for update in range(updates):
