@@ -140,7 +140,7 @@ def recent(read_BS: Tensor, T: int, vocab_size: int) -> tuple[Rows, Rows]:
     least_O = torch.tensor(RECENT, device=device)
     order_R, pair_R = (length_BTS[text_P, now_P, earlier_P] >= least_O.unsqueeze(-1)).nonzero().unbind(-1)
     key_R = ((order_R * M + (text_P * T + now_P)[pair_R]) * vocab_size) + token_P[pair_R]
-    key_R, count_R = key_R.unique(return_counts=True)
+    key_R, count_R = torch.unique(key_R, return_counts=True)
     source_R, place_R = key_R // vocab_size // M, key_R // vocab_size % M
     counted = Rows(KINDS + source_R, place_R, key_R % vocab_size, count_R.float())
     best_BT, at_BT = (length_BTS * S + earlier_S).max(-1)  # longer first, then later
