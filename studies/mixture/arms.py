@@ -29,7 +29,7 @@ from troupe.models.contexts import KINDS, ORDERS, SOURCES, Rows
 from troupe.models.gpt2 import GPT
 from troupe.models.mixing import Mixture, mixed
 from troupe.seeding import generator
-from troupe.training.mixing import PLACES, Batch, fit
+from troupe.training.mixing import PLACES, Predicted, fit
 
 PARTS = {  # how many of the sources a mixture has
     "+ n-grams": 0,
@@ -91,7 +91,7 @@ class Bench:
         return torch.from_numpy(self.text.ids[split].astype(np.int64))
 
     @torch.no_grad()
-    def in_windows(self, mixture: Mixture, split: Split) -> Iterator[Batch]:
+    def in_windows(self, mixture: Mixture, split: Split) -> Iterator[Predicted]:
         """All tokens of a text but the first, as an evaluation predicts them: from the text of a context."""
         ids, size = self.tokens(split), self.network.config.block_size
         for begins_B, length, T in windows(len(ids) - 1, size, size // 2, max(1, 2 * PLACES // size)):
@@ -101,7 +101,7 @@ class Bench:
             yield mixture.evidence(read_BS, T, network_BTV), next_BT.flatten()
 
     @torch.no_grad()
-    def in_blocks(self, mixture: Mixture, split: Split) -> Iterator[Batch]:
+    def in_blocks(self, mixture: Mixture, split: Split) -> Iterator[Predicted]:
         """The same tokens, from all of their block so far. The network reads the windows that it reads otherwise."""
         ids = self.tokens(split)
         network_NV = torch.cat([evidence.network_MV for evidence, _ in self.in_windows(mixture, split)])
@@ -111,12 +111,12 @@ class Bench:
                 evidence = mixture.evidence(ids[None, begin:high], high - low, network_NV[None, low:high])
                 yield evidence, ids[low + 1 : high + 1]
 
-    def fitted(self, batches: Sequence[Batch]) -> Mixture:
+    def fitted(self, batches: Sequence[Predicted]) -> Mixture:
         fit(self.counted, batches, generator(self.seed, "study", "mixture"), self.updates)
         return self.counted
 
     @torch.no_grad()
-    def bits(self, mixture: Mixture, batches: Sequence[Batch]) -> float:
+    def bits(self, mixture: Mixture, batches: Sequence[Predicted]) -> float:
         """Per byte of test text; its first token, which nothing precedes, costs log V."""
         total = math.log(self.text.vocab_size)
         for evidence, y_M in batches:
@@ -145,7 +145,7 @@ def by_parts(bench: Bench) -> tuple[dict[str, float], Mixture, float]:
     return found, model, seconds
 
 
-def only(batches: Sequence[Batch], n_sources: int) -> list[Batch]:
+def only(batches: Sequence[Predicted], n_sources: int) -> list[Predicted]:
     """The same evidence from the first sources alone."""
     found = []
     for evidence, y_M in batches:
@@ -154,7 +154,7 @@ def only(batches: Sequence[Batch], n_sources: int) -> list[Batch]:
     return found
 
 
-def without_network(batches: Sequence[Batch]) -> list[Batch]:
+def without_network(batches: Sequence[Predicted]) -> list[Predicted]:
     """The same evidence with the n-grams in the network's place."""
     return [(evidence._replace(network_MV=evidence.counted_MV), y_M) for evidence, y_M in batches]
 

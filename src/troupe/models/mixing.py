@@ -43,7 +43,7 @@ FIRST_WEIGHT = -1.5  # of a source, before softplus: 0.2
 SCALE = 0.3  # of what the MLP reads: most of it is between 0 and 6
 
 
-class Evidence(NamedTuple):
+class MixtureEvidence(NamedTuple):
     """Of M places: the log-probabilities of network and n-grams, the rows of all sources, and tokens so far."""
 
     network_MV: Tensor
@@ -75,16 +75,16 @@ class Mixture(nn.Module):
         self.load_state_dict(self.state_dict() | dict(other.named_parameters()))
         return self
 
-    def evidence(self, read_BS: Tensor, T: int, network_BTV: Tensor | None = None) -> Evidence:
+    def evidence(self, read_BS: Tensor, T: int, network_BTV: Tensor | None = None) -> MixtureEvidence:
         """Of the last T tokens of each text; `network_BTV` holds log-probabilities."""
         S = read_BS.size(1)
         counted_BSV = self.ngrams(read_BS[:, max(0, S - T - self.ngrams.reach + 1) :])
         counted_MV = counted_BSV[:, -T:].flatten(0, 1)
         network_MV = counted_MV if network_BTV is None else network_BTV.flatten(0, 1)
         length_M = ((read_BS >= 0).cumsum(-1) - 1)[:, -T:].flatten().clamp_min(0)
-        return Evidence(network_MV, counted_MV, self.contexts(read_BS, T), length_M)
+        return MixtureEvidence(network_MV, counted_MV, self.contexts(read_BS, T), length_M)
 
-    def forward(self, evidence: Evidence) -> Tensor:
+    def forward(self, evidence: MixtureEvidence) -> Tensor:
         network_MV, counted_MV, (source_R, place_R, token_R, count_R), _ = evidence
         (M, V), E = network_MV.shape, SOURCES
         at_R, cell_R = place_R * E + source_R, place_R * V + token_R
@@ -105,7 +105,7 @@ class Mixture(nn.Module):
 
     @staticmethod
     @torch.no_grad()
-    def _features(evidence: Evidence, at_R: Tensor, cell_R: Tensor) -> tuple[Tensor, Tensor]:
+    def _features(evidence: MixtureEvidence, at_R: Tensor, cell_R: Tensor) -> tuple[Tensor, Tensor]:
         """What the MLP reads, and the class of each source: class_ME of what and how much it has seen."""
         network_MV, counted_MV, rows, length_M = evidence
         M, E = len(network_MV), SOURCES
@@ -163,7 +163,7 @@ class Mixed(GPT):
         counted = {"ngrams": self.mixture.ngrams.sizes(), "contexts": self.mixture.contexts.size()}
         return "mixed", dims | counted
 
-    def evidence(self, ids_BT: Tensor, cache: KVCache | None = None) -> Evidence:
+    def evidence(self, ids_BT: Tensor, cache: KVCache | None = None) -> MixtureEvidence:
         """Of each of `ids_BT`, which follow the tokens that `cache` holds."""
         network_BTV = super().forward(ids_BT, cache).float().log_softmax(-1)
         read_BS = cache.recall(ids_BT, self.config.block_size) if cache is not None else ids_BT

@@ -14,15 +14,15 @@ from torch.nn import functional as F
 
 from troupe.data.dataset import Ids
 from troupe.models.gpt2 import GPT, evaluating
-from troupe.models.mixing import Evidence, Mixture, init_mixture
+from troupe.models.mixing import Mixture, MixtureEvidence, init_mixture
 
 PLACES = 512  # of an update
 UPDATES, PASSES = 300, 8  # of a fit at most: more move nothing that shows, and of a short text they learn it by heart
 RATE, WARMUP = 0.02, 20  # of AdamW, which takes the first so many updates at a lower rate and ends at 0
-Batch = tuple[Evidence, Tensor]  # and the tokens that followed, y_M
+Predicted = tuple[MixtureEvidence, Tensor]  # and the tokens that followed, y_M
 
 
-def fit(mixture: Mixture, batches: Sequence[Batch], rng: torch.Generator, updates: int = UPDATES) -> None:
+def fit(mixture: Mixture, batches: Sequence[Predicted], rng: torch.Generator, updates: int = UPDATES) -> None:
     """Fit all that a mixture learns, in place and from its beginning, by at most so many updates of a batch each, in an
     order that is drawn anew for every pass over the batches. Without a batch it stays at its beginning."""
     init_mixture(mixture, rng)
@@ -40,7 +40,7 @@ def fit(mixture: Mixture, batches: Sequence[Batch], rng: torch.Generator, update
 
 
 @torch.no_grad()
-def batches(mixture: Mixture, network: GPT | None, ids_N: Ids, block_size: int) -> Iterator[Batch]:
+def batches(mixture: Mixture, network: GPT | None, ids_N: Ids, block_size: int) -> Iterator[Predicted]:
     """A text in windows of `block_size`, each of which predicts its second half, as an evaluation's windows do.
 
     Without a network the evidence is of the other parts alone. A text of no more than `block_size` tokens gives none.
