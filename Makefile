@@ -82,7 +82,7 @@ study-adversarial: $(STAMP) ## adversarial refinement beside its controls: withi
 study-ladder: $(STAMP) ## from bigram to GPT in twelve rungs, on your own text too: 23 minutes on two cores, into studies/ladder/results
 	@$(BIN)/python -m studies.ladder $(STUDY)
 
-study-mixture: $(STAMP) ## what counts add to a network, part by part, on two texts: 20 minutes on two cores, into studies/mixture/results
+study-mixture: $(STAMP) ## what counts add to a network, part by part, on two texts: 25 minutes on two cores, into studies/mixture/results
 	@$(BIN)/python -m studies.mixture $(STUDY)
 
 study-architectures: $(STAMP) ## GPT-2, BERT, BART and T5 on the same text, each on what it is for, into studies/architectures/results

@@ -4,6 +4,7 @@ Per text and seed a network is trained by the pipeline's recipe; then mixtures o
 counts are fitted to the critic's text, and the bits that test text costs are measured after each part.
 """
 
+import argparse
 from collections.abc import Mapping
 from functools import partial
 
@@ -24,8 +25,10 @@ PACKAGES = ["torch", "numpy", "scipy"]
 
 
 def main() -> None:
-    args = start("mixture", TITLE)
+    args = start("mixture", TITLE, extra=_arguments)
     settings = read_configuration(args.config, Settings, args.quick)
+    if args.text:
+        settings = settings.only(args.text)
     folder = args.work / args.name
     texts = {name: prepare_text(data, settings.tokens, folder, ALL_PARTS) for name, data in settings.texts.items()}
     networks = plan_networks(settings, texts, args.seeds or settings.seeds)
@@ -56,6 +59,10 @@ def plan_mixtures(settings: Settings, networks: list[Job]) -> dict[str, list[Job
         of = {"network": job.key(digest), "text": job.settings["text"], "model": job.settings["model"]}
         planned[name].append(Job(f"{name}, mixture", job.seed, shared | of))
     return planned
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text", help="one text of the configuration (default: all)")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from troupe.errors import ParamsError
 from troupe.params import Count, DataParams, ModelParams, Section, TokensParams, TrainParams
 
 
@@ -17,6 +18,13 @@ class Settings(Section):
     updates: Count
     held_out_tokens: Count | None
     bars: dict[str, dict[str, float]]
+
+    def only(self, text: str) -> Self:
+        """With one of the texts. Raises ParamsError if there is none of this name."""
+        if text not in self.texts:
+            raise ParamsError(f"--text {text}: the configuration has {', '.join(self.texts)}")
+        bars = {text: self.bars[text]} if text in self.bars else {}
+        return self.model_copy(update={"texts": {text: self.texts[text]}, "bars": bars})
 
     @model_validator(mode="after")
     def bars_are_of_texts(self) -> Self:

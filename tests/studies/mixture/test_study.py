@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from studies.core.command import STUDIES
+from studies.core.configuration import read_configuration
 from studies.core.text import ALL_PARTS, Text, load_text, prepare_text
 from studies.mixture.__main__ import main
 from studies.mixture.arms import ALONE, BLOCK, COUNTED_TOO, NETWORK, PARTS, Bench, block_begins, only, shortened
+from studies.mixture.settings import Settings
 from tests.studies.whole import run_study, shipped, write_text
-from troupe.data.corpus import split_blocks
+from troupe.data.corpus import Split, split_blocks
 from troupe.data.tokenizer import FILE, load_tokenizer
+from troupe.errors import ParamsError
 from troupe.evaluation.comparison import bits_per_byte, nats
 from troupe.models.config import GPTConfig
 from troupe.models.contexts import SOURCES
@@ -37,7 +41,7 @@ def bench(where: Path) -> Bench:
     init_gpt2(network, generator(1, "study"))
     counted = Mixture.counted(text.ids["train"], 3, tokenizer)
     sizes = np.array([len(tokenizer.decode_bytes([token])) for token in range(tokenizer.vocab_size)])
-    begins = {"test": block_begins(where, "test", sizes[text.ids["test"]])}
+    begins: dict[Split, list[int]] = {"test": block_begins(where, "test", sizes[text.ids["test"]])}
     return Bench(text, network, begins, counted, counted, updates=2, seed=1)
 
 
@@ -75,6 +79,14 @@ def test_a_shorter_text_has_bytes_in_proportion() -> None:
     ids = {"train": np.zeros(100, np.uint16), "test": np.zeros(100, np.uint16)}
     found = shortened(Text(300, ids, {"train": 200, "test": 200}), 25)  # type: ignore[arg-type]
     assert found.n_bytes == {"train": 200, "test": 50}
+
+
+def test_one_text_is_taken_or_refused() -> None:
+    settings = read_configuration(STUDIES / "mixture" / "mixture.yaml", Settings, quick=False)
+    one = settings.only("python-docs")
+    assert (list(one.texts), list(one.bars)) == (["python-docs"], ["python-docs"])
+    with pytest.raises(ParamsError, match="--text nowhere: the configuration has python-docs, tiny-shakespeare"):
+        settings.only("nowhere")
 
 
 @pytest.mark.slow
