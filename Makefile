@@ -39,7 +39,7 @@ BACKUP ?= ../$(notdir $(CURDIR))-backup
 STACK = SERVICE=trainer-$(ENGINE_PROFILE) COMPOSE="$(COMPOSE) -f docker/compose.yaml --profile $(ENGINE_PROFILE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline bench study-ladder study-architectures study-decoding study-moe study-gan study-adversarial study-oracle test test-faults test-security numerics check ui address schedule service promote rollback serve init image up backup restore down clean
+.PHONY: help setup pipeline bench study-ladder study-mixture study-architectures study-decoding study-moe study-gan study-adversarial study-oracle test test-faults test-security numerics check ui address schedule service promote rollback serve init image up backup restore down clean
 
 help: ## list the targets
 	@echo "troupe: text in, a judged, registered and promoted small language model out"
@@ -81,6 +81,9 @@ study-adversarial: $(STAMP) ## adversarial refinement beside its controls: withi
 
 study-ladder: $(STAMP) ## from bigram to GPT in twelve rungs, on your own text too: 23 minutes on two cores, into studies/ladder/results
 	@$(BIN)/python -m studies.ladder $(STUDY)
+
+study-mixture: $(STAMP) ## what counts add to a network, part by part, on two texts: 25 minutes on two cores, into studies/mixture/results
+	@$(BIN)/python -m studies.mixture $(STUDY)
 
 study-architectures: $(STAMP) ## GPT-2, BERT, BART and T5 on the same text, each on what it is for, into studies/architectures/results
 	@$(BIN)/python -m studies.architectures $(STUDY)

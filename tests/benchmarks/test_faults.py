@@ -27,6 +27,7 @@ FAULTS = {  # the words of its command line, the variables of its environment, w
     "studies.decoding": (NOWHERE, {}, "nowhere.yaml: no such file"),
     "studies.gan": (NOWHERE, {}, "nowhere.yaml: no such file"),
     "studies.ladder": (NOWHERE, {}, "nowhere.yaml: no such file"),
+    "studies.mixture": (NOWHERE, {}, "nowhere.yaml: no such file"),
     "studies.moe": (NOWHERE, {}, "nowhere.yaml: no such file"),
     "studies.oracle": (NOWHERE, {}, "nowhere.yaml: no such file"),
 }

@@ -25,6 +25,7 @@ from troupe.errors import ArtifactError, TroupeError
 from troupe.inspection.shapes import shape_in
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
+from troupe.models.mixing import Mixture, mixed
 from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHeadConfig
 from troupe.models.tilted import tilted
@@ -54,6 +55,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     save_bundle(root / "dense", dense, ByteTokenizer(), {"stage": "pretrain"})
     experts = convert(dense, EXPERTS, "exact", torch.Generator().manual_seed(1))
     save_bundle(root / "tilted", tilted(experts, NGrams.counted(np.arange(50) % 7, 2, 256)), ByteTokenizer(), {})
+    mixture = Mixture.counted(np.arange(50) % 7, 2, ByteTokenizer())
+    save_bundle(root / "mixed", mixed(experts, mixture), ByteTokenizer(), {})
     return lambda name: root / name
 
 
@@ -85,7 +88,7 @@ def fault(read: Callable[[Path], object], folder: Path) -> str | None:
         return str(error)
 
 
-@pytest.mark.parametrize("kind", ["huggingface", "qwen3", "dense", "tilted"])
+@pytest.mark.parametrize("kind", ["huggingface", "qwen3", "dense", "tilted", "mixed"])
 @given(data=st.data())
 def test_one_damaged_field_is_one_line(kind: str, data: st.DataObject, whole: Folder) -> None:
     folder = whole(kind)

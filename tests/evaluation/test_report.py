@@ -81,6 +81,7 @@ def metrics(temperatures: Sequence[float] = (0.7, 1.0)) -> dict[str, Any]:
         },
         "curve": curve if temperatures else None,
         "ngram": {"order_chosen_on_validation": 6, "validation": ngram, "test": ngram},
+        "rivals": {"xz": 2.5, "counts": 1.7},
         "candidate": {"stage": "moe", "reason": "it is " + NASTY},
     }
 
@@ -314,7 +315,8 @@ def test_an_evaluation_is_written_as_it_is_read(tmp_path: Path) -> None:
 
 def test_the_table_has_every_competitor_and_the_best_order() -> None:
     assert [row.name for row in rows(evaluation())] == [
-        *MODEL_STAGES, "dense, continued", "Kneser-Ney, order 5", "Kneser-Ney, order 6", "real text", "known bad",
+        *MODEL_STAGES, "dense, continued", "Kneser-Ney, order 5", "Kneser-Ney, order 6", "counts, mixed", "xz -9e",
+        "real text", "known bad",
     ]  # fmt: skip
 
 

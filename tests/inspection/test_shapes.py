@@ -14,6 +14,7 @@ from troupe.inspection.shapes import shape_in, shapes_wanted
 from troupe.inspection.structure import without_weights
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
+from troupe.models.mixing import Mixture, mixed
 from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHeadConfig
 from troupe.models.tilted import tilted
@@ -21,7 +22,12 @@ from troupe.params import load_params
 from troupe.seeding import generator
 
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
-STAGES = {"gpt2": "pretrain", "switchhead": "moe", "tilted": "adversarial"}  # that make such a model
+STAGES = {
+    "gpt2": "pretrain",
+    "switchhead": "moe",
+    "tilted": "adversarial",
+    "mixed": "adversarial",
+}  # that make such a model
 CHARS = 65 + 256  # of tiny Shakespeare, whose characters one profile counts
 
 
@@ -49,6 +55,7 @@ def test_a_bundle_that_names_no_stage_has_that_of_its_architecture(
         "gpt2": dense,
         "switchhead": convert(dense, experts, "exact", generator(0, "test")),
         "tilted": tilted(dense, NGrams.counted(np.arange(50, dtype=np.uint16), 2, 256)),
+        "mixed": mixed(dense, Mixture.counted(np.arange(50, dtype=np.uint16), 2, ByteTokenizer())),
     }[architecture]
     save_bundle(tmp_path / "model", model, ByteTokenizer(), {})
     found = shape_in(tmp_path / "model")

@@ -90,7 +90,7 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
     evaluate(setting(setting(params, "judging", seeds=2), "evaluate", temperatures=[0.5]))
     metrics = read_json(METRICS)
     assert set(metrics) == {
-        "test_sha256", "text", "initial", "judge", "models", "controls", "curve", "ngram", "candidate",
+        "test_sha256", "text", "initial", "judge", "models", "controls", "curve", "ngram", "rivals", "candidate",
     }  # fmt: skip
     assert set(metrics["controls"]) == {"dense_continued", "real_against_real", "real_text", "known_bad"}
     assert all(math.isfinite(number) for number in numbers(metrics))

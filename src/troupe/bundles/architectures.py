@@ -10,7 +10,9 @@ from torch import nn
 
 from troupe.bundles.bundle import DENSE, Architectures, Bundle, read_bundle
 from troupe.models.config import GPTConfig, Size, dense, described
+from troupe.models.contexts import Contexts
 from troupe.models.gpt2 import GPT, CausalSelfAttention
+from troupe.models.mixing import Mixed, Mixture
 from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.models.tilted import Tilted
@@ -23,11 +25,25 @@ def _build_switchhead(dims: Mapping[str, Any]) -> GPT:
 def _build_tilted(dims: Mapping[str, Any]) -> GPT:
     config, experts = _of_all(dims), dims.get("experts")
     attention = CausalSelfAttention if experts is None else _experts(experts)
-    return Tilted(config, attention, NGrams(config.vocab_size, described(list[tuple[Size, Size]], dims.get("ngrams"))))
+    return Tilted(config, attention, _ngrams(config, dims))
+
+
+def _build_mixed(dims: Mapping[str, Any]) -> GPT:
+    config, experts = _of_all(dims), dims.get("experts")
+    attention = CausalSelfAttention if experts is None else _experts(experts)
+    return Mixed(config, attention, Mixture(_ngrams(config, dims), Contexts(config.vocab_size, *_size(dims))))
+
+
+def _ngrams(config: GPTConfig, dims: Mapping[str, Any]) -> NGrams:
+    return NGrams(config.vocab_size, described(list[tuple[Size, Size]], dims.get("ngrams")))
+
+
+def _size(dims: Mapping[str, Any]) -> tuple[int, int]:
+    return described(tuple[Size, Size], dims.get("contexts"))
 
 
 def _of_all(dims: Mapping[str, Any]) -> GPTConfig:
-    return dense({name: value for name, value in dims.items() if name not in ("experts", "ngrams")})
+    return dense({name: value for name, value in dims.items() if name not in ("experts", "ngrams", "contexts")})
 
 
 def _experts(dims: Mapping[str, Any]) -> Callable[[GPTConfig], nn.Module]:
@@ -41,6 +57,7 @@ ARCHITECTURES: Architectures = {
     **DENSE,
     "switchhead": _build_switchhead,
     "tilted": _build_tilted,
+    "mixed": _build_mixed,
 }
 
 

@@ -6,7 +6,7 @@ import safetensors.torch
 
 from troupe.bundles.huggingface import CONFIG, WEIGHTS
 from troupe.bundles.huggingface_tokenizer import write_tokenizer
-from troupe.bundles.shapes import HEAD, shape_for, their_config
+from troupe.bundles.shapes import HEAD, PublicShape, shape_for, their_config
 from troupe.data.tokenizer import Tokenizer
 from troupe.errors import ArtifactError
 from troupe.files import write_atomic, write_json
@@ -19,11 +19,7 @@ def export_model(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
     Raises ArtifactError, before anything is written, if the folder holds something or the model has none of the shapes
     that transformers has a place for.
     """
-    architecture, _ = model.description()
-    if architecture != "gpt2":
-        what = "a tilt and its n-grams" if architecture == "tilted" else "experts"
-        raise ArtifactError(f"{what} cannot be exported, transformers has no place for them; give --model pretrain")
-    shape = shape_for(model.config)
+    shape = shape_of(model)
     require_new(folder)
     tensors = {
         name if name == HEAD else shape.prefix + name: tensor.contiguous()
@@ -32,6 +28,16 @@ def export_model(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
     write_atomic(folder / WEIGHTS, safetensors.torch.save(tensors, {"format": "pt"}))
     write_tokenizer(folder, tokenizer, model.config.block_size)
     write_json(folder / CONFIG, their_config(model.config, shape, tokenizer.end_id))
+
+
+def shape_of(model: GPT) -> PublicShape:
+    """Raises ArtifactError for what no public shape has a place for."""
+    architecture, _ = model.description()
+    if architecture != "gpt2":
+        parts = {"tilted": "a tilt and its n-grams", "mixed": "a mixture and its counts"}
+        what = parts.get(architecture, "experts")
+        raise ArtifactError(f"{what} cannot be exported, transformers has no place for them; give --model pretrain")
+    return shape_for(model.config)
 
 
 def require_new(folder: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from troupe.bundles.export import require_new
+from troupe.bundles.export import require_new, shape_of
 from troupe.bundles.huggingface_tokenizer import merges
-from troupe.bundles.shapes import HEAD, LLAMA, QWEN3, PublicShape, shape_for, their_config
+from troupe.bundles.shapes import HEAD, LLAMA, QWEN3, PublicShape, their_config
 from troupe.data.gguf import PERMUTED
 from troupe.data.public import PIECES, as_sequence
 from troupe.data.tokenizer import BytePairTokenizer, ByteTokenizer, PretrainedTokenizer, Tokenizer, to_printable
@@ -34,7 +34,7 @@ def export_gguf(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
         from gguf import GGUFWriter
     except ImportError:
         raise ParamsError("--format gguf: files are written by the package gguf: pip install 'troupe[gguf]'") from None
-    shape = shape_for(model.config)
+    shape = shape_of(model)
     if shape not in (LLAMA, QWEN3):
         raise ArtifactError(f"--format gguf: written are the shapes of Llama and Qwen3, not {shape.title}'s")
     vocabulary = _vocabulary(tokenizer)

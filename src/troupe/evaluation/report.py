@@ -105,6 +105,9 @@ def rows(found: Evaluation) -> list[Row]:
         note = "chosen on validation" if order == best else ""
         name = f"Kneser-Ney, order {order}" + (f", of {part}" if part else "")
         table.append(Row(name, note, bpb=ngram.test[order]))
+    if rivals := found.rivals:
+        table.append(Row("counts, mixed", "without a network", bpb=rivals.counts))
+        table.append(Row("xz -9e", "after the training text" if not part else f"after {part} of it", bpb=rivals.xz))
     real, bad = controls.real_against_real, controls.known_bad
     table.append(Row("real text", judge=real, judges=real.judges, quality=controls.real_text.quality))
     table.append(Row("known bad", "byte Markov chain", judge=bad, judges=bad.judges))

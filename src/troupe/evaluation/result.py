@@ -96,6 +96,13 @@ class Counted(Part):
     test: Mapping[str, float]
 
 
+class Rivals(Part):
+    """Bits per byte of test text: of xz -9e after the training text, and of counts mixed without a network."""
+
+    xz: float
+    counts: float
+
+
 class Curve(Part):
     """A point of a model for each temperature: temperature, accuracy of the worst of few judges, figures of texts."""
 
@@ -138,6 +145,7 @@ class Evaluation(Part):
     controls: Controls
     curve: Curve | None
     ngram: Counted
+    rivals: Rivals | None = None  # of an evaluation of an earlier release
     candidate: Chosen
 
     @classmethod

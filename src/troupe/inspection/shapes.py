@@ -17,7 +17,7 @@ from troupe.models.gpt2 import GPT
 from troupe.params import Params
 
 # the stage, where a model does not name its own
-TRAINED_IN = {"gpt2": "pretrain", "switchhead": "moe", "tilted": "adversarial"}
+TRAINED_IN = {"gpt2": "pretrain", "switchhead": "moe", "tilted": "adversarial", "mixed": "adversarial"}
 
 
 @dataclass(frozen=True)

@@ -88,19 +88,19 @@ class Tilted(GPT):
 
 def tilted(model: GPT, ngrams: NGrams) -> Tilted:
     """A copy of `model` beside `ngrams`, on its device; its tilt is 0: it says what `model` says."""
-    found = Tilted(model.config, _attention_of(model), ngrams)
+    found = Tilted(model.config, copied_attention(model), ngrams)
     found.load_state_dict({**found.state_dict(), **model.state_dict()})
     return found.to(next(model.parameters()).device).train(model.training)
 
 
 def untilted(model: GPT) -> GPT:
     """A copy of its network alone, on its device: what `tilted` was given; of a GPT without a tilt, all of it."""
-    found = GPT(model.config, _attention_of(model))
+    found = GPT(model.config, copied_attention(model))
     found.load_state_dict({name: model.state_dict()[name] for name in found.state_dict()})
     return found.to(next(model.parameters()).device).train(model.training)
 
 
-def _attention_of(model: GPT) -> Callable[[GPTConfig], nn.Module]:
+def copied_attention(model: GPT) -> Callable[[GPTConfig], nn.Module]:
     """Hands out a copy of the attention of one block after the other."""
     attentions = iter([copy.deepcopy(block.get_submodule("attention")) for block in model.blocks])
     return lambda _: next(attentions)

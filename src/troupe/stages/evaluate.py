@@ -28,6 +28,7 @@ from troupe.evaluation.result import (
     RealText,
     WorstDetection,
 )
+from troupe.evaluation.rivals import rivals
 from troupe.evaluation.routing import route
 from troupe.evaluation.samples import write_samples
 from troupe.files import read_json, write_json
@@ -79,7 +80,8 @@ def write_for_page(params: Params, models: Mapping[str, Bundle], candidate: str)
 
 def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -> Evaluation:
     """All figures of all models."""
-    setup = make_setup(TokenDataset.open(), params, models["pretrain"].model.config.block_size, *HELD_OUT)
+    data, config = TokenDataset.open(), models["pretrain"].model.config
+    setup = make_setup(data, params, config.block_size, *HELD_OUT)
     text = {"train": setup.train.encode()} | {split: setup.held_out[split].content for split in HELD_OUT}
     digests = {split: hashlib.sha256(content).hexdigest() for split, content in text.items()}
     everyone = models | ({"dense_continued": control} if control else {})
@@ -99,6 +101,7 @@ def measure(params: Params, models: dict[str, Bundle], control: Bundle | None) -
         controls=controls(texts, control, bpb),
         curve=texts.curve,
         ngram=comparison.ngram(),
+        rivals=rivals(setup.train, data, setup.held_out["test"], config, params.evaluate.stride, params.run.seed),
         candidate=chosen(texts, bpb, params.judging.bits_margin),
     )
 
