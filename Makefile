@@ -79,7 +79,7 @@ study-moe: $(STAMP) ## what attention experts are worth: half an hour, into stud
 study-adversarial: $(STAMP) ## adversarial refinement beside its controls: within 40 minutes, into studies/adversarial/results
 	@$(BIN)/python -m studies.adversarial $(STUDY)
 
-study-ladder: $(STAMP) ## from bigram to GPT in twelve rungs, on your own text too: 23 minutes on two cores, into studies/ladder/results
+study-ladder: $(STAMP) ## from bigram to GPT in twelve rungs, on your own text too, into studies/ladder/results
 	@$(BIN)/python -m studies.ladder $(STUDY)
 
 study-architectures: $(STAMP) ## GPT-2, BERT, BART and T5 on the same text, each on what it is for, into studies/architectures/results
