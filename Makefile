@@ -79,7 +79,7 @@ study-moe: $(STAMP) ## what attention experts are worth: half an hour, into stud
 study-adversarial: $(STAMP) ## adversarial refinement beside its controls: within 40 minutes, into studies/adversarial/results
 	@$(BIN)/python -m studies.adversarial $(STUDY)
 
-study-ladder: $(STAMP) ## from bigram to GPT in twelve rungs, on your own text too: 23 minutes on two cores, into studies/ladder/results
+study-ladder: $(STAMP) ## from bigram to GPT in twelve rungs, on your own text too, into studies/ladder/results
 	@$(BIN)/python -m studies.ladder $(STUDY)
 
 study-mixture: $(STAMP) ## what counts add to a network, part by part, on two texts: 25 minutes on two cores, into studies/mixture/results

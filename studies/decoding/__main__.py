@@ -6,6 +6,7 @@ page.py recommends one; a registered model gets it as a tag.
 """
 
 import argparse
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def _recommend(settings: Settings, model: Studied, results: Results) -> None:
     if model.version is None or model.has_seen_other_text:
         print(f"{model.version}: not tagged, for it was trained on another text than the workspace's, or another split")
         return
-    recommend(model.version, settings.strategies[chosen].decoding())
+    recommend(model.version, settings.strategies[chosen])
     print(f"{model.version}: `troupe generate` and the server use {chosen} now, unless told otherwise (tag decoding)")
 
 
@@ -66,7 +67,7 @@ def plan(settings: Settings, model: Studied, text: str, seeds: int) -> dict[str,
         "prompt": settings.prompt or load_params(EFFECTIVE_PARAMS).evaluate.prompt,
         **settings.model_dump(include={"texts", "width", "shown_tokens"}),
     }
-    arms = {REAL: None, **{name: strategy.model_dump() for name, strategy in settings.strategies.items()}}
+    arms = {REAL: None, **{name: asdict(strategy) for name, strategy in settings.strategies.items()}}
     numbers = range(1, 1 + seeds)
     return {
         name: [Job(name, seed, shared | {"strategy": strategy}) for seed in numbers] for name, strategy in arms.items()

@@ -13,12 +13,11 @@ import torch
 
 from studies.core.jobs import Figures, Job
 from studies.decoding.frontier import similarity
-from studies.decoding.settings import Strategy
 from troupe.bundles.architectures import load_bundle
 from troupe.bundles.bundle import Bundle, found_identity
 from troupe.data.corpus import split_beginning
 from troupe.data.room import prompt_length
-from troupe.decoding import generate
+from troupe.decoding import Decoding, generate
 from troupe.errors import ArtifactError
 from troupe.evaluation.diversity import repetition
 from troupe.evaluation.quality import Yardstick, make_yardstick, measure
@@ -50,22 +49,21 @@ def run_strategy(job: Job, folder: Path, needed: Path | None) -> Figures:
     material = prepare(bundle, job)
     real = material.places.real()
     if job.arm == REAL:
-        written, seconds, shown = material.others[: len(real)], 0.0, ""  # compared with `real` here alone
+        written, speed, shown = material.others[: len(real)], None, ""  # compared with `real` here alone
         windows = real_against_real(real, material.places.starts, generator(job.seed, "study", "real"))
     else:
-        written, seconds, shown = write(bundle, material.places, job)
+        written, speed, shown = write(bundle, material.places, job)
         windows = paired(real, written, material.places.starts)
     judges = families(material.train)
     measured = real if job.arm == REAL else written  # the others are what the yardstick has counted
     judged = Judged({name: [cross_predict(judge, windows, job.seed)] for name, judge in judges.items()})
-    tokens = sum(len(bundle.tokenizer.encode(text)) for text in written)
     return {
         "judge": judged.worst,
         "detection": judged.detection.accuracy,
         "similarity": similarity(real, written, job.seed),
         "repetition_4": repetition(measured, 4),
         **measure(measured, material.yardstick),
-        "tokens_per_second": tokens / seconds if seconds else None,
+        "tokens_per_second": speed,
         "shown": shown,
     }
 
@@ -85,12 +83,14 @@ def prepare(bundle: Bundle, job: Job) -> Material:
 
 
 def write(bundle: Bundle, places: Places, job: Job) -> tuple[list[str], float, str]:
-    """The texts, the seconds they took on one thread, and what the strategy makes of the shown prompt."""
-    decoding = Strategy.model_validate(job.settings["strategy"]).decoding()
+    """The texts, how many tokens of theirs came in a second on one thread, and what the strategy makes of the shown
+    prompt."""
+    decoding = Decoding(**job.settings["strategy"])
     began = time.perf_counter()
     written = continuations(bundle.model, places, derive_seed(job.seed, "study", "texts"), sampler(decoding))
     seconds = time.perf_counter() - began
+    speed = sum(len(bundle.tokenizer.encode(text)) for text in written) / seconds
     prompt_1T = torch.tensor([bundle.tokenizer.encode(job.settings["prompt"])])
     seeds = [derive_seed(job.seed, "study", "shown")]
     ids_1T = generate(bundle.model, prompt_1T, job.settings["shown_tokens"], decoding, seeds)
-    return written, seconds, bundle.tokenizer.decode(ids_1T[0, prompt_1T.size(1) :].tolist())
+    return written, speed, bundle.tokenizer.decode(ids_1T[0, prompt_1T.size(1) :].tolist())

@@ -1,27 +1,20 @@
 """The schema of a configuration of the decoding study, as decoding.yaml explains it."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from troupe.decoding import Decoding
 from troupe.errors import ParamsError
 from troupe.params import Count, Section
 
 
-class Strategy(Section):
-    """A decoding; its ranges are those of troupe.decoding.Decoding."""
-
-    repetition_penalty: float = 1.0
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    greedy: bool = False
-
-    def decoding(self) -> Decoding:
-        """Raises ParamsError for a value out of range."""
-        return Decoding(**self.model_dump())
+def _in_range(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+    """What a Decoding refuses, as pydantic takes it: the line then names the strategy."""
+    try:
+        return validated(value)
+    except ParamsError as error:
+        raise ValueError(str(error)) from None
 
 
 class Settings(Section):
@@ -30,13 +23,4 @@ class Settings(Section):
     width: Annotated[int, Field(ge=16)]
     prompt: str | None
     shown_tokens: Count
-    strategies: Annotated[dict[str, Strategy], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def strategies_are_in_range(self) -> Self:
-        for name, strategy in self.strategies.items():
-            try:
-                strategy.decoding()
-            except ParamsError as error:
-                raise ValueError(f"strategies: {name}: {error}") from None
-        return self
+    strategies: Annotated[dict[str, Annotated[Decoding, WrapValidator(_in_range)]], Field(min_length=1)]

@@ -6,11 +6,12 @@ counting. Any text of your own: `STUDY="--source my/texts/*.txt"`.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from studies.core.command import faults_in_one_line, start
 from studies.core.configuration import read_configuration
-from studies.core.jobs import Job, by_arm, records, run_jobs
+from studies.core.jobs import Figures, Job, run_jobs
 from studies.core.page import publish
 from studies.core.text import PARTS, bytes_of, prepare_text
 from studies.ladder.arms import run_rung
@@ -33,31 +34,37 @@ def main() -> None:
     text = prepare_text(settings.data, settings.tokens, folder)
     planned = plan(settings, text, args.seeds or settings.seeds)
     figures = run_jobs(args.name, run_rung, in_order(planned), args.work, args.workers)
+    runs = {job: found["runs"] for job, found in figures.items()}
     train, validation, test = (bytes_of(folder / text, part) for part in PARTS)
     counted = rivals(train, validation, test, settings.ngram_max_order)
-    results = {recipe: by_arm(jobs, figures) for recipe, jobs in planned.items()}
+    results = {recipe: {rung: runs[job] for rung, job in jobs.items()} for recipe, jobs in planned.items()}
     ladder = Ladder(settings, results, counted)
-    publish(args, sections(args.name, ladder), partial(draw, ladder), records(figures), PACKAGES)
+    publish(args, sections(args.name, ladder), partial(draw, ladder), records_of(runs), PACKAGES)
 
 
-def plan(settings: Settings, text: str, seeds: int) -> dict[str, dict[str, list[Job]]]:
-    """Of every recipe and rung the jobs, one per seed."""
-    shared = {"text": text, "prompt": settings.prompt, "sample": settings.sample, "held_out": settings.held_out_tokens}
+def plan(settings: Settings, text: str, seeds: int) -> dict[str, dict[str, Job]]:
+    """Of every recipe and rung the job, which trains all seeds."""
+    shared = {"text": text, "seeds": seeds, "held_out": settings.held_out_tokens}
+    shared |= settings.model_dump(include={"prompt", "sample"})
     return {
         name: {
-            rung.name: [
-                Job(f"{rung.name}, {name}", seed, shared | {"rung": rung.name, "recipe": recipe.model_dump()})
-                for seed in range(1, 1 + seeds)
-            ]
+            rung.name: Job(
+                f"{rung.name}, {name}", 1, shared | {"rung": rung.name, "recipe": recipe.of(rung.name).model_dump()}
+            )
             for rung in LADDER
         }
         for name, recipe in settings.recipes.items()
     }
 
 
-def in_order(planned: dict[str, dict[str, list[Job]]]) -> list[Job]:
+def in_order(planned: dict[str, dict[str, Job]]) -> list[Job]:
     """The largest models, which take longest, first: cores that have run out of work wait for a short job."""
-    return [job for rung in reversed(LADDER) for jobs in planned.values() for job in jobs[rung.name]]
+    return [jobs[rung.name] for rung in reversed(LADDER) for jobs in planned.values()]
+
+
+def records_of(runs: Mapping[Job, Sequence[Figures]]) -> list[Figures]:
+    """What stands in the file beside the page: of every rung, recipe and seed the figures."""
+    return [{"arm": job.arm, "seed": seed, **found} for job, of in runs.items() for seed, found in enumerate(of, 1)]
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

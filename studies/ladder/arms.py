@@ -1,23 +1,26 @@
-"""One job of the ladder: a rung trained by one recipe with one seed, and what is measured of it.
+"""One job of the ladder: a rung trained by one recipe with every seed, and what is measured of it.
 
 Axes: B sequences, T tokens, D model width.
 """
 
 import math
 import time
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import mean, median
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from studies.core.jobs import Figures, Job
 from studies.core.text import Text, load_text
-from studies.ladder.model import Bigram, build
+from studies.ladder.model import build
 from studies.ladder.rungs import LADDER, Rung
 from studies.ladder.settings import Recipe
+from studies.ladder.together import Joined, Together
+from troupe.compute import keep_memory
 from troupe.data.batches import Batches
 from troupe.data.tokenizer import FILE, load_tokenizer
 from troupe.decoding import Decoding, generate
@@ -25,7 +28,7 @@ from troupe.errors import Diverged
 from troupe.evaluation.comparison import bits_per_byte, nats
 from troupe.models.gpt2 import GPT, evaluating, init_gpt2
 from troupe.seeding import derive_seed, generator
-from troupe.training.loop import RunContext, cross_entropy, train, validate
+from troupe.training.loop import Best, RunContext, Step, cross_entropy, validate
 
 MEASURED = 64  # sequences of training text on which gradients and activations are measured
 FAR = 100.0  # a loss that is not finite, or beyond, counts as this one: figures hold no NaN
@@ -33,32 +36,51 @@ POINTS = 50  # of a curve of training loss, each the mean of as many steps
 
 
 def run_rung(job: Job, folder: Path, needed: Path | None) -> Figures:
-    """The body of a job. A training that diverges is a result: its figures say at which step."""
-    rung = next(rung for rung in LADDER if rung.name == job.settings["rung"])
+    """The body of a job: {"runs": the figures of every seed}. AdamW, which treats every weight by itself, trains the
+    models of all seeds side by side; Muon, which treats matrices, one after the other.
+
+    A training that diverges is a result: its figures say at which step.
+    """
+    seeds = [*range(1, 1 + job.settings["seeds"])]
     recipe = Recipe.model_validate(job.settings["recipe"])
     where = folder.parent / job.settings["text"]
     text = shortened(load_text(where), job.settings["held_out"])
     torch.set_flush_denormal(True)
-    model = initialised(rung, symbols(text), recipe.block_size, job.seed)
-    before = by_depth(model, text, job.seed)
-    torch.manual_seed(derive_seed(job.seed, "study", "dropout"))
-    curve: Figures = {"losses": [], "looks": [], "speeds": []}
+    groups = [seeds] if recipe.optimizer == "adamw" else [[seed] for seed in seeds]
+    return {"runs": [run for group in groups for run in run_seeds(job, text, where, recipe, group)]}
+
+
+def run_seeds(job: Job, text: Text, where: Path, recipe: Recipe, seeds: Sequence[int]) -> list[Figures]:
+    """The figures of seeds that are trained side by side; cost and training losses are the means over them."""
+    rung = next(rung for rung in LADDER if rung.name == job.settings["rung"])
+    models = [initialised(rung, symbols(text), recipe.block_size, seed, recipe.gain) for seed in seeds]
+    before = [by_depth(model, text, seed) for model, seed in zip(models, seeds, strict=True)]
+    torch.manual_seed(derive_seed(seeds[0], "study", "dropout"))
+    curve = Curve([], [], [[] for _ in seeds])
     began, diverged = time.process_time(), None
     try:
-        fit(model, text, recipe, job.seed, curve)
+        fit(models, text, recipe, seeds, curve)
     except Diverged as error:
         diverged = str(error)
-    return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "seconds": time.process_time() - began,
-        "tokens_per_second": median(curve["speeds"] or [0.0]),
-        "training": thinned(curve["losses"]),
-        "looks": curve["looks"],
+    shared = {
+        "parameters": sum(parameter.numel() for parameter in models[0].parameters()),
+        "steps": recipe.steps,
+        "seconds": (time.process_time() - began) / len(seeds),
+        "tokens_per_second": median(curve.speeds or [0.0]),
+        "training": thinned(curve.losses),
         "diverged": diverged,
-        "depth": {"start": before, "end": by_depth(model, text, job.seed)},
-        "test": on_test_text(model, text),
-        "sample": "" if diverged else sample(model, where, job.settings["prompt"], job.settings["sample"], job.seed),
     }
+    prompt, length = job.settings["prompt"], job.settings["sample"]
+    return [
+        shared
+        | {
+            "looks": looks,
+            "depth": {"start": start, "end": by_depth(model, text, seed)},
+            "test": on_test_text(model, text),
+            "sample": "" if diverged else sample(model, where, prompt, length, seed),
+        }
+        for model, seed, start, looks in zip(models, seeds, before, curve.looks, strict=True)
+    ]
 
 
 def symbols(text: Text) -> int:
@@ -73,45 +95,64 @@ def shortened(text: Text, tokens: int | None) -> Text:
     return Text(text.vocab_size, ids, n_bytes)
 
 
-def initialised(rung: Rung, vocab_size: int, block_size: int, seed: int) -> GPT:
-    """A rung's model with random weights as GPT-2's. What joins no residual stream is not made smaller by its depth."""
+def initialised(rung: Rung, vocab_size: int, block_size: int, seed: int, gain: float = 1.0) -> GPT:
+    """A rung's model with random weights as GPT-2's. What joins no residual stream is not made smaller by its depth,
+    but `gain` times as large in all matrices of its blocks."""
     model = build(rung, vocab_size, block_size)
     init_gpt2(model, generator(seed, "study", "init"))
     if not rung.residual:
-        enlarge(model, math.sqrt(2 * rung.n_layer if rung.mlp else max(1, rung.n_layer)))
+        enlarge(model, math.sqrt(2 * rung.n_layer if rung.mlp else max(1, rung.n_layer)), gain)
     return model
 
 
 @torch.no_grad()
-def enlarge(model: GPT, factor: float) -> None:
+def enlarge(model: GPT, depth: float, gain: float) -> None:
     """Take back what `init_gpt2` does to the last layers of a block's parts, whose outputs add up in a residual
-    stream."""
+    stream, and multiply every matrix by `gain`."""
     for name, module in model.named_modules():
-        if name.endswith(".output") and isinstance(module, nn.Linear):
-            module.weight *= factor
+        if isinstance(module, nn.Linear):
+            module.weight *= gain * (depth if name.endswith(".output") else 1.0)
 
 
-def fit(model: GPT, text: Text, recipe: Recipe, seed: int, curve: Figures) -> None:
-    """Train, and note every step's loss and every look at the whole of validation text in `curve`. The best look's
-    weights are left; of a training that diverges the last ones that were finite, which are looked at, too."""
-    batches = Batches(text.ids["train"], recipe.block_size, recipe.batch_size, derive_seed(seed, "study", "batches"))
-    if isinstance(model, Bigram):  # it has no matrix for Muon
-        recipe = recipe.model_copy(update={"optimizer": "adamw"})
+class Curve(NamedTuple):
+    """Of every step the loss, the mean over the seeds, and tokens per second; of every seed its looks at validation."""
 
-    def log(step: int, figures: Mapping[str, float]) -> None:
-        curve["losses"].append(figures["train/loss"])
-        curve["speeds"].append(figures["train/tokens_per_second"])
-        if "val/loss" in figures:
-            curve["looks"].append({"step": step, "loss": figures["val/loss"], "bpb": figures["val/bpb"]})
+    losses: list[float]
+    speeds: list[float]
+    looks: list[list[dict[str, float]]]
 
-    context = RunContext(log=log)
-    look = partial(validate, model, text.ids["validation"], text.n_bytes["validation"], context.autocast)
+
+def fit(models: Sequence[GPT], text: Text, recipe: Recipe, seeds: Sequence[int], curve: Curve) -> None:
+    """Train a rung's models, one per seed, side by side, and note every step and every look at the whole of validation
+    text in `curve`. Each is left with the weights of its best look; of a training that diverges with the last ones that
+    were finite, which are looked at, too."""
+    ids, size = text.ids["train"], (recipe.block_size, recipe.batch_size)
+    batches = Joined([Batches(ids, *size, derive_seed(seed, "study", "batches")) for seed in seeds])
+    together, best = Together(models) if len(models) > 1 else models[0], [Best() for _ in models]
+    step = Step(together, batches, recipe, RunContext())
+    keep_memory()
+
+    def look(done: int) -> None:
+        if isinstance(together, Together):
+            together.write_to(models)
+        for model, kept, looks in zip(models, best, curve.looks, strict=True):
+            seen = validate(model, text.ids["validation"], text.n_bytes["validation"], nullcontext)
+            loss, bpb = bounded(seen["val/loss"]), bounded(seen["val/bpb"])
+            looks.append({"step": done, "loss": loss, "bpb": bpb})
+            kept.offer(model, {"val/bpb": bpb})
+
     try:
-        train(model, batches, look, recipe, context)
+        for done in range(1, 1 + recipe.steps):
+            figures, _ = step(done)
+            curve.losses.append(figures["train/loss"])
+            curve.speeds.append(figures["train/tokens_per_second"])
+            if done % recipe.eval_interval == 0 or done == recipe.steps:
+                look(done)
     except Diverged:
-        seen = {name: bounded(value) for name, value in look().items()}
-        curve["looks"].append({"step": len(curve["losses"]), "loss": seen["val/loss"], "bpb": seen["val/bpb"]})
+        look(len(curve.losses))
         raise
+    for model, kept in zip(models, best, strict=True):
+        model.load_state_dict(kept.weights)
 
 
 def bounded(value: float) -> float:

@@ -17,12 +17,17 @@ NOTES = [
     "other way round.",
     "Published: the losses that a walk-through in twelve steps reports at step 10,000, each of one batch, which is why "
     "they jump. Its batches, context and models are not known to be those here in every detail.",
-    "The bigram model has no matrix for Muon: with the project's recipe AdamW trains its table, at Muon's rate.",
+    "The lecture's recipe is its AdamW, context and rate, with half of its batch; that its rate falls to zero over the "
+    "second half of the steps is ours. In the project's recipe some rungs have more steps, another optimiser or wider "
+    "initial weights, as validation text of seed 1 preferred: they do not differ in the model alone. ladder.yaml has "
+    "every figure.",
     "Test: of the weights that validation text liked best, by windows that overlap, as the pipeline evaluates; bits "
     "per byte of UTF-8, comparable with every other model of the project.",
-    "Seconds are of one thread of processor, looks at validation text included.",
+    "Seconds are of one thread of processor and of one seed, looks at validation text included. AdamW trains the seeds "
+    "of a rung side by side, so its tokens/s are those of all of them.",
     "The last rung is troupe.models.gpt2.GPT: a test holds that both have the same parameters and logits.",
 ]
+COSTS = {"steps": "steps", "seconds": "seconds", "tokens_per_second": "tokens/s"}
 
 
 @dataclass(frozen=True)
@@ -132,12 +137,12 @@ def _costs(ladder: Ladder) -> str:
             *(
                 f"{estimate([run[what] for run in results[rung.name]]).mean:,.0f}"
                 for results in ladder.results.values()
-                for what in ("seconds", "tokens_per_second")
+                for what in COSTS
             ),
         ]
         for rung in LADDER
     }
-    columns = [f"{recipe}, {what}" for recipe in ladder.results for what in ("seconds", "tokens/s")]
+    columns = [f"{recipe}, {what}" for recipe in ladder.results for what in COSTS.values()]
     return table("rung", ["parameters", *columns], rows)
 
 

@@ -31,7 +31,7 @@ def draw(ladder: Ladder) -> Figure:
 
 
 def _curves(panel: Axes, ladder: Ladder, recipe: str) -> None:
-    """Training loss as a thin line, looks at validation as dots joined by a thick one; of the first seed."""
+    """Training loss as a thin line, looks at validation of the first seed as dots joined by a thick one."""
     for rung in LADDER:
         run = ladder.results[recipe][rung.name][0]
         panel.plot(*zip(*run["training"], strict=True), color=COLOURS[rung.name], linewidth=0.5, alpha=0.6)

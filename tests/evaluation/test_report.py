@@ -27,13 +27,14 @@ from troupe.evaluation.plots import (
     quality_against_diversity,
     series,
 )
-from troupe.evaluation.report import TEXTS, counted, layers_shown, render_report, rows
+from troupe.evaluation.report import TEXTS, counted, layers_shown, lineage, render_report, rows
 from troupe.evaluation.result import Embedded, Evaluation, Greedy, RoundedBits, Routed, Routing
 from troupe.files import read_json, write_json
 from troupe.layout import MODEL_STAGES
 
 SAME = {"correct": 70, "n": 100, "standard_error": 0.01, "jsd": 0.2, "jsd_low": 0.1, "jsd_high": 0.3}
 LOAD = [[[[0.5, 0.5, 0.0]], [[0.2, 0.3, 0.5]]], [[[1.0, 0.0, 0.0]], [[0.3, 0.3, 0.4]]]]  # 2 layers of one head
+USED = {"experts/layer0/values/head0": 2.5, "experts/layer11/outputs/head3": 1.5}  # experts, of two routers
 NASTY = "<script>alert('x')</script> & \"quotes\""
 
 
@@ -91,7 +92,7 @@ def provenance() -> dict[str, Any]:
     model = {"n_layer": 4, "n_head": 4, "n_embd": 192, "block_size": 128}
     return {
         "corpus": {"source": NASTY, "bytes": 3000, "sha256": "12" * 32, "licence": NASTY, "splits": sizes},
-        "tokens": {"vocab_size": 1024, "tokens": {"train": 1, "validation": 1, "test": 1}},
+        "tokens": {"vocab_size": 1024, "tokens": {"train": 1, "validation": 1, "test": 1}, "sha256": "56" * 32},
         "stages": {"pretrain": {"steps": 1000, "seconds": 61.4}},
         "params": {
             "run": {"seed": 1},
@@ -105,6 +106,15 @@ def provenance() -> dict[str, Any]:
         "changed": ["model.n_layer", "run.seed"],
         "git_commit": "3" * 40,
     }
+
+
+def logs() -> dict[str, list[dict[str, float]]]:
+    """Of every stage a falling loss; of stage moe how many experts two routers use, too."""
+    found: dict[str, list[dict[str, float]]] = {
+        stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES
+    }
+    found["moe"] += [{"step": step, **USED, "moe/dead_experts": 0} for step in (0, 100, 200)]
+    return found
 
 
 EMBEDDED = Embedded(
@@ -139,8 +149,7 @@ def write_reports(folder: Path, embedded: Embedded) -> None:
     write_json(folder / "samples.json", samples)
     write_json(folder / "embedded.json", embedded.model_dump())
     write_json(folder / "routing.json", ROUTING.model_dump())
-    logs = {stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES}
-    draw_all(folder, evaluation(), logs, LOAD)
+    draw_all(folder, evaluation(), logs(), LOAD)
 
 
 class Page(HTMLParser):
@@ -183,15 +192,15 @@ def test_the_page_needs_nothing_else_and_escapes_all_text(reports: Path) -> None
     page = Page(text)
     assert not {"link", "iframe"} & set(page.elements)
     assert page.elements.count("script") == 3, "the model, what its worker runs, and the form's: whatever texts hold"
-    assert page.elements.count("img") == 4 + len(MODEL_STAGES) + 1, (
-        "two tables, two over temperatures, each stage's, experts"
+    assert page.elements.count("img") == 4 + len(MODEL_STAGES) + 2, (
+        "two tables, two over temperatures, each stage's, experts and how many are in use"
     )
     assert all(
         address.startswith(("data:image/svg+xml;base64,", "data:text/csv;base64,")) for address in page.addresses
     )
     assert "url(" not in text
     assert "@import" not in text
-    assert text.count("&lt;script&gt;alert") == 6 + len(MODEL_STAGES)
+    assert text.count("&lt;script&gt;alert") == 7 + len(MODEL_STAGES)
 
 
 def test_its_policy_lets_one_script_run_and_nothing_be_asked_for(reports: Path) -> None:
@@ -235,8 +244,23 @@ def test_every_figure_says_in_words_what_it_shows_and_hands_out_its_data(reports
     [of_moe] = [row for row in tables["judge.csv"] if row[0] == "moe"]
     assert [float(figure) for figure in of_moe[1:]] == [0.7, 0.7 - 0.02, 0.7 + 0.02]
     assert ["1", "outputs", "0", "2", "0.4"] in tables["moe-experts.csv"]
+    assert tables["moe-experts-over-steps.csv"] == [
+        ["layer", "routes", "head", "step", "experts in use"],
+        *(["0", "values", "0", str(step), "2.5"] for step in (0, 100, 200)),
+        *(["11", "outputs", "3", str(step), "1.5"] for step in (0, 100, 200)),
+    ]
     assert tables["curve-judge.csv"][0][:3] == ["model", "temperature", "accuracy"]
     assert len(tables["curve-judge.csv"]) == 1 + 2 * len(MODEL_STAGES) + 1
+
+
+def test_the_lineage_leads_from_the_text_to_the_weights_that_were_measured() -> None:
+    about = provenance() | {"stages": {"adversarial": {"kept": "tilt"}}}
+    steps = lineage(evaluation(), about)
+    assert [step.stage for step in steps] == ["corpus", "tokens", *MODEL_STAGES]
+    assert [step.sha256 for step in steps] == ["12" * 32, "56" * 32, *["ab" * 32] * 3]
+    assert steps[-1].source == "the weights of moe, kept: tilt"
+    begun = {"init_from": "gpt2", "sha256": "0", "has_seen": "unknown"}
+    assert "begun as gpt2" in lineage(evaluation(initial=begun), about)[2].source
 
 
 def test_the_sentence_s_experts_stand_token_by_token(reports: Path) -> None:
@@ -383,8 +407,7 @@ def test_a_line_goes_through_every_point_of_the_curve_and_real_text_is_drawn() -
 
 def test_pictures_are_well_formed_and_the_same_for_the_same_figures(reports: Path) -> None:
     before = {path.name: path.read_bytes() for path in (reports / "plots").iterdir()}
-    logs = {stage: [{"step": i, "train/loss": 2 + math.exp(-i)} for i in range(200)] for stage in MODEL_STAGES}
-    draw_all(reports, evaluation(), logs, LOAD)
+    draw_all(reports, evaluation(), logs(), LOAD)
     assert before == {path.name: path.read_bytes() for path in (reports / "plots").iterdir()}
     for picture in before.values():
         root = ElementTree.fromstring(picture)  # our own file

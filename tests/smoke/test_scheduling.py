@@ -210,38 +210,31 @@ def test_the_token_stays_where_it_is(site: Site) -> None:
 
 
 @pytest.mark.browser
-def test_the_addresses_that_are_printed_let_a_browser_in(site: Site) -> None:
+def test_the_addresses_that_are_printed_let_a_browser_in(site: Site, browser: Any) -> None:
     """In Chromium: one address opens both, and without it neither shows anything."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not (chromium := shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")):
-        pytest.skip("no chromium here")
     show = [PYTHON, "-m", "pipelines", "address"]
     printed = subprocess.run(show, cwd=site.folder, env=environment(), capture_output=True, text=True, check=True)
     prefect, mlflow = (line.split()[1] for line in printed.stdout.splitlines())
     assert site.secret in prefect
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page, refused = browser.new_page(), list[str]()
-        page.on("response", lambda answer: answer.status in (401, 403) and refused.append(answer.url))
-        page.goto(prefect)
-        page.wait_for_url("**/dashboard*")
-        assert site.secret not in page.url
-        page.goto(f"{plain(site.api).removesuffix('/api')}/deployments")
-        page.get_by_text("rollback").first.wait_for()
-        page.goto(plain(site.mlflow))
-        page.get_by_text("Experiments").first.wait_for()
-        assert not refused
-        stranger = browser.new_context().new_page()
-        stranger.goto(f"{plain(site.api).removesuffix('/api')}/deployments")
-        stranger.wait_for_url(re.compile("/login"))
-        with pytest.raises(
-            playwright.Error, match="ERR_INVALID_AUTH_CREDENTIALS"
-        ):  # nobody is there to type a password
-            stranger.goto(plain(site.mlflow))
-        stranger = browser.new_context().new_page()
-        stranger.goto(mlflow)
-        stranger.get_by_text("Experiments").first.wait_for()
-        browser.close()
+    page, refused = browser.new_context().new_page(), list[str]()
+    page.on("response", lambda answer: answer.status in (401, 403) and refused.append(answer.url))
+    page.goto(prefect)
+    page.wait_for_url("**/dashboard*")
+    assert site.secret not in page.url
+    page.goto(f"{plain(site.api).removesuffix('/api')}/deployments")
+    page.get_by_text("rollback").first.wait_for()
+    page.goto(plain(site.mlflow))
+    page.get_by_text("Experiments").first.wait_for()
+    assert not refused
+    stranger = browser.new_context().new_page()
+    stranger.goto(f"{plain(site.api).removesuffix('/api')}/deployments")
+    stranger.wait_for_url(re.compile("/login"))
+    with pytest.raises(Exception, match="ERR_INVALID_AUTH_CREDENTIALS"):  # nobody is there to type a password
+        stranger.goto(plain(site.mlflow))
+    stranger = browser.new_context().new_page()
+    stranger.goto(mlflow)
+    stranger.get_by_text("Experiments").first.wait_for()
+    page.context.close()
 
 
 def test_a_promotion_afresh_that_had_to_wait_does_not_take_another_candidate(site: Site) -> None:

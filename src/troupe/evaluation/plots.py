@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -27,6 +28,7 @@ INK_RULE = "<style>svg{color:#2b2f36}@media(prefers-color-scheme:dark){svg{color
 GREY = "#8b919c"
 COLOURS = {"pretrain": "#2f7fd0", "moe": "#d9822b", "adversarial": "#1f9e89"}  # apart for any eyes, on both grounds
 LOAD_COLOURS = "viridis"
+ROUTERS = "experts/layer"  # how the names of what stage moe logs of each router begin
 SIZE = (4.6, 2.7)  # inches: small, so that pictures stand side by side on a desk and below each other on a phone
 CURVE_HEIGHT = 3.4
 DIVERSITY, QUALITY = "self_bleu_3", "bits"  # of evaluation/quality.py, by which models are drawn over temperatures
@@ -58,8 +60,9 @@ STYLE: Any = {  # of matplotlib
 
 def draw_all(reports: Path, found: Evaluation, logs: Mapping[str, Records], load: Load) -> None:
     """Write plots/bits-per-byte.svg, plots/judge.svg and, for every stage and curve, e.g.
-    plots/pretrain-00-train-loss.svg; plots/moe-experts.svg; and, if models were measured over temperatures,
-    plots/curve-quality.svg and plots/curve-judge.svg. What each of them shows stands in data/, in a .csv of its name.
+    plots/pretrain-00-train-loss.svg; plots/moe-experts.svg; plots/moe-experts-over-steps.svg, if the log has its
+    routers; and, if models were measured over temperatures, plots/curve-quality.svg and plots/curve-judge.svg. What
+    each of them shows stands in data/, in a .csv of its name.
 
     `logs` are the metric records of every stage, by name, `load` is that of the experts, by layer, router, head and
     expert.
@@ -87,6 +90,8 @@ def draw_all(reports: Path, found: Evaluation, logs: Mapping[str, Records], load
                 figure = curve(points, heading, COLOURS.get(stage, GREY))
                 draw(f"{stage}-{number:02}-{name.replace('/', '-')}", figure, [("step", heading), *points])
         draw("moe-experts", expert_load(load), shares(load))
+        if len(points := in_use(logs.get("moe", ()))) > 1:
+            draw("moe-experts-over-steps", experts_over_steps(points), points)
 
 
 def detections(found: Evaluation) -> Table:
@@ -123,6 +128,16 @@ def shares(load: Load) -> Table:
             for head, of_head in enumerate(heads)
             for expert, share in enumerate(of_head)
         ),
+    ]
+
+
+def in_use(records: Records) -> Table:
+    """A row for each router and look at it, of how many experts it used: exp(entropy of its choices)."""
+    logged = dict.fromkeys(name for record in records for name in record if name.startswith(ROUTERS))
+    places = {name: name.removeprefix(ROUTERS).replace("head", "").split("/") for name in logged}
+    return [
+        ("layer", "routes", "head", "step", "experts in use"),
+        *((*places[name], *point) for name in logged for point in series(records, name)),
     ]
 
 
@@ -251,6 +266,23 @@ def expert_load(load: Load) -> Figure:
     axes.set_xticks([expert + 0.5 for expert in range(len(shares[0]))], map(str, range(len(shares[0]))))
     axes.set_xlabel("expert")
     figure.colorbar(cells, ax=axes, fraction=0.04, extend="max")
+    return figure
+
+
+def experts_over_steps(points: Table) -> Figure:
+    """A line for every router, from dark to light by layer, dashed for those of outputs."""
+    figure, axes = _figure("moe · experts in use, by router")
+    lines: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for *router, step, count in points[1:]:
+        lines.setdefault((router[0], router[1], router[2]), []).append((step, count))
+    layers = sorted({int(layer) for layer, _, _ in lines})
+    colours = {str(layer): colormaps[LOAD_COLOURS](layers.index(layer) / len(layers)) for layer in layers}
+    for (layer, routes, _), line in lines.items():
+        dashes = "-" if routes == "values" else "--"
+        axes.plot(*zip(*line, strict=True), dashes, color=colours[layer], linewidth=1, alpha=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlabel("step")
+    axes.margins(x=0.02)
     return figure
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from troupe.data.corpus import read_manifest
 from troupe.errors import ArtifactError
-from troupe.files import read_json
-from troupe.layout import CORPUS, EFFECTIVE_PARAMS, MODEL_STAGES, PARAMS, model_dir
+from troupe.files import read_json, sha256_file
+from troupe.layout import CORPUS, EFFECTIVE_PARAMS, MODEL_STAGES, PARAMS, TOKENS, model_dir
 from troupe.overlay import fields_of
 from troupe.params import load_params
 
@@ -20,12 +20,17 @@ def gather_provenance(overrides: Sequence[str] = (), profile: str = "") -> dict[
     without a summary is left out.
     """
     from troupe.data.dataset import TokenDataset  # late: numpy, and most runs of the pipeline gather nothing
+    from troupe.data.tokenizer import FILE as TOKENIZER
 
     data = TokenDataset.open()
     effective = EFFECTIVE_PARAMS if EFFECTIVE_PARAMS.exists() else PARAMS
     return {
         "corpus": read_manifest(CORPUS),
-        "tokens": {"vocab_size": data.vocab_size, "tokens": data.n_tokens},
+        "tokens": {
+            "vocab_size": data.vocab_size,
+            "tokens": data.n_tokens,
+            "sha256": sha256_file(TOKENS / TOKENIZER),  # as stage tokens names it
+        },
         "stages": {stage: summary for stage in MODEL_STAGES if (summary := _summary(stage))},
         "params": load_params(effective).model_dump(),
         "profile": profile,

@@ -55,6 +55,7 @@ def render_report(reports_dir: Path, verdict: Mapping[str, Any] | None, provenan
         rows=rows(found),
         caveats=caveats(found),
         counted=counted(found),
+        lineage=lineage(found, provenance),
         texts=TEXTS,
         samples=read_json(reports_dir / "samples.json"),
         plots={path.stem: _plot(path) for path in sorted((reports_dir / "plots").glob("*.svg"))},
@@ -126,6 +127,33 @@ def _of_model(found: Evaluation, stage: str) -> Row:
         judges=model.test.judges,
         quality=model.quality,
     )
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a stage has made, from what, and its digest."""
+
+    stage: str
+    made: str
+    source: str
+    sha256: str
+
+
+def lineage(found: Evaluation, provenance: Mapping[str, Any]) -> list[Step]:
+    """From the text to the weights that were measured: files alone, so it needs no registry."""
+    text, tokens = provenance["corpus"], provenance["tokens"]
+    begun_as = f", begun as {found.initial.init_from}" if found.initial else ""
+    kept = provenance["stages"].get("adversarial", {}).get("kept")
+    sources = {
+        "pretrain": f"the text in tokens{begun_as}",
+        "moe": "the weights of pretrain",
+        "adversarial": "the weights of moe" + (f", kept: {kept}" if kept else ""),
+    }
+    return [
+        Step("corpus", "text", text["source"], text["sha256"]),
+        Step("tokens", "tokenizer", "the training text", tokens["sha256"]),
+        *(Step(stage, "weights", sources[stage], found.models[stage].weights_sha256) for stage in MODEL_STAGES),
+    ]
 
 
 def caveats(found: Evaluation) -> list[str]:

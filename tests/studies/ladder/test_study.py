@@ -1,7 +1,7 @@
 """The ladder: what a rung is, by laws and by GPT itself; what is measured of it, by hand; all of it at tiny size."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,12 @@ import torch
 from studies.core.statistics import Estimate
 from studies.core.text import Text
 from studies.ladder.__main__ import main
-from studies.ladder.arms import FAR, by_depth, fit, initialised, on_test_text, shortened, symbols, thinned
+from studies.ladder.arms import FAR, Curve, by_depth, fit, initialised, on_test_text, shortened, symbols, thinned
 from studies.ladder.counting import added, rivals
 from studies.ladder.model import build
 from studies.ladder.page import judged
 from studies.ladder.rungs import BIGRAM, BLOCKS, HEAD, LADDER, LARGER, LARGEST, POST, PRE, RESIDUAL, WIDE, Rung
-from studies.ladder.settings import Recipe
+from studies.ladder.settings import Recipe, Recipes
 from tests.studies.whole import run_study, shipped, write_text
 from troupe.errors import Diverged
 from troupe.models.gpt2 import GPT
@@ -38,7 +38,14 @@ def text_of(n: int, vocab_size: int = V) -> Text:
 
 def recipe(**changes: object) -> Recipe:
     values = shipped("ladder")["recipes"]["lecture"] | {"block_size": T, "steps": 4, "eval_interval": 2}
+    values.pop("rungs")
     return Recipe.model_validate(values | changes)
+
+
+def trained(rung: Rung, seeds: list[int], how: Recipe) -> tuple[list[GPT], Curve]:
+    models, curve = [initialised(rung, V, T, seed) for seed in seeds], Curve([], [], [[] for _ in seeds])
+    fit(models, text_of(500), how, seeds, curve)
+    return models, curve
 
 
 @pytest.mark.parametrize("rung", [rung for rung in LADDER if rung.norm == "pre"], ids=lambda rung: rung.name)
@@ -139,24 +146,53 @@ def test_what_is_tested_is_the_likelihood_of_the_whole_text() -> None:
 
 
 def test_a_training_notes_every_look_and_leaves_the_best_weights() -> None:
-    text, model = text_of(500), initialised(HEAD, V, T, 1)
-    curve: dict = {"losses": [], "looks": [], "speeds": []}
-    fit(model, text, recipe(steps=6), 1, curve)
-    assert [look["step"] for look in curve["looks"]] == [2, 4, 6]
-    assert len(curve["losses"]) == 6
-    best = min(look["loss"] for look in curve["looks"])
+    text = text_of(500)
+    (model,), curve = trained(HEAD, [1], recipe(steps=6))
+    assert [look["step"] for look in curve.looks[0]] == [2, 4, 6]
+    assert len(curve.losses) == 6
+    best = min(look["loss"] for look in curve.looks[0])
     seen = validate(model, text.ids["validation"], text.n_bytes["validation"], RunContext().autocast)
     assert seen["val/loss"] == pytest.approx(best, rel=1e-6)
 
 
-def test_a_training_that_diverges_is_looked_at_once_more() -> None:
-    curve: dict = {"losses": [], "looks": [], "speeds": []}
-    with pytest.raises(Diverged):
-        fit(
-            initialised(WIDE, V, T, 1), text_of(500), recipe(steps=400, learning_rate=10.0, eval_interval=400), 1, curve
+@pytest.mark.parametrize("rung", [BIGRAM, HEAD, POST, LARGER], ids=lambda rung: rung.name)
+def test_seeds_trained_side_by_side_are_what_each_is_alone(rung: Rung) -> None:
+    """AdamW takes no notice of the factor 1/2 that a mean over two seeds puts before each gradient, but for its eps of
+    1e-8, beside which gradients of 1e-3 and more are some 1e-5 off, times a rate of 1e-3 a step."""
+    rung, how = replace(rung, dropout=0.0), recipe(weight_decay=0.0)
+    side_by_side, _ = trained(rung, [1, 2], how)
+    for model, seed in zip(side_by_side, (1, 2), strict=True):
+        (alone,), _ = trained(rung, [seed], how)
+        moved = max(
+            float((ours - theirs).detach().abs().max())
+            for ours, theirs in zip(model.parameters(), initialised(rung, V, T, seed).parameters(), strict=True)
         )
-    assert len(curve["looks"]) == 1
-    assert 0 < curve["looks"][0]["loss"] <= FAR
+        ours, theirs = model(IDS_BT), alone(IDS_BT)
+        assert moved > 1e-3, "four steps of 1e-3 and less"
+        assert torch.allclose(ours, theirs, atol=1e-3)
+        assert not torch.allclose(ours, initialised(rung, V, T, seed)(IDS_BT), atol=1e-3)
+
+
+def test_a_training_that_diverges_is_looked_at_once_more() -> None:
+    how, curve = recipe(steps=400, learning_rate=10.0, eval_interval=400), Curve([], [], [[], []])
+    with pytest.raises(Diverged):
+        fit([initialised(WIDE, V, T, seed) for seed in (1, 2)], text_of(500), how, [1, 2], curve)
+    for looks in curve.looks:
+        assert len(looks) == 1
+        assert 0 < looks[0]["loss"] <= FAR
+
+
+def test_what_a_rung_has_otherwise() -> None:
+    values = shipped("ladder")["recipes"]["lecture"]
+    own = {"bigram": {"times": 3, "learning_rate": 0.5}}
+    found = Recipes.model_validate(values | {"rungs": own})
+    bigram, other = found.of("bigram"), found.of("MLP")
+    assert (bigram.steps, bigram.eval_interval, bigram.learning_rate) == (30000, 15000, 0.5)
+    assert (other.steps, other.learning_rate) == (10000, 1e-3)
+    with pytest.raises(ValueError, match="there is no rung 'bigrams'"):
+        Recipes.model_validate(values | {"rungs": {"bigrams": {}}})
+    with pytest.raises(ValueError, match="stepps"):
+        Recipes.model_validate(values | {"rungs": {"bigram": {"stepps": 3}}})
 
 
 def test_training_losses_are_means_of_as_many_steps() -> None:
@@ -209,6 +245,7 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     tree["data"] |= {"source": "text.txt", "block_bytes": 256}
     tree["recipes"]["lecture"] |= {"steps": 2, "eval_interval": 1, "batch_size": 2}
     tree["recipes"]["project"] |= {"steps": 2, "eval_interval": 2, "batch_size": 2, "block_size": 8, "warmup_steps": 0}
+    tree["recipes"]["project"]["rungs"] = {"bigram": {"optimizer": "adamw"}, "MLP": {"times": 1.5, "gain": 2.0}}
     titles = [
         "The rungs",
         "What each rung adds",
