@@ -55,7 +55,7 @@ def run_strategy(job: Job, folder: Path, needed: Path | None) -> Figures:
     else:
         written, seconds, shown = write(bundle, material.places, job)
         windows = paired(real, written, material.places.starts)
-    judges = families(material.train)
+    judges = families(material.train, job.seed)
     measured = real if job.arm == REAL else written  # the others are what the yardstick has counted
     judged = Judged({name: [cross_predict(judge, windows, job.seed)] for name, judge in judges.items()})
     tokens = sum(len(bundle.tokenizer.encode(text)) for text in written)

@@ -105,9 +105,14 @@ def rows(found: Evaluation) -> list[Row]:
         note = "chosen on validation" if order == best else ""
         name = f"Kneser-Ney, order {order}" + (f", of {part}" if part else "")
         table.append(Row(name, note, bpb=ngram.test[order]))
-    real, bad = controls.real_against_real, controls.known_bad
+    real = controls.real_against_real
     table.append(Row("real text", judge=real, judges=real.judges, quality=controls.real_text.quality))
-    table.append(Row("known bad", "byte Markov chain", judge=bad, judges=bad.judges))
+    for name, note, bad in (
+        ("known bad", "byte Markov chain", controls.known_bad),
+        ("shuffled words", "of real text", controls.shuffled_words),
+        ("copied", "training text", controls.copied),
+    ):
+        table.append(Row(name, note, judge=bad, judges=bad.judges))
     return table
 
 

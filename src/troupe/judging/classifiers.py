@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from troupe.arrays import Floats
-from troupe.judging.references import BYTE_ORDER, NAMES, SPANS, References, learned
+from troupe.judging.references import BYTE_ORDER, NAMES, SPANS, STEPS, References, learned
 from troupe.seeding import derive_seed
 
 Scorer = Callable[[Sequence[str]], Floats]  # texts -> logit_M: the log odds, in nats, that each is generated
@@ -55,7 +55,7 @@ class Judge(Protocol):
         """Train on about as many real as generated texts of equal length; equal arguments give an equal scorer."""
 
 
-def families(train: str, seed: int, steps: int) -> Mapping[str, Judge]:
+def families(train: str, seed: int, steps: int = STEPS) -> Mapping[str, Judge]:
     """One judge of every family; `train` is the text that the generators were trained on. Their transformer is trained
     here, for so many steps."""
     references = learned(train, seed, steps)

@@ -36,6 +36,7 @@ LEARNED_TEXT = 2**21  # bytes of training text that are learned from: bounds mem
 TOKENS, CONTEXT = 1024, 64  # of the tokenizer, of the transformer
 SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 128}
 RECIPE = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "qk_norm": True, "conv": 4, "bias": False}
+STEPS = 150  # 15 s of a core; 300 steps add little (docs/results/2026-12-01-judges.md)
 BATCH, LEARNING_RATE, WEIGHT_DECAY, CLIP = 16, 4e-3, 0.2, 1.0
 WARM_UP, DECAY = 20, 0.7  # steps; the share of all steps, at the end, over which the rate falls to zero
 BYTE_ORDER, TOKEN_ORDER, WORD_ORDER = 8, 6, 3  # of the n-grams
