@@ -34,10 +34,9 @@ from troupe.seeding import generator
 
 LEARNED_TEXT = 2**21  # bytes of training text that are learned from: bounds memory and time for a large corpus
 TOKENS, CONTEXT = 1024, 64  # of the tokenizer, of the transformer
-SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 128}
-RECIPE = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "qk_norm": True, "conv": 4, "bias": False}
-STEPS = 150  # 15 s of a core; 300 steps add little (docs/results/2026-12-01-judges.md)
-BATCH, LEARNING_RATE, WEIGHT_DECAY, CLIP = 16, 4e-3, 0.2, 1.0
+SIZES = (2, 4, 128)  # layers, heads, width, of GPT-2's architecture, which no default generator has
+STEPS = 150  # 12 s of a core
+BATCH, LEARNING_RATE, WEIGHT_DECAY, CLIP = 16, 2e-3, 0.2, 1.0
 WARM_UP, DECAY = 20, 0.7  # steps; the share of all steps, at the end, over which the rate falls to zero
 BYTE_ORDER, TOKEN_ORDER, WORD_ORDER = 8, 6, 3  # of the n-grams
 SPANS = (3, 5, 8)  # characters of n-grams that may be unknown: letters, words, phrases
@@ -185,7 +184,7 @@ def learned(train: str, seed: int, steps: int) -> References:
 def _trained(ids_T: torch.Tensor, vocab_size: int, seed: int, steps: int) -> GPT:
     """By AdamW, on one thread: it must not depend on how many there are."""
     rng = generator(seed, "judging", "transformer")
-    model = GPT(GPTConfig(vocab_size, CONTEXT, dropout=0.0, **SIZES, **RECIPE))  # type: ignore[arg-type]
+    model = GPT(GPTConfig(vocab_size, CONTEXT, *SIZES, dropout=0.0))
     init_gpt2(model, rng)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY, fused=True
