@@ -22,9 +22,10 @@ from troupe.adversarial.reinforce import continuation_log_probs, kl_per_token
 from troupe.decoding import Decoding, generate
 from troupe.evaluation.quality import Yardstick, make_yardstick, measure
 from troupe.judging.classifiers import Judge, families
+from troupe.judging.controls import markov
 from troupe.judging.selection import Candidate, select
 from troupe.judging.two_sample import Judged, Windows, paired, predict, real_against_real
-from troupe.judging.windows import Places, Sample, continuations, find_places, markov, sampler
+from troupe.judging.windows import Places, Sample, continuations, find_places, sampler
 from troupe.models.gpt2 import GPT
 from troupe.models.reader import Discriminator
 from troupe.seeding import derive_seed, generator
@@ -71,7 +72,7 @@ class Bench:
 
     def __init__(self, world: World, settings: Common) -> None:
         self.world, self.settings, self.judging = world, settings, settings.judging
-        self.judges = families(world.text.part["generator"])
+        self.judges = families(world.text.part["generator"], world.seed, self.judging.transformer_steps)
         validation, test = (self._places(role) for role in ("validation", "test"))
         self.train, self.test = _some(validation, self.judging), _some(_every_other(test, 0), self.judging)
         self.select_train, self.select_test = (_some(_every_other(validation, at), self.judging) for at in (0, 1))

@@ -14,7 +14,6 @@ from studies.core.statistics import Estimate, Results, estimate, less, over
 
 START = "start"
 QUALITY, DIVERSITY = "bits", "self_bleu_3"  # of the curves; lower is better, and rises and falls with temperature
-FAMILIES = ("linear", "boosted", "neural")
 USES = {
     "generator": "likelihood training, the tokenizer, what judges take for known",
     "reference": "training of the model that discriminators read through",
@@ -130,12 +129,13 @@ def judges(settings: Settings, results: Results) -> str:
         found = worst(one)
         return f"{found['accuracy']:.3f} ({found['low']:.3f} to {found['high']:.3f}), {one['worst']}"
 
+    families = list(detected["real against real"][0]["judges"])
     rows = {
-        name: [*(f"{over(of, 'judges', family, 'accuracy'):.3f}" for family in FAMILIES), *map(seed, of)]
+        name: [*(f"{over(of, 'judges', family, 'accuracy'):.3f}" for family in families), *map(seed, of)]
         for name, of in detected.items()
     }
     n_seeds = len(results[CONTROLS])
-    return table("arm", [*FAMILIES, *(f"worst, seed {number}" for number in range(1, n_seeds + 1))], rows)
+    return table("arm", [*families, *(f"worst, seed {number}" for number in range(1, n_seeds + 1))], rows)
 
 
 def quality(settings: Settings, results: Results) -> str:

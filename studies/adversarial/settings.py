@@ -35,7 +35,7 @@ METHODS: dict[str, type[GanParams | DistilParams | DdoParams]] = {
     "distil": DistilParams,
     "ddo": DdoParams,
 }
-Family = Literal["linear", "boosted", "neural"]
+Family = Literal["linear", "likelihood", "boosted"]
 
 
 class Arm(Section):
@@ -97,6 +97,7 @@ class DiscriminatorParams(Section):
 class Judging(Section):
     window: Count  # bytes
     windows: Count  # of each kind at most: to train classifiers on, and to test them on
+    transformer_steps: Count  # of the transformer that judges see through
     seeds: Count  # of the classifiers of test text
     curve_seeds: Count  # at every other temperature
     few: Annotated[list[Family], Field(min_length=1)]  # used at other temperatures, and for every selection

@@ -54,7 +54,7 @@ def run_strategy(job: Job, folder: Path, needed: Path | None) -> Figures:
     else:
         written, speed, shown = write(bundle, material.places, job)
         windows = paired(real, written, material.places.starts)
-    judges = families(material.train)
+    judges = families(material.train, job.seed)
     measured = real if job.arm == REAL else written  # the others are what the yardstick has counted
     judged = Judged({name: [cross_predict(judge, windows, job.seed)] for name, judge in judges.items()})
     return {

@@ -9,14 +9,15 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from tests.judging.scene import MODELS, REPETITIONS, setup
+from tests.judging.scene import MODELS, REPETITIONS, WIDTH, setup
 from tests.judging.scene import settings as judging_settings
 from troupe.evaluation.judged import JudgedTexts, Judging, description, make_judging, written
 from troupe.evaluation.quality import measure
 from troupe.judging import classifiers
 from troupe.judging.classifiers import QUICK, Scorer
-from troupe.judging.protocol import REAL, TextSet
+from troupe.judging.protocol import CHECKS, CONTROLS, REAL, TextSet
 from troupe.judging.two_sample import Windows, cross_predict
+from troupe.judging.words import WORD
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Glance:
         return lambda texts: np.array([0.5 - any(letter in text for letter in self.letters) for text in texts])
 
 
-GLANCES = {"linear": Glance("q"), "boosted": Glance("v"), "neural": Glance("aeiou")}  # `neural` sees most
+GLANCES = {"linear": Glance("q"), "likelihood": Glance("v"), "boosted": Glance("aeiou")}  # `boosted` sees most
 
 
 def judging() -> Judging:
@@ -41,10 +42,26 @@ def found() -> JudgedTexts:
     return judging().run(lambda _: None)
 
 
-def test_every_model_is_judged_on_both_splits_and_controls_on_test(found: JudgedTexts) -> None:
-    both = {(name, split) for name in MODELS for split in ("validation", "test")}
-    assert found.judged.keys() == both | {("known_bad", "test"), ("real_against_real", "test")}
-    assert found.judged["one", "test"].worst == "neural"
+def test_every_model_and_control_is_judged_on_both_splits(found: JudgedTexts) -> None:
+    writers = (*MODELS, *CONTROLS, *CHECKS)
+    assert found.judged.keys() == {(name, split) for name in writers for split in ("validation", "test")}
+    assert found.judged["one", "test"].worst == "boosted"
+    for name in writers:
+        repetitions = 1 if name in CHECKS else REPETITIONS
+        assert {len(several) for several in found.judged[name, "test"].predictions.values()} == {repetitions}
+        assert found.judged[name, "test"].picked == found.judged[name, "validation"].worst
+
+
+def test_real_text_is_corrupted_by_words_of_the_first_model() -> None:
+    whole = judging()
+    with ThreadPoolExecutor(2) as pool:
+        windows = whole._windows(pool, lambda _: None)
+    mine, corrupted = (written(windows[TextSet(name, "test", 0)]) for name in ("one", "corrupted_0.2"))
+    real = whole.setup.places("test", 0).real()
+    new = set(" ".join(corrupted).split()) - set(" ".join(real).split()) - {text.split()[-1] for text in corrupted}
+    assert new
+    assert all(any(piece in "".join(mine) for piece in WORD.findall(word)) for word in new)
+    assert all(WIDTH - 3 < len(text.encode()) <= WIDTH for text in corrupted), "but for a character that was cut"
 
 
 def test_on_validation_text_it_finds_what_selection_finds(found: JudgedTexts) -> None:
@@ -109,10 +126,11 @@ def test_the_digest_names_the_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     assert digest != description(judging_settings(window=64), 1, text).digest
     assert digest != description(judging_settings(), 2, text).digest, "another stride: other bits per byte"
     assert digest != description(judging_settings(), 1, text | {"validation": "c"}).digest
+    assert digest != description(judging_settings(transformer_steps=3), 1, text).digest
     monkeypatch.setitem(classifiers.TREES, "max_leaf_nodes", 9)
     assert digest != description(judging_settings(), 1, text).digest
 
 
 def _windows(whole: Judging) -> dict[TextSet, Windows]:
     with ThreadPoolExecutor(1) as pool:
-        return {task: whole.setup.written(pool, task, whole.models.get(task.writer))() for task in whole.tasks()}
+        return whole._windows(pool, lambda _: None)

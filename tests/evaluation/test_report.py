@@ -42,7 +42,7 @@ def judged(accuracy: float) -> dict[str, Any]:
     """As of a stage: the worst is "boosted"."""
     judges = {
         family: {"accuracy": found, "low": found - 0.02, "high": found + 0.02, "auc": found, **SAME}
-        for family, found in (("linear", accuracy - 0.05), ("boosted", accuracy), ("neural", accuracy - 0.01))
+        for family, found in (("linear", accuracy - 0.05), ("boosted", accuracy), ("likelihood", accuracy - 0.01))
     }
     return {"judge": {"family": "boosted", **judges["boosted"]}, "judges": judges}
 
@@ -50,6 +50,14 @@ def judged(accuracy: float) -> dict[str, Any]:
 def control(accuracy: float) -> dict[str, Any]:
     ruling = judged(accuracy)
     return {**ruling["judge"], "judges": ruling["judges"]}
+
+
+def power(accuracies: Sequence[float]) -> dict[str, Any]:
+    several = [judged(accuracy)["judges"] for accuracy in accuracies]
+    return {
+        "shares": [0.01, 0.05, 0.2],
+        "judges": {family: [judges[family] for judges in several] for family in several[0]},
+    }
 
 
 def evaluation(**changes: Any) -> Evaluation:
@@ -72,13 +80,16 @@ def metrics(temperatures: Sequence[float] = (0.7, 1.0)) -> dict[str, Any]:
         "text": {split: {"bytes": 1000, "of": 1000} for split in ("train", "validation", "test")},
         "initial": None,
         "judge": {"name": "judge", "seeds": 5, "window_bytes": 128, "texts": 400, "digest": "ef" * 32}
-        | {"families": {"linear": "words", "boosted": "trees", "neural": NASTY}},
+        | {"families": {"linear": "words", "boosted": "trees", "likelihood": NASTY}},
         "models": dict.fromkeys(MODEL_STAGES, model),
         "controls": {
             "dense_continued": {"parameters": 2_000_000, "validation": {"bpb": 1.5}, "test": {"bpb": 1.5}},
             "real_against_real": control(0.5),
             "real_text": {"quality": quality},
             "known_bad": control(0.98),
+            "shuffled_words": control(0.97),
+            "copied": control(0.96),
+            "power": power([0.505, 0.51, 0.9]),
         },
         "curve": curve if temperatures else None,
         "ngram": {"order_chosen_on_validation": 6, "validation": ngram, "test": ngram},
@@ -192,8 +203,8 @@ def test_the_page_needs_nothing_else_and_escapes_all_text(reports: Path) -> None
     page = Page(text)
     assert not {"link", "iframe"} & set(page.elements)
     assert page.elements.count("script") == 3, "the model, what its worker runs, and the form's: whatever texts hold"
-    assert page.elements.count("img") == 4 + len(MODEL_STAGES) + 2, (
-        "two tables, two over temperatures, each stage's, experts and how many are in use"
+    assert page.elements.count("img") == 5 + len(MODEL_STAGES) + 2, (
+        "two tables, what judges see, two over temperatures, each stage's, experts and how many are in use"
     )
     assert all(
         address.startswith(("data:image/svg+xml;base64,", "data:text/csv;base64,")) for address in page.addresses
@@ -340,7 +351,7 @@ def test_an_evaluation_is_written_as_it_is_read(tmp_path: Path) -> None:
 def test_the_table_has_every_competitor_and_the_best_order() -> None:
     assert [row.name for row in rows(evaluation())] == [
         *MODEL_STAGES, "dense, continued", "Kneser-Ney, order 5", "Kneser-Ney, order 6", "counts, mixed", "xz -9e",
-        "real text", "known bad",
+        "real text", "known bad", "shuffled words", "copied",
     ]  # fmt: skip
 
 
@@ -378,11 +389,25 @@ def test_weights_with_an_unknown_past_are_called_so(seen: str, reports: Path) ->
 
 def test_every_family_stands_beside_the_worst_which_is_marked(reports: Path) -> None:
     text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
-    for family in ("linear", "boosted", "neural"):
+    for family in ("linear", "boosted", "likelihood"):
         assert f"<th>{family}</th>" in text
     assert text.count('<td><span class="model">0.700</span></td>') == len(MODEL_STAGES)
     assert text.count('<td><span class="">0.690</span></td>') == len(MODEL_STAGES)
-    assert "worst judge (boosted); 50 % is guessing; learned from 400 texts of either kind" in text
+    assert "accuracy of the worst of these judges (boosted) on 100 texts, half of them real; 50 % is guessing" in text
+
+
+def test_a_share_counts_as_detected_if_every_larger_one_is(reports: Path) -> None:
+    """The interval is the accuracy and 0.02 on either side."""
+    found = evaluation().controls.power
+    assert {family: found.smallest(family) for family in found.judges} == {
+        "linear": 0.2, "boosted": 0.2, "likelihood": 0.2,
+    }  # fmt: skip
+    all_seen, gap = (type(found).model_validate(power(seen)) for seen in ([0.6, 0.7, 0.9], [0.6, 0.5, 0.9]))
+    assert (all_seen.smallest("boosted"), gap.smallest("boosted")) == (0.01, 0.2)
+    assert type(found).model_validate(power([0.6, 0.7, 0.5])).smallest("boosted") is None
+    text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
+    assert "<td>20 %</td>" in text
+    assert "On 100 texts of test text, once." in text
 
 
 def test_without_a_curve_there_is_no_mention_of_one(reports: Path) -> None:

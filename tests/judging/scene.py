@@ -1,10 +1,13 @@
 """A small set-up for judging: two untrained models over bytes; words in random order."""
 
+from collections.abc import Mapping
+from functools import cache
+
 import numpy as np
 import torch
 
 from troupe.data.tokenizer import ByteTokenizer
-from troupe.judging.classifiers import families
+from troupe.judging.classifiers import Judge, families
 from troupe.judging.protocol import HeldOut, Setup
 from troupe.judging.windows import find_places
 from troupe.models.config import GPTConfig
@@ -33,18 +36,23 @@ def model(seed: int) -> GPT:
     return gpt
 
 
+TRAIN = text(0, 2000)
 MODELS = {"one": model(0), "other": model(1)}
 
 
 def settings(**changes: object) -> JudgingParams:
     values: dict[str, object] = {
         "seeds": REPETITIONS, "window": WIDTH, "texts": TEXTS, 
-        "train_bytes": 1, "held_out_bytes": 1, "bits_margin": 0.0,
+        "train_bytes": 1, "held_out_bytes": 1, "transformer_steps": 2, "bits_margin": 0.0,
     }  # fmt: skip
     return JudgingParams.model_validate(values | changes)
 
 
+@cache
+def judges() -> Mapping[str, Judge]:
+    return families(TRAIN, seed=3, steps=2)
+
+
 def setup(**changes: object) -> Setup:
-    train = text(0, 2000)
     held = {"validation": held_out("validation", 1), "test": held_out("test", 2)}
-    return Setup(train, held, families(train), settings(**changes), seed=3)
+    return Setup(TRAIN, held, judges(), settings(**changes), seed=3)

@@ -9,7 +9,7 @@ import numpy as np
 from tests.judging.scene import MODELS, REPETITIONS, TEXTS, setup
 from troupe.judging.classifiers import Scorer
 from troupe.judging.protocol import KNOWN_BAD, REAL, Setup, TextSet
-from troupe.judging.two_sample import Windows, cross_predict, predict
+from troupe.judging.two_sample import FOLDS, Windows, cross_predict
 from troupe.models.gpt2 import GPT
 
 
@@ -62,36 +62,37 @@ def test_texts_depend_neither_on_a_models_name_nor_on_the_number_of_workers() ->
     assert expected.texts == again.texts == renamed.texts
 
 
-def test_on_test_text_classifiers_are_trained_on_validation_text_only() -> None:
+def test_on_test_text_classifiers_are_trained_on_validation_text_and_the_other_stretches() -> None:
     recorder = Recorder()
     of = replace(setup(), judges={"recorder": recorder})
     both = windows(of, TextSet("one", "validation", 0), TextSet("one", "test", 0))
     of.predictions(both, TextSet("one", "test", 0))
-    (trained_on,) = recorder.trained_on
-    validation, test = (set(of.places(split, 0).real()) for split in ("validation", "test"))
-    assert validation <= set(trained_on)
-    assert not (test - validation) & set(trained_on)
+    validation, test = (of.places(split, 0).real() for split in ("validation", "test"))
+    assert len(recorder.trained_on) == FOLDS
+    for trained_on, tested in zip(recorder.trained_on, np.array_split(test, FOLDS), strict=True):
+        assert set(validation) <= set(trained_on)
+        assert set(trained_on) & set(test) - set(validation) == set(test) - set(tested) - set(validation)
 
 
-def test_on_validation_text_they_are_trained_on_one_half_and_tested_on_the_other() -> None:
+def test_on_validation_text_they_are_trained_on_its_other_stretches_alone() -> None:
     recorder = Recorder()
     of = replace(setup(), judges={"recorder": recorder})
     found = windows(of, TextSet("one", "validation", 0))
     of.predictions(found, TextSet("one", "validation", 0))
-    one, other = map(set, recorder.trained_on)
-    real = of.places("validation", 0).real()
-    assert (one & set(real), other & set(real)) == (set(real[: TEXTS // 2]), set(real[TEXTS // 2 :]))
+    real, test = of.places("validation", 0).real(), of.places("test", 0).real()
+    for trained_on, tested in zip(recorder.trained_on, np.array_split(real, FOLDS), strict=True):
+        assert set(trained_on) & set(real) == set(real) - set(tested)
+        assert not set(trained_on) & (set(test) - set(real))
 
 
 def test_predictions_are_what_classifiers_say_of_the_windows() -> None:
     of, task = setup(), TextSet("one", "test", 0)
     both = windows(of, task, task._replace(split="validation"))
-    seed = of.classifier_seed(0)
+    seed, validation = of.classifier_seed(0), both[task._replace(split="validation")]
     tested, crossed = of.predictions(both, task), of.predictions(both, task._replace(split="validation"))
-    train = both[task._replace(split="validation")]
     for family, judge in of.judges.items():
-        assert tested[family].logit.tolist() == predict(judge, train, both[task], seed).logit.tolist()
-        assert crossed[family].logit.tolist() == cross_predict(judge, train, seed).logit.tolist()
+        assert tested[family].logit.tolist() == cross_predict(judge, both[task], seed, validation).logit.tolist()
+        assert crossed[family].logit.tolist() == cross_predict(judge, validation, seed).logit.tolist()
 
 
 def test_models_on_validation_text() -> None:

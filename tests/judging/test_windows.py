@@ -10,7 +10,8 @@ from troupe.data.bpe import make_tokenizer
 from troupe.data.tokenizer import ByteTokenizer, Tokenizer
 from troupe.decoding import Decoding
 from troupe.errors import CorpusError
-from troupe.judging.windows import Places, clip, continuations, find_places, markov, sampler
+from troupe.judging.controls import markov
+from troupe.judging.windows import Places, clip, continuations, find_places, sampler
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, init_gpt2
 

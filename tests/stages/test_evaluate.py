@@ -23,6 +23,7 @@ from troupe.evaluation.provenance import gather_provenance, git_commit
 from troupe.evaluation.report import render_report
 from troupe.evaluation.result import Embedded, Routing, read_found
 from troupe.files import read_json, write_json
+from troupe.judging.classifiers import FAMILIES
 from troupe.judging.protocol import held_out
 from troupe.layout import CORPUS, EMBEDDED, METRICS, MODEL_STAGES, REPORT, REPORTS, ROUTING, TOKENS, USAGE, model_dir
 from troupe.models.config import GPTConfig
@@ -34,8 +35,7 @@ from troupe.stages.inputs import inputs
 from troupe.stages.tokens import tokens
 
 SMALL = {"temperatures": [], "sample_tokens": 8, "ngram_max_order": 6}
-JUDGED = {"seeds": 1, "texts": 10, "window": 64}
-FAMILIES = ("linear", "boosted", "neural")
+JUDGED = {"seeds": 1, "texts": 10, "window": 64, "transformer_steps": 2}
 
 
 def save_model(folder: Path, params: Params, seed: int, broken: bool = False) -> None:
@@ -73,10 +73,9 @@ def numbers(node: Any) -> Iterator[float]:
 
 
 def assert_worst(judge: dict[str, Any], judges: dict[str, Any]) -> None:
-    """What is reported is one family's figures, whole, and no other family tells better."""
+    """What is reported is one family's figures, whole."""
     assert set(judges) == set(FAMILIES)
     assert judge == {"family": judge["family"], **judges[judge["family"]]}
-    assert judge["accuracy"] == max(one["accuracy"] for one in judges.values())
     for figure in ("low", "high", "auc", "correct", "n", "standard_error", "jsd", "jsd_low", "jsd_high"):
         assert figure in judge
 
@@ -92,7 +91,10 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
     assert set(metrics) == {
         "test_sha256", "text", "initial", "judge", "models", "controls", "curve", "ngram", "rivals", "candidate",
     }  # fmt: skip
-    assert set(metrics["controls"]) == {"dense_continued", "real_against_real", "real_text", "known_bad"}
+    assert set(metrics["controls"]) == {
+        "dense_continued", "real_against_real", "real_text", "known_bad", "shuffled_words", "copied", "power",
+    }  # fmt: skip
+    assert set(metrics["controls"]["power"]["judges"]) == set(FAMILIES)
     assert all(math.isfinite(number) for number in numbers(metrics))
     assert list(metrics["ngram"]["test"]) == [str(order) for order in range(1, 7)]
     assert metrics["models"]["moe"]["test"]["judge"]["n"] == 2 * 2 * JUDGED["texts"]
@@ -102,9 +104,12 @@ def test_it_measures_everything(params: Params, capsys: pytest.CaptureFixture[st
             assert model[split]["bpb"] > metrics["ngram"][split]["5"]  # an untrained model, against counting
             assert model[split]["judge"]["low"] <= model[split]["judge"]["accuracy"] <= model[split]["judge"]["high"]
             assert_worst(model[split]["judge"], model[split]["judges"])
+        worst = max(model["validation"]["judges"].values(), key=lambda one: one["accuracy"])
+        assert model["validation"]["judge"]["accuracy"] == worst["accuracy"]
+        assert model["test"]["judge"]["family"] == model["validation"]["judge"]["family"]
         assert set(model["quality"]) == set(metrics["controls"]["real_text"]["quality"])
         assert [point["temperature"] for point in metrics["curve"]["models"][stage]] == [0.5, 1.0]
-    for name in ("real_against_real", "known_bad"):
+    for name in ("real_against_real", "known_bad", "shuffled_words", "copied"):
         control = metrics["controls"][name]
         assert_worst({key: value for key, value in control.items() if key != "judges"}, control["judges"])
     for stage in MODEL_STAGES:

@@ -16,7 +16,6 @@ without a text is known at once, and self-BLEU costs no more than BLEU.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from statistics import fmean
@@ -24,8 +23,8 @@ from statistics import fmean
 import numpy as np
 
 from troupe.arrays import Ints
+from troupe.judging.words import WORD
 
-WORD = re.compile(r"\w+|[^\w\s]")
 SPAN = 50  # bytes; about eight English words: chance and grammar alone seldom repeat so much
 ORDER = 3  # words of the longest n-grams
 SMOOTHING = 0.1

@@ -1,4 +1,7 @@
-"""What all judges say of every model and control, the figures of their texts, and both over temperatures."""
+"""What all judges say of every model and control, the figures of their texts, and both over temperatures.
+
+Of test text the worst judge is the one that is the worst on validation text, so that no figure flatters the pick.
+"""
 
 import hashlib
 import json
@@ -14,21 +17,21 @@ from troupe.compute import workers
 from troupe.data.room import PROMPT_BYTES
 from troupe.evaluation.quality import Yardstick, make_yardstick, measure
 from troupe.evaluation.result import Curve, JudgeDescription
-from troupe.judging import classifiers
+from troupe.judging import classifiers, references
 from troupe.judging.classifiers import FAMILIES, QUICK
-from troupe.judging.protocol import CONTROLS, REAL, Setup, TextSet, Tick, joined
+from troupe.judging.protocol import CHECKS, CONTROLS, REAL, SHARES, Setup, TextSet, Tick, joined
 from troupe.judging.two_sample import Judged, Predictions, Windows, cross_predict
 from troupe.models.gpt2 import GPT
 from troupe.params import JudgingParams
 
 NAME = "the worst of " + ", ".join(FAMILIES)
-VERSION = 5  # raise it with any change that can change a figure: the gate compares only figures of one version
+VERSION = 6  # raise it with any change that can change a figure: the gate compares only figures of one version
 SPLITS = ("validation", "test")
 Point = dict[str, float]  # of a curve: accuracy of the worst of the quick judges, and every figure of the texts
 
 
 class JudgedTexts(NamedTuple):
-    judged: dict[tuple[str, str], Judged]  # by writer and split; controls on test text alone
+    judged: dict[tuple[str, str], Judged]  # by writer and split
     quality: dict[str, Point]  # of models and of real text, a mean over repetitions
     curve: Curve | None
 
@@ -51,38 +54,53 @@ class Judging:
         """Every set of texts. Only models, on test text and once, write at other temperatures."""
         repeated = [
             TextSet(name, split, repetition)
-            for name in (*self.models, *CONTROLS)
-            for repetition in self.setup.repetitions
+            for name in (*self.models, *CONTROLS, *CHECKS)
+            for repetition in self._repetitions(name)
             for split in SPLITS
         ]
         return [TextSet(name, "test", 0, t) for name in self.models for t in self.temperatures] + repeated
 
+    def _repetitions(self, name: str) -> range:
+        return range(1) if name in CHECKS else self.setup.repetitions
+
     def run(self, tick: Tick) -> JudgedTexts:
         """`tick` is called after every set of texts, and with the accuracy of every writer and split."""
         with workers() as pool:
-            pending = {task: self.setup.written(pool, task, self.models.get(task.writer)) for task in self.tasks()}
-            windows: dict[TextSet, Windows] = {}
-            for task, texts in pending.items():
-                windows[task] = texts()
-                tick({})
+            windows = self._windows(pool, tick)
             predictions = {asked: self._predictions(pool, windows, *asked) for asked in self._asked()}
             measured = self._measured(pool, windows)
             curve = self._curve(pool, windows) if self.temperatures else None
-            judged = {}
-            for asked, repetitions in predictions.items():
-                judged[asked] = joined(repetitions)
-                tick({"judge": judged[asked].detection.accuracy})
+            judged: dict[tuple[str, str], Judged] = {}
+            for (name, split), repetitions in predictions.items():
+                picked = judged[name, "validation"].worst if split == "test" else None
+                judged[name, split] = joined(repetitions, picked)
+                tick({"judge": judged[name, split].detection.accuracy})
             quality = {name: mean([found.result() for found in several]) for name, several in measured.items()}
             return JudgedTexts(judged, quality, curve() if curve else None)
 
+    def _windows(self, pool: Executor, tick: Tick) -> dict[TextSet, Windows]:
+        """Of every task; the words that corrupt real text are those of the first model."""
+        first, windows = next(iter(self.models)), dict[TextSet, Windows]()
+        corrupting = [task for task in self.tasks() if task.writer in SHARES]
+        for tasks in ([task for task in self.tasks() if task not in corrupting], corrupting):
+            pending = {}
+            for task in tasks:
+                drawn = written(windows[task._replace(writer=first)]) if task in corrupting else ()
+                pending[task] = self.setup.written(pool, task, self.models.get(task.writer), drawn)
+            for task, texts in pending.items():
+                windows[task] = texts()
+                tick({})
+        return windows
+
     def _asked(self) -> list[tuple[str, str]]:
-        """(writer, split): controls are no candidates, so that validation figures of theirs have no use."""
-        return [(name, split) for name in self.models for split in SPLITS] + [(name, "test") for name in CONTROLS]
+        """(writer, split)."""
+        return [(name, split) for name in (*self.models, *CONTROLS, *CHECKS) for split in SPLITS]
 
     def _predictions(
         self, pool: Executor, windows: Mapping[TextSet, Windows], name: str, split: str
     ) -> list[Future[dict[str, Predictions]]]:
-        return [pool.submit(self.setup.predictions, windows, TextSet(name, split, r)) for r in self.setup.repetitions]
+        repetitions = self._repetitions(name)
+        return [pool.submit(self.setup.predictions, windows, TextSet(name, split, r)) for r in repetitions]
 
     def _measured(self, pool: Executor, windows: Mapping[TextSet, Windows]) -> dict[str, list[Future[Point]]]:
         repetitions = self.setup.repetitions
@@ -109,8 +127,7 @@ class Judging:
         return curve
 
     def _point(self, windows: Windows, texts: Sequence[str]) -> Point:
-        """Classifiers are trained on one half of the windows and tested on the other, and the other way round, so that
-        a temperature costs no more than one set of texts."""
+        """Classifiers are trained on test windows alone, so that a temperature costs no more than one set of texts."""
         seed = self.setup.classifier_seed(0)
         judged = Judged({name: [cross_predict(self.setup.judges[name], windows, seed)] for name in QUICK})
         return {"accuracy": judged.detection.accuracy, **measure(texts, self.yardstick)}
@@ -146,8 +163,9 @@ def description(settings: JudgingParams, stride: int, learnt_from: Mapping[str, 
     whole = {
         "version": VERSION,
         "families": FAMILIES,
-        "linear": [classifiers.FEATURES, classifiers.ORDERS, classifiers.KNOWN_TEXT, classifiers.INVERSE_PENALTY],
-        "boosted": [classifiers.TREES, classifiers.COUNTED_TEXT, classifiers.MAX_ORDER],
+        "classifiers": [classifiers.NGRAMS, classifiers.INVERSE_PENALTY, classifiers.TREES, classifiers.SCORES],
+        "references": [references.SIZES, references.LEARNED_TEXT, references.NAMES],
+        "transformer_steps": settings.transformer_steps,
         "prompt": PROMPT_BYTES,
         "stride": stride,
         "learnt_from": dict(learnt_from),

@@ -59,7 +59,7 @@ STYLE: Any = {  # of matplotlib
 
 
 def draw_all(reports: Path, found: Evaluation, logs: Mapping[str, Records], load: Load) -> None:
-    """Write plots/bits-per-byte.svg, plots/judge.svg and, for every stage and curve, e.g.
+    """Write plots/bits-per-byte.svg, plots/judge.svg, plots/power.svg and, for every stage and curve, e.g.
     plots/pretrain-00-train-loss.svg; plots/moe-experts.svg; plots/moe-experts-over-steps.svg, if the log has its
     routers; and, if models were measured over temperatures, plots/curve-quality.svg and plots/curve-judge.svg. What
     each of them shows stands in data/, in a .csv of its name.
@@ -81,6 +81,7 @@ def draw_all(reports: Path, found: Evaluation, logs: Mapping[str, Records], load
             [("model", "bits per byte"), *(row[:2] for row in likelihoods(found))],
         )
         draw("judge", judge(found), detections(found))
+        draw("power", power(found), powers(found))
         if found.curve:
             draw("curve-quality", quality_against_diversity(found.curve), over_temperatures(found.curve))
             draw("curve-judge", judge_over_temperature(found.curve), over_temperatures(found.curve))
@@ -100,6 +101,17 @@ def detections(found: Evaluation) -> Table:
         ("model", "accuracy of the worst judge", "low", "high"),
         *((name, ruling.accuracy, ruling.low, ruling.high) for name, ruling, _ in rulings(found)),
     ]
+
+
+def powers(found: Evaluation) -> Table:
+    """What `power` shows: accuracy of every family by the share of words that are not the real ones."""
+    rows = [(0.0, found.controls.real_against_real.judges)]
+    rows += [
+        (share, {family: several[number] for family, several in found.controls.power.judges.items()})
+        for number, share in enumerate(found.controls.power.shares)
+    ]
+    families = list(found.judge.families)
+    return [("share", *families), *((share, *(judges[name].accuracy for name in families)) for share, judges in rows)]
 
 
 def over_temperatures(over_temperature: Curve) -> Table:
@@ -216,7 +228,20 @@ def rulings(found: Evaluation) -> list[tuple[str, Detection, str]]:
     """(name, what the worst judge says, colour)."""
     models = [(name, found.models[name].test.judge, COLOURS[name]) for name in MODEL_STAGES]
     controls = found.controls
-    return [("real text", controls.real_against_real, GREY), *models, ("known bad", controls.known_bad, GREY)]
+    bad = (("copied", controls.copied), ("shuffled words", controls.shuffled_words), ("known bad", controls.known_bad))
+    return [("real text", controls.real_against_real, GREY), *models, *((name, one, GREY) for name, one in bad)]
+
+
+def power(found: Evaluation) -> Figure:
+    """A line for every family over the share of words replaced; at 0 real text stands against real text."""
+    figure, axes = _figure("Judge accuracy by share of words replaced", CURVE_HEIGHT)
+    (_, *families), *rows = powers(found)
+    for number, family in enumerate(families, 1):
+        axes.plot([f"{row[0]:.0%}" for row in rows], [row[number] for row in rows], "o-", label=family, markersize=4)
+    axes.axhline(0.5, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+    axes.set_xlabel("share of the words of real text")
+    axes.legend(fontsize=7)
+    return figure
 
 
 def quality_against_diversity(over_temperature: Curve) -> Figure:

@@ -14,6 +14,7 @@ from statistics import fmean
 from troupe.evaluation import diversity
 from troupe.evaluation.copying import Copies
 from troupe.evaluation.diversity import References, bleu, self_bleu
+from troupe.judging.words import WORD
 from troupe.models.kneser_ney import KneserNey, kneser_ney
 
 ORDER = 5  # of the Kneser-Ney models: the text that they are counted in is small
@@ -33,7 +34,7 @@ class Yardstick:
 def make_yardstick(train: str, references: Sequence[str], independent: str) -> Yardstick:
     return Yardstick(
         Copies(train.encode()),
-        frozenset(diversity.WORD.findall(train)),
+        frozenset(WORD.findall(train)),
         References(references),
         _joined(references),
         kneser_ney(independent.encode(), ORDER),

@@ -109,9 +109,14 @@ def rows(found: Evaluation) -> list[Row]:
     if rivals := found.rivals:
         table.append(Row("counts, mixed", "without a network", bpb=rivals.counts))
         table.append(Row("xz -9e", "after the training text" if not part else f"after {part} of it", bpb=rivals.xz))
-    real, bad = controls.real_against_real, controls.known_bad
+    real = controls.real_against_real
     table.append(Row("real text", judge=real, judges=real.judges, quality=controls.real_text.quality))
-    table.append(Row("known bad", "byte Markov chain", judge=bad, judges=bad.judges))
+    for name, note, bad in (
+        ("known bad", "byte Markov chain", controls.known_bad),
+        ("shuffled words", "of real text", controls.shuffled_words),
+        ("copied", "training text", controls.copied),
+    ):
+        table.append(Row(name, note, judge=bad, judges=bad.judges))
     return table
 
 

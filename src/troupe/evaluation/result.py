@@ -1,7 +1,8 @@
 """What an evaluation has found: reports/metrics.json as a value with types, written by stage evaluate.
 
 Report, plots and the summary of a run read it through this module. What tells generated from real text is a judge, a
-classifier trained for the purpose; of several families of judges the one with the highest accuracy counts, the worst.
+classifier trained for the purpose; of several families of judges the one with the highest accuracy counts, the worst:
+on validation text, and that family's figures on test text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,9 +64,29 @@ class RealText(Part):
     quality: Mapping[str, float]
 
 
+class Power(Part):
+    """What judges detect of real text of which a share of the words is a model's own; by family, in the order of the
+    shares."""
+
+    shares: Sequence[float]
+    judges: Mapping[str, Sequence[Detection]]
+
+    def smallest(self, family: str) -> float | None:
+        """The smallest of the shares from which on the 95 % interval lies above one half; None if none does."""
+        found = None
+        for share, detection in zip(reversed(self.shares), reversed(self.judges[family]), strict=True):
+            if detection.low <= 0.5:
+                break
+            found = share
+        return found
+
+
 class Controls(Part):
     real_against_real: ControlDetection
     known_bad: ControlDetection
+    shuffled_words: ControlDetection
+    copied: ControlDetection
+    power: Power
     real_text: RealText
     dense_continued: DenseContinued | None = None
 

@@ -16,7 +16,7 @@ from troupe.data.tokenizer import Tokenizer, whole_characters
 from troupe.decoding import Decoding, generate
 from troupe.errors import CorpusError
 from troupe.models.gpt2 import GPT
-from troupe.seeding import derive_seed, generator
+from troupe.seeding import derive_seed
 
 CACHE_FLOATS = 2**28  # 1 GB of keys and values: bounds how many texts are generated at a time
 AT_ONCE = 256  # sequences that a worker writes at a time: small, so that no worker is left with a long one at the end
@@ -104,18 +104,6 @@ def _write(model: GPT, ids_BT: Tensor, n_new: int, places: Places, seeds: list[i
         short = [i for i, row in enumerate(rows) if len(texts[row]) < places.width]
         rows, ids_BT, n_new = [rows[i] for i in short], ids_BT[short], max(1, n_new // 4)
     return [clip(text, places.width) for text in texts]
-
-
-def markov(train: bytes, places: Places, seed: int) -> list[str]:
-    """A known-bad writer at the same places: every byte drawn given only the one before it, as counted in `train`."""
-    data = np.frombuffer(train, dtype=np.uint8).astype(np.int64)
-    counts = np.bincount(data[:-1] * 256 + data[1:], minlength=256 * 256).reshape(256, 256)
-    weights = torch.from_numpy(counts + 1e-9)  # a byte that nothing follows in `train` may be followed by any
-    last = [places.tokenizer.decode_bytes([int(places.ids[start - 1])])[-1] for start in places.starts]
-    text_NT, rng = torch.tensor(last).unsqueeze(1), generator(seed, "markov")
-    for _ in range(places.width):
-        text_NT = torch.cat([text_NT, torch.multinomial(weights[text_NT[:, -1]], 1, generator=rng)], dim=1)
-    return [clip(bytes(row), places.width) for row in text_NT[:, 1:].tolist()]
 
 
 def clip(text: bytes, width: int) -> str:

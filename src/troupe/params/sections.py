@@ -161,6 +161,7 @@ class JudgingParams(Section):
     texts: Annotated[int, Field(ge=10)]
     train_bytes: Count
     held_out_bytes: Count
+    transformer_steps: Count
     bits_margin: Weight
 
 

@@ -25,6 +25,7 @@ from troupe.evaluation.result import (
     Measured,
     ModelFound,
     OnSplit,
+    Power,
     RealText,
     WorstDetection,
 )
@@ -32,7 +33,7 @@ from troupe.evaluation.rivals import rivals
 from troupe.evaluation.routing import route
 from troupe.evaluation.samples import write_samples
 from troupe.files import read_json, write_json
-from troupe.judging.protocol import KNOWN_BAD, REAL, held_out, make_setup
+from troupe.judging.protocol import COPIED, KNOWN_BAD, REAL, SHARES, SHUFFLED, held_out, make_setup
 from troupe.judging.selection import Candidate, select
 from troupe.judging.two_sample import Judged
 from troupe.layout import CORPUS, EMBEDDED, MODEL_STAGES, REPORTS, ROUTING, USAGE, model_dir
@@ -125,20 +126,30 @@ def worst(judged: Judged) -> WorstDetection:
 
 def controls(texts: JudgedTexts, control: Bundle | None, bpb: Bits) -> Controls:
     """What the models' figures are held against, on test text."""
-    real, bad = (texts.judged[name, "test"] for name in (REAL, KNOWN_BAD))
-    real_against_real, known_bad = (
-        ControlDetection(**worst(judged).model_dump(), judges=judged.detections) for judged in (real, bad)
+    judged = [texts.judged[name, "test"] for name in (REAL, KNOWN_BAD, SHUFFLED, COPIED)]
+    real, bad, shuffled, copied = (
+        ControlDetection(**worst(found).model_dump(), judges=found.detections) for found in judged
     )
     continued = None
     if control:
         validation, test = (Likelihood(bpb=bpb["dense_continued"][split]) for split in HELD_OUT)
         continued = DenseContinued(parameters=size(control), validation=validation, test=test)
     return Controls(
-        real_against_real=real_against_real,
-        known_bad=known_bad,
+        real_against_real=real,
+        known_bad=bad,
+        shuffled_words=shuffled,
+        copied=copied,
+        power=power(texts),
         real_text=RealText(quality=texts.quality[REAL]),
         **({"dense_continued": continued} if continued else {}),
     )
+
+
+def power(texts: JudgedTexts) -> Power:
+    """On test text."""
+    found = [texts.judged[name, "test"].detections for name in SHARES]
+    judges = {family: [detections[family] for detections in found] for family in found[0]}
+    return Power(shares=list(SHARES.values()), judges=judges)
 
 
 def chosen(texts: JudgedTexts, bpb: Bits, margin: float) -> Chosen:

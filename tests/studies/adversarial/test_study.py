@@ -306,7 +306,7 @@ REAL = {"distinct_1": 0.5, "distinct_2": 0.8, "unigram_entropy": 8.0}
 
 
 def run(test: float, chosen: float | None = None, bpb: float = 2.0, **quality: float) -> dict[str, Any]:
-    detected = {"judges": {"linear": {"accuracy": 0.55}, "boosted": {"accuracy": test}}, "worst": "boosted"}
+    detected = {"judges": {"linear": {"accuracy": 0.55}, "likelihood": {"accuracy": test}}, "worst": "likelihood"}
     accuracy = test if chosen is None else chosen
     right = np.random.default_rng(0).permutation(2 * PLACES) < round(accuracy * 2 * PLACES)
     selection = {"accuracy": accuracy, "places": [*range(PLACES)], "correct": "".join(map(str, right.astype(int)))}
