@@ -127,7 +127,7 @@ def _of_model(found: Evaluation, stage: str) -> Row:
 
 
 @dataclass(frozen=True)
-class Step:
+class Origin:
     """What a stage has made, from what, and its digest."""
 
     stage: str
@@ -136,7 +136,7 @@ class Step:
     sha256: str
 
 
-def lineage(found: Evaluation, provenance: Mapping[str, Any]) -> list[Step]:
+def lineage(found: Evaluation, provenance: Mapping[str, Any]) -> list[Origin]:
     """From the text to the weights that were measured: files alone, so it needs no registry."""
     text, tokens = provenance["corpus"], provenance["tokens"]
     begun_as = f", begun as {found.initial.init_from}" if found.initial else ""
@@ -147,9 +147,9 @@ def lineage(found: Evaluation, provenance: Mapping[str, Any]) -> list[Step]:
         "adversarial": "the weights of moe" + (f", kept: {kept}" if kept else ""),
     }
     return [
-        Step("corpus", "text", text["source"], text["sha256"]),
-        Step("tokens", "tokenizer", "the training text", tokens["sha256"]),
-        *(Step(stage, "weights", sources[stage], found.models[stage].weights_sha256) for stage in MODEL_STAGES),
+        Origin("corpus", "text", text["source"], text["sha256"]),
+        Origin("tokens", "tokenizer", "the training text", tokens["sha256"]),
+        *(Origin(stage, "weights", sources[stage], found.models[stage].weights_sha256) for stage in MODEL_STAGES),
     ]
 
 
