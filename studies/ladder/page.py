@@ -17,10 +17,8 @@ NOTES = [
     "other way round.",
     "Published: the losses that a walk-through in twelve steps reports at step 10,000, each of one batch, which is why "
     "they jump. Its batches, context and models are not known to be those here in every detail.",
-    "The lecture's recipe is its AdamW, context and rate, with half of its batch; that its rate falls to zero over the "
-    "second half of the steps is ours. In the project's recipe some rungs have more steps, another optimiser or wider "
-    "initial weights, as validation text of seed 1 preferred: they do not differ in the model alone. ladder.yaml has "
-    "every figure.",
+    "In the project's recipe some rungs have more steps, another optimiser or wider initial weights, as validation "
+    "text of seed 1 preferred: they do not differ in the model alone. ladder.yaml has every figure.",
     "Test: of the weights that validation text liked best, by windows that overlap, as the pipeline evaluates; bits "
     "per byte of UTF-8, comparable with every other model of the project.",
     "Seconds are of one thread of processor and of one seed, looks at validation text included. AdamW trains the seeds "

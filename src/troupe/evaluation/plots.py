@@ -91,8 +91,8 @@ def draw_all(reports: Path, found: Evaluation, logs: Mapping[str, Records], load
                 figure = curve(points, heading, COLOURS.get(stage, GREY))
                 draw(f"{stage}-{number:02}-{name.replace('/', '-')}", figure, [("step", heading), *points])
         draw("moe-experts", expert_load(load), shares(load))
-        if len(points := in_use(logs.get("moe", ()))) > 1:
-            draw("moe-experts-over-steps", experts_over_steps(points), points)
+        if len(counts := in_use(logs.get("moe", ()))) > 1:
+            draw("moe-experts-over-steps", experts_over_steps(counts), counts)
 
 
 def detections(found: Evaluation) -> Table:
