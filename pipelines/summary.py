@@ -10,7 +10,9 @@ from troupe.evaluation.result import Evaluation
 from troupe.layout import ARTIFACTS, REPORT
 
 HEADER = ("", "bits/byte", "judge (95 %)")
-LEGEND = "on held-out test text, lower is better for both; judge: accuracy of the worst classifier, 0.5 is chance"
+LEGEND = (
+    "on held-out test text, lower is better for both; judge: accuracy of the worst of these classifiers, 0.5 is chance"
+)
 NEXT = 'make ui   ·   .venv/bin/troupe generate --prompt "The "'
 
 

@@ -104,7 +104,7 @@ SMALLER = (  # than the profile tiny, for tests of single stages
     "model.block_size=16 model.n_embd=16 "
     "pretrain.steps=40 pretrain.batch_size=4 pretrain.eval_interval=8 pretrain.checkpoint_interval=4 "
     "moe.steps=12 moe.batch_size=4 moe.eval_interval=4 moe.checkpoint_interval=4 "
-    "adversarial.tilt.prompt_length=4 judging.texts=30 judging.window=16 "
+    "adversarial.tilt.prompt_length=4 judging.texts=30 judging.window=16 judging.transformer_steps=2 "
     + " ".join(f"adversarial.{game}.prompt_length=4 adversarial.{game}.sequence_length=8" for game in GAMES)
 )
 

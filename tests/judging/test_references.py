@@ -8,13 +8,13 @@ import torch
 
 from tests.judging.scene import TRAIN, judges, text
 from troupe.judging import references
-from troupe.judging.references import BYTE_ORDER, CONTEXT, IMPROBABLE, NAMES, SPANS, References, learned
+from troupe.judging.references import BYTE_ORDER, CONTEXT, IMPROBABLE, NAMES, SPANS, ReferenceModels, learned
 from troupe.models.kneser_ney import kneser_ney
 
-FOUND: References = judges()["linear"].references  # type: ignore[attr-defined]
+FOUND: ReferenceModels = judges()["linear"].references  # type: ignore[attr-defined]
 
 
-def of(asked: str, found: References = FOUND) -> dict[str, float]:
+def of(asked: str, found: ReferenceModels = FOUND) -> dict[str, float]:
     return dict(zip(NAMES, found.features([asked])[0], strict=True))
 
 

@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from troupe.arrays import Floats
-from troupe.judging.references import BYTE_ORDER, NAMES, SPANS, STEPS, References, learned
+from troupe.judging.references import BYTE_ORDER, NAMES, SPANS, STEPS, ReferenceModels, learned
 from troupe.seeding import derive_seed
 
 Scorer = Callable[[Sequence[str]], Floats]  # texts -> logit_M: the log odds, in nats, that each is generated
@@ -72,7 +72,7 @@ class LinearJudge:
     """Logistic regression on the character n-grams that a text holds and the share of them that the training text never
     held."""
 
-    references: References
+    references: ReferenceModels
 
     def fit(self, real: Sequence[str], fake: Sequence[str], seed: int) -> Scorer:
         texts = [*real, *fake]
@@ -85,7 +85,7 @@ class LikelihoodJudge:
     """Logistic regression on some of the features of references.py, each at its own scale. Of one feature it is a
     threshold and a side, so that it needs hardly any texts to learn from."""
 
-    references: References
+    references: ReferenceModels
     names: tuple[str, ...] = NAMES
 
     def fit(self, real: Sequence[str], fake: Sequence[str], seed: int) -> Scorer:
@@ -103,7 +103,7 @@ class BoostedJudge:
     """Gradient-boosted trees (Friedman 2001, "Greedy Function Approximation: A Gradient Boosting Machine") on all
     features of references.py."""
 
-    references: References
+    references: ReferenceModels
 
     def fit(self, real: Sequence[str], fake: Sequence[str], seed: int) -> Scorer:
         texts, random_state = [*real, *fake], derive_seed(seed, "trees") % 2**32
@@ -113,7 +113,7 @@ class BoostedJudge:
         return lambda texts: np.asarray(trees.decision_function(self.references.features(texts)), dtype=np.float64)
 
 
-def new_judge(references: References, texts: Sequence[str]) -> Pipeline:
+def new_judge(references: ReferenceModels, texts: Sequence[str]) -> Pipeline:
     """Untrained, for `texts` to learn from. scikit-learn copies the arguments of its parts, all but functions:
     `references` are large."""
     shares = LikelihoodJudge(references, tuple(f"unknown_{n}" for n in SPANS))

@@ -34,7 +34,7 @@ KNOWN_BAD, REAL = CONTROLS = "known_bad", "real_against_real"
 SHUFFLED, COPIED = "shuffled_words", "copied"
 SHARES = {f"corrupted_{share:g}": share for share in CORRUPTED}
 CHECKS = (SHUFFLED, COPIED, *SHARES)  # controls that are judged once, not in every repetition
-Write = Callable[[Places, int], list[str]]  # places, seed -> a text for each
+Written = Callable[[Places, int], list[str]]  # places, seed -> a text for each
 Tick = Callable[[Mapping[str, float]], None]  # called with the figures of each part when it is done
 
 
@@ -94,10 +94,10 @@ class Setup:
         pending = [pool.submit(write, part, seed(number)) for number, part in enumerate(places.parts())]
         return lambda: paired(places.real(), [text for part in pending for text in part.result()], places.starts)
 
-    def _control(self, name: str, drawn: Sequence[str]) -> Write:
+    def _control(self, name: str, drawn: Sequence[str]) -> Written:
         if name in SHARES:
             return partial(corrupted, share=SHARES[name], drawn=whole_words(drawn))
-        by_name: dict[str, Write] = {
+        by_name: dict[str, Written] = {
             KNOWN_BAD: partial(markov, self.train.encode()),
             SHUFFLED: shuffled,
             COPIED: partial(copied, self.train.encode()),

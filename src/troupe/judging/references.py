@@ -70,7 +70,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class References:
+class ReferenceModels:
     """All models; `features` remembers every text, of which a model's are read for each of its judges."""
 
     tokenizer: Tokenizer
@@ -159,7 +159,7 @@ class References:
         ]
 
 
-def learned(train: str, seed: int, steps: int) -> References:
+def learned(train: str, seed: int, steps: int) -> ReferenceModels:
     """Trained on the first LEARNED_TEXT bytes of a text, the transformer for so many steps, which take most of the
     time. Equal arguments give equal features, with any number of threads."""
     text = train.encode()[:LEARNED_TEXT].decode(errors="ignore")
@@ -170,7 +170,7 @@ def learned(train: str, seed: int, steps: int) -> References:
     )
     tokenizer = make_tokenizer("bpe", text, TOKENS)
     ids_T = tokenizer.encode_array(text).astype(np.int64)
-    return References(
+    return ReferenceModels(
         tokenizer,
         _trained(torch.from_numpy(ids_T), tokenizer.vocab_size, seed, steps),
         kneser_ney(text.encode(), BYTE_ORDER),
