@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from tests.adversarial.games import TEXT, alone, new_model
-from troupe.adversarial.moments import Counted, Target, advantages, distance, hashes, moments_step
+from troupe.adversarial.moments import NGramCounts, Target, advantages, distance, hashes, moments_step
 from troupe.adversarial.reinforce import Reinforce, continuation_log_probs, token_log_probs
 
 V, S, BATCH = 2, 2, 3
 TEXTS = torch.tensor([(0, *text) for text in itertools.product(range(V), repeat=S)])  # prompt 0, all continuations
-FEATURES = Counted.of(torch.tensor([0, 1, 1, 0, 0]), orders=(1, 2), buckets=8, prompt_length=1)
+FEATURES = NGramCounts.of(torch.tensor([0, 1, 1, 0, 0]), orders=(1, 2), buckets=8, prompt_length=1)
 REAL = torch.tensor([(0, 1, 1), (0, 1, 0), (0, 0, 1), (0, 1, 1)])
 TARGET = Target.of(FEATURES, REAL[:1], REAL[1:])
 
@@ -68,7 +68,7 @@ def test_features_by_a_plain_loop() -> None:
     rng = np.random.default_rng(0)
     train, texts = rng.integers(0, 3, 60), rng.integers(0, 3, (5, 12))
     prompt, orders = 4, (1, 2, 3)
-    features = Counted.of(torch.from_numpy(train), orders, buckets=4096, prompt_length=prompt)
+    features = NGramCounts.of(torch.from_numpy(train), orders, buckets=4096, prompt_length=prompt)
     feature_BSK = features(torch.from_numpy(texts))
     assert feature_BSK.shape == (5, 8, 6)
     for place, n in enumerate(orders):
@@ -96,7 +96,7 @@ def test_the_target_counts_ngrams_in_both_texts_and_unknown_ones_in_the_held_out
         0,
         0,
     ]  # the training text, 0 1 1 0 0, holds all pairs
-    other = Counted.of(torch.tensor([0, 0]), orders=(1, 2), buckets=8, prompt_length=1)
+    other = NGramCounts.of(torch.tensor([0, 0]), orders=(1, 2), buckets=8, prompt_length=1)
     mean_F = Target.of(other, REAL[:1], REAL[1:]).mean_F
     ones = (REAL[1:, 1:] == 1).sum() / len(REAL[1:])
     pairs = sum(pair != (0, 0) for text in REAL[1:].tolist() for pair in itertools.pairwise(text)) / len(REAL[1:])
@@ -118,7 +118,7 @@ def test_a_text_is_worth_less_beside_its_like() -> None:
 
 def test_in_a_game_its_counts_come_near_those_of_the_text() -> None:
     game = alone("batch_size=64 learning_rate=1e-2", rules=Reinforce())
-    features = Counted.of(torch.from_numpy(TEXT.astype("int64")), (1, 2), 64, game.params.prompt_length)
+    features = NGramCounts.of(torch.from_numpy(TEXT.astype("int64")), (1, 2), 64, game.params.prompt_length)
     real_BT = torch.cat([game.real(draw) for draw in range(20)])
     target = Target.of(features, real_BT, real_BT)
     distances = [moments_step(game, draw, features, target)["moments/distance"] for draw in range(60)]
@@ -129,7 +129,7 @@ def test_in_a_game_its_counts_come_near_those_of_the_text() -> None:
 def test_equal_arguments_take_equal_steps() -> None:
     def weights() -> list[Tensor]:
         game = alone("batch_size=8")
-        features = Counted.of(torch.from_numpy(TEXT.astype("int64")), (1, 2), 64, game.params.prompt_length)
+        features = NGramCounts.of(torch.from_numpy(TEXT.astype("int64")), (1, 2), 64, game.params.prompt_length)
         step = partial(moments_step, features=features, target=Target.of(features, game.real(0), game.real(1)))
         for draw in range(2):
             step(game, draw)

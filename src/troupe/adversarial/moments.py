@@ -45,7 +45,7 @@ def run(task: Task, settings: MomentsParams) -> MethodResult:
     rules = Reinforce(kl_weight=settings.kl_weight, kl_cap=settings.kl_cap, likelihood_every=settings.likelihood_every)
     game = Game(task.start.model, text, settings, task.seed, rules)
     train_T = torch.from_numpy(task.data.ids("train").astype("int64")).to(task.device)
-    features = Counted.of(train_T, settings.orders, settings.buckets, settings.prompt_length)
+    features = NGramCounts.of(train_T, settings.orders, settings.buckets, settings.prompt_length)
     length, seed = settings.prompt_length + settings.sequence_length, ("adversarial", "moments")
     real = [each_once(task, split, length, TEXTS, *seed) for split in ("train", "critic")]
     target = Target.of(features, *real)
@@ -53,7 +53,7 @@ def run(task: Task, settings: MomentsParams) -> MethodResult:
 
 
 @dataclass(frozen=True)
-class Counted:
+class NGramCounts:
     """Which of F features each generated token has."""
 
     known: Sequence[Tensor]  # hashed n-grams of the training text, sorted, by order
@@ -62,7 +62,7 @@ class Counted:
     prompt_length: int
 
     @classmethod
-    def of(cls, train_T: Tensor, orders: Sequence[int], buckets: int, prompt_length: int) -> "Counted":
+    def of(cls, train_T: Tensor, orders: Sequence[int], buckets: int, prompt_length: int) -> "NGramCounts":
         known = [torch.unique(hashes(train_T[None], n)[0, n - 1 :]) for n in orders]
         return cls(known, orders, buckets, prompt_length)
 
@@ -111,7 +111,7 @@ class Target:
     weight_F: Tensor  # 1 / variance
 
     @classmethod
-    def of(cls, features: Counted, train_BT: Tensor, held_out_BT: Tensor) -> "Target":
+    def of(cls, features: NGramCounts, train_BT: Tensor, held_out_BT: Tensor) -> "Target":
         """N-grams are counted in both, those that the training text does not hold in `held_out_BT` alone."""
         train_F, held_out_F = (features.total(real_BT) for real_BT in (train_BT, held_out_BT))
         mean_F = (train_F + held_out_F) / (len(train_BT) + len(held_out_BT))
@@ -149,7 +149,7 @@ def advantages(feature_BSK: Tensor, phi_BF: Tensor, target: Target) -> Tensor:
     return reward_to_go(reward_BS - baseline_BS)
 
 
-def moments_step(game: Game, draw: int, features: Counted, target: Target) -> dict[str, float]:
+def moments_step(game: Game, draw: int, features: NGramCounts, target: Target) -> dict[str, float]:
     """One step of the generator towards the moments of real text; a `loop.Learn`."""
     ids_BT = game.fake(game.real(draw), draw)
     feature_BSK = features(ids_BT)
