@@ -265,7 +265,7 @@ def test_every_figure_says_in_words_what_it_shows_and_hands_out_its_data(reports
 
 
 def test_the_lineage_leads_from_the_text_to_the_weights_that_were_measured() -> None:
-    about = provenance() | {"stages": {"adversarial": {"kept": "tilt"}}}
+    about = provenance() | {"stages": {"adversarial": {"selected": "tilt"}}}
     steps = lineage(evaluation(), about)
     assert [step.stage for step in steps] == ["corpus", "tokens", *MODEL_STAGES]
     assert [step.sha256 for step in steps] == ["12" * 32, "56" * 32, *["ab" * 32] * 3]

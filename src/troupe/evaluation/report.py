@@ -148,7 +148,7 @@ def lineage(found: Evaluation, provenance: Mapping[str, Any]) -> list[Origin]:
     """From the text to the weights that were measured: files alone, so it needs no registry."""
     text, tokens = provenance["corpus"], provenance["tokens"]
     begun_as = f", begun as {found.initial.init_from}" if found.initial else ""
-    kept = provenance["stages"].get("adversarial", {}).get("kept")
+    kept = provenance["stages"].get("adversarial", {}).get("selected")
     sources = {
         "pretrain": f"the text in tokens{begun_as}",
         "moe": "the weights of pretrain",
