@@ -30,7 +30,7 @@ ONLY_THE_SHELL = {
 }
 # Programs of others: that they have the subcommand with these options is read from their --help; what they would do
 # takes servers or a bucket of one's own, and tests/pipelines/test_remote.py and tests/smoke/test_work_pool.py do it.
-OTHERS = ("dvc", "prefect", "mlflow")
+OTHERS = ("dvc", "prefect", "mlflow", "pip")
 
 
 def commands(text: str) -> Iterator[str]:

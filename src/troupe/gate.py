@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 from troupe.params import PromoteParams
 
 # An accuracy is that of the worst of several judges: on test text, of the one that is the worst on validation text. So
-# the pick raises no figure, and real text is told from real text by an honest judge more than 3 standard errors off one
-# half in 0.27 % of evaluations. One that sees in real text what is not there is picked, and is enough to refuse.
+# the pick raises no figure, and an honest judge of real text against real text is seldom more than 3 standard errors
+# off one half. One that sees in real text what is not there is picked, and is enough to refuse.
 KNOWN_BAD_ACCURACY = 0.75  # half-way between guessing and certainty: judges below it are blind
 REAL_TOLERANCE = 0.05  # how far from guessing real against real may lie, or
 REAL_ERRORS = 3  # so many standard errors if that is more

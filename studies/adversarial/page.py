@@ -35,7 +35,7 @@ FIGURES = (
 )
 NOTES = [
     "± is the 95 % interval over seeds, by Student's t. A difference is taken within a seed; less is better.",
-    "Worst judge: of three families, each learning afresh per judge's seed, the one with the highest accuracy about "
+    "Worst judge: of several families, each learning afresh per judge's seed, the one with the highest accuracy about "
     "real and generated windows of equal length; 0.5 is perfect. The pick raises it a little: so it does in the row "
     "real against real, from half as many windows. JSD: a lower bound on the Jensen-Shannon divergence, in bits.",
     "Discriminators, but the literal arm's, read what is written as the tokenizer spells it: a generator's own "

@@ -19,7 +19,7 @@ FIGURES: Mapping[str, tuple[str, str]] = {  # heading and format of each column
 }
 NOTES = [
     "Real text is what every figure but tokens/s is to be near to; its row compares it with other real text.",
-    "Detection accuracy: of the worst of three classifiers, trained on one half of the places and tested on the other "
+    "Detection accuracy: of the worst family of classifiers, trained on two stretches of the text, tested on the third "
     "(0.5 is guessing). It depends on how many texts there are, and is that of these classifiers, not of a reader.",
     "Bits per byte of the texts under a Kneser-Ney model counted on other held-out text: low is likely. Repeated "
     "4-grams: the share of word 4-grams that the same text held before. Distinct-n: different word n-grams over all. "

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
@@ -32,12 +33,14 @@ from troupe.training.loop import Best, RunContext, Step, cross_entropy, validate
 
 MEASURED = 64  # sequences of training text on which gradients and activations are measured
 FAR = 100.0  # a loss that is not finite, or beyond, counts as this one: figures hold no NaN
+UNCLIPPED = 1000.0  # a bound on gradients that never binds: a lower one would clip all seeds by their joint norm
 POINTS = 50  # of a curve of training loss, each the mean of as many steps
 
 
 def run_rung(job: Job, folder: Path, needed: Path | None) -> Figures:
     """The body of a job: {"runs": the figures of every seed}. AdamW, which treats every weight by itself, trains the
-    models of all seeds side by side; Muon, which treats matrices, one after the other.
+    models of all seeds side by side, if gradients are not clipped and no seed diverges; Muon, which treats matrices,
+    one after the other.
 
     A training that diverges is a result: its figures say at which step.
     """
@@ -46,8 +49,12 @@ def run_rung(job: Job, folder: Path, needed: Path | None) -> Figures:
     where = folder.parent / job.settings["text"]
     text = shortened(load_text(where), job.settings["held_out"])
     torch.set_flush_denormal(True)
-    groups = [seeds] if recipe.optimizer == "adamw" else [[seed] for seed in seeds]
-    return {"runs": [run for group in groups for run in run_seeds(job, text, where, recipe, group)]}
+    run = partial(run_seeds, job, text, where, recipe)
+    if recipe.optimizer == "adamw" and recipe.grad_clip >= UNCLIPPED:
+        together = run(seeds)
+        if not any(one["diverged"] for one in together):
+            return {"runs": together}
+    return {"runs": [one for seed in seeds for one in run([seed])]}
 
 
 def run_seeds(job: Job, text: Text, where: Path, recipe: Recipe, seeds: Sequence[int]) -> list[Figures]:

@@ -27,7 +27,7 @@ class Bigram(GPT):
         nn.Module.__init__(self)
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.vocab_size)
-        self.blocks = nn.ModuleList()
+        self.blocks, self.head = nn.ModuleList(), None
 
     def forward(self, ids_BT: Tensor, cache: KVCache | None = None) -> Tensor:
         logits_BTV: Tensor = self.token_embedding(ids_BT)
@@ -44,6 +44,7 @@ class Partial(GPT):
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(PartialBlock(rung, config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd) if rung.norm == "pre" else nn.Identity()
+        self.head = None
 
 
 class PartialBlock(nn.Module):

@@ -30,6 +30,7 @@ from troupe.inspection.shapes import shapes_wanted
 from troupe.judging.protocol import HeldOut
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT, CausalSelfAttention
+from troupe.models.mixing import Mixture, mixed
 from troupe.models.ngrams import NGrams
 from troupe.models.switchhead import SwitchHead, SwitchHeadConfig
 from troupe.models.tilted import tilted
@@ -249,3 +250,10 @@ def test_what_public_weights_bring_no_page_computes() -> None:
     found = embed("pretrain", bundle(network, ByteTokenizer()), held_out(WORDS, ByteTokenizer()), 5, "It")
     assert found.data is None
     assert found.refused == "it has the shape or the tokenizer of public weights, which no page computes"
+
+
+def test_what_mixes_counts_is_not_shown_as_its_network_alone() -> None:
+    mixture = Mixture.counted(text(500, 1, 256), 3, ByteTokenizer())
+    whole = mixed(model(vocab_size=256), mixture)
+    found = embed("adversarial", bundle(whole, ByteTokenizer()), held_out(WORDS, ByteTokenizer()), 5, "It")
+    assert (found.data, found.refused) == (None, "it mixes counts, which no page computes")

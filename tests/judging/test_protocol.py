@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pytest
 
-from tests.judging.scene import MODELS, REPETITIONS, TEXTS, setup
+from tests.judging.scene import MODELS, REPETITIONS, TEXTS, TRAIN, setup
 from troupe.judging.classifiers import Scorer
-from troupe.judging.protocol import KNOWN_BAD, REAL, Setup, TextSet
+from troupe.judging.protocol import COPIED, KNOWN_BAD, REAL, Setup, TextSet
 from troupe.judging.two_sample import FOLDS, Windows, cross_predict
 from troupe.models.gpt2 import GPT
 
@@ -105,3 +106,12 @@ def test_models_on_validation_text() -> None:
     assert all(len(several) == REPETITIONS for several in found["a"].predictions.values())
     assert len(ticks) == of.steps(len(models))
     assert ticks[-1] == {"c": found["c"].detection.accuracy}
+
+
+def test_copied_text_is_of_what_the_judges_have_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("troupe.judging.protocol.LEARNED_TEXT", 40)
+    task = TextSet(COPIED, "test", 0)
+    found = windows(setup(), task)[task]
+    copies = found.where(found.generated).texts
+    assert all(copy in TRAIN[:40] for copy in copies)
+    assert len(set(copies)) > 1

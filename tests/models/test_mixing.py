@@ -10,9 +10,12 @@ from torch import Tensor
 
 from tests.models.test_contexts import TOKENIZER, text
 from troupe.batching import RowsCache
-from troupe.bundles.architectures import load_bundle
+from troupe.bundles.architectures import ARCHITECTURES, load_bundle
 from troupe.bundles.bundle import save_bundle
+from troupe.bundles.export import shape_of
+from troupe.conversion.attention import folded
 from troupe.decoding import Decoding, generate
+from troupe.errors import ArtifactError
 from troupe.models.config import GPTConfig
 from troupe.models.contexts import KINDS, RECENT, SOURCES
 from troupe.models.gpt2 import GPT, init_gpt2
@@ -134,3 +137,15 @@ def test_counts_of_another_text_are_weighed_alike() -> None:
     other = Mixture.counted(text(900, 5), 4, TOKENIZER).weighed_as(start)
     assert all(map(torch.equal, other.parameters(), start.parameters()))
     assert other.contexts.size() != start.contexts.size()
+
+
+@pytest.mark.parametrize("with_experts", [False, True])
+def test_it_is_not_exported_as_its_network_alone(with_experts: bool) -> None:
+    """Fresh experts are copies of each other, which alone could be folded."""
+    with pytest.raises(ArtifactError, match=r"a mixture and its counts cannot be exported.*give --model pretrain"):
+        shape_of(folded(model(with_experts=with_experts)))
+
+
+def test_a_table_may_have_more_entries_than_a_dimension() -> None:
+    _, dims = model().description()
+    assert ARCHITECTURES["mixed"](dims | {"contexts": (2**24 + 1, 8)}).description()[1]["contexts"] == (2**24 + 1, 8)

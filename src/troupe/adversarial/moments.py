@@ -32,6 +32,7 @@ from troupe.adversarial.method import MethodResult, Task
 from troupe.adversarial.policy import of_start, policy_step
 from troupe.adversarial.reinforce import Reinforce, normalised, reward_to_go
 from troupe.adversarial.texts import each_once
+from troupe.models.ngrams import COUNTED
 from troupe.params import MomentsParams
 
 FACTOR = 6364136223846793005  # odd, of Knuth's linear congruential generator: int64 products wrap
@@ -44,7 +45,7 @@ def run(task: Task, settings: MomentsParams) -> MethodResult:
     text = GameText(task.data.shards("critic"), task.data.ids("validation"), task.data.tokenizer)
     rules = Reinforce(kl_weight=settings.kl_weight, kl_cap=settings.kl_cap, likelihood_every=settings.likelihood_every)
     game = Game(task.start.model, text, settings, task.seed, rules)
-    train_T = torch.from_numpy(task.data.ids("train").astype("int64")).to(task.device)
+    train_T = torch.from_numpy(task.data.ids("train")[:COUNTED].astype("int64")).to(task.device)
     features = NGramCounts.of(train_T, settings.orders, settings.buckets, settings.prompt_length)
     length, seed = settings.prompt_length + settings.sequence_length, ("adversarial", "moments")
     real = [each_once(task, split, length, TEXTS, *seed) for split in ("train", "critic")]
@@ -76,10 +77,11 @@ class NGramCounts:
         the training text does not hold it. N-grams reach into the prompt; before its start there are none."""
         found = []
         for place, (n, known) in enumerate(zip(self.orders, self.known, strict=True)):
-            hash_BS = hashes(ids_BT, n)[:, self.prompt_length :]
+            hash_BS = hashes(ids_BT, n)[:, self.prompt_length :].contiguous()
             first = place * (self.buckets + 1)
             bucket_BS = first + (hash_BS ^ (hash_BS >> 33)).remainder(self.buckets)
-            unknown_BS = torch.where(torch.isin(hash_BS, known), self.size, first + self.buckets)
+            at_BS = torch.searchsorted(known, hash_BS).clamp_max(len(known) - 1)
+            unknown_BS = torch.where(known[at_BS] == hash_BS, self.size, first + self.buckets)
             found += [bucket_BS, unknown_BS]
         return torch.stack(found, dim=-1)
 

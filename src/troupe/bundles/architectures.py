@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from troupe.bundles.bundle import DENSE, Architectures, Bundle, read_bundle
-from troupe.models.config import GPTConfig, Size, dense, described
+from troupe.models.config import Entries, GPTConfig, Size, dense, described
 from troupe.models.contexts import Contexts
 from troupe.models.gpt2 import GPT, CausalSelfAttention
 from troupe.models.mixing import Mixed, Mixture
@@ -39,7 +39,7 @@ def _ngrams(config: GPTConfig, dims: Mapping[str, Any]) -> NGrams:
 
 
 def _size(dims: Mapping[str, Any]) -> tuple[int, int]:
-    return described(tuple[Size, Size], dims.get("contexts"))
+    return described(tuple[Entries, Entries], dims.get("contexts"))
 
 
 def _of_all(dims: Mapping[str, Any]) -> GPTConfig:

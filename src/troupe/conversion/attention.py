@@ -61,12 +61,12 @@ def convert(dense: GPT, experts: SwitchHeadConfig, how: Conversion, rng: torch.G
 
 def folded(model: GPT) -> GPT:
     """A dense model that computes what `model` computes: its experts must be copies of each other and their gates have
-    the same sum for every token. Of a dense model, itself.
+    the same sum for every token. Of a dense model, itself, and of one that has more than a network.
 
     Raises ArtifactError, saying which of both it is that does not hold.
     """
     layers = [block.get_submodule("attention") for block in model.blocks]
-    if not any(isinstance(layer, SwitchHead) for layer in layers):
+    if model.description()[0] != "switchhead":
         return model
     experts = next(layer.experts for layer in layers if isinstance(layer, SwitchHead))
     config = replace(model.config, n_head=experts.n_head, head_width=experts.head_width, n_kv_head=None)

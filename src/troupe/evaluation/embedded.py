@@ -24,6 +24,7 @@ from troupe.evaluation.result import Embedded, Greedy, RoundedBits
 from troupe.judging.protocol import HeldOut
 from troupe.models.experts import Router
 from troupe.models.gpt2 import GPT
+from troupe.models.mixing import Mixed
 from troupe.models.switchhead import switchhead_layers
 from troupe.models.tilted import Tilted, untilted
 
@@ -95,6 +96,8 @@ def embed(stage: str, bundle: Bundle, text: HeldOut, stride: int, prompt: str) -
     of_model: dict[str, Any] = {"stage": stage, "tilted": isinstance(bundle.model, Tilted), "parameters": parameters}
     if (at_least := parameters * 4 // 3) > LIMIT:  # a byte each, in base64
         return Embedded(**of_model, refused=_too_large(at_least))
+    if isinstance(bundle.model, Mixed):
+        return Embedded(**of_model, refused="it mixes counts, which no page computes")
     if bundle.model.config.brought() or isinstance(bundle.tokenizer, PretrainedTokenizer):
         return Embedded(
             **of_model, refused="it has the shape or the tokenizer of public weights, which no page computes"

@@ -20,7 +20,7 @@ from troupe.evaluation.result import Curve, JudgeDescription
 from troupe.judging import classifiers, references
 from troupe.judging.classifiers import FAMILIES, QUICK
 from troupe.judging.protocol import CHECKS, CONTROLS, REAL, SHARES, Setup, TextSet, Tick, joined
-from troupe.judging.two_sample import Judged, Predictions, Windows, cross_predict
+from troupe.judging.two_sample import FOLDS, Judged, Predictions, Windows, cross_predict
 from troupe.models.gpt2 import GPT
 from troupe.params import JudgingParams
 
@@ -164,7 +164,10 @@ def description(settings: JudgingParams, stride: int, learnt_from: Mapping[str, 
         "version": VERSION,
         "families": FAMILIES,
         "classifiers": [classifiers.NGRAMS, classifiers.INVERSE_PENALTY, classifiers.TREES, classifiers.SCORES],
-        "references": [references.SIZES, references.LEARNED_TEXT, references.NAMES],
+        "references": [
+            *(references.SIZES, references.LEARNED_TEXT, references.NAMES, references.TOKENS, references.CONTEXT),
+            *(references.SPANS, references.IMPROBABLE, FOLDS),
+        ],
         "transformer_steps": settings.transformer_steps,
         "prompt": PROMPT_BYTES,
         "stride": stride,

@@ -107,7 +107,8 @@ def rows(found: Evaluation) -> list[Row]:
         name = f"Kneser-Ney, order {order}" + (f", of {part}" if part else "")
         table.append(Row(name, note, bpb=ngram.test[order]))
     if rivals := found.rivals:
-        table.append(Row("counts, mixed", "without a network", bpb=rivals.counts))
+        if rivals.counts is not None:
+            table.append(Row("counts, mixed", "without a network", bpb=rivals.counts))
         table.append(Row("xz -9e", "after the training text" if not part else f"after {part} of it", bpb=rivals.xz))
     real = controls.real_against_real
     table.append(Row("real text", judge=real, judges=real.judges, quality=controls.real_text.quality))

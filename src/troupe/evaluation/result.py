@@ -118,10 +118,11 @@ class Counted(Part):
 
 
 class Rivals(Part):
-    """Bits per byte of test text: of xz -9e after the training text, and of counts mixed without a network."""
+    """Bits per byte of test text: of xz -9e after the training text, and of counts mixed without a network, unless the
+    vocabulary is too large for that."""
 
     xz: float
-    counts: float
+    counts: float | None
 
 
 class Curve(Part):

@@ -1,7 +1,7 @@
 """Families of judges: unlike classifiers that are trained, afresh each time, to tell generated text from real text.
 
-A judge is a value; `fit` trains a new classifier and returns its scorer. None shares weights, tokens or architecture
-with a generator or with a discriminator. What they know beforehand (references.py) is learned from the text that the
+A judge is a value; `fit` trains a new classifier and returns its scorer. None shares weights or tokens with a
+generator or with a discriminator. What they know beforehand (references.py) is learned from the text that the
 generators were trained on; the text that they are trained on, and the text that they are tested on, must be no part of
 it, nor of each other, nor of what a discriminator was trained on.
 

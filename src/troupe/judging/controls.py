@@ -5,7 +5,7 @@
 | real text, half of it labelled generated (two_sample.py) | guesses: accuracy 0.5 |
 | a Markov chain of bytes | detects every text |
 | real text with its words shuffled | detects nearly every text |
-| copied training text | detects it: text that is too likely is no new text either |
+| copied training text, of what the judges have read | detects it: text that is too likely is no new text either |
 | real text, of which a share of the words is a model's own | detects the more, the larger the share |
 
 Shapes: N places, T bytes.

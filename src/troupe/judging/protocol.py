@@ -22,6 +22,7 @@ from troupe.data.room import prompt_length
 from troupe.decoding import Decoding
 from troupe.judging.classifiers import Judge, families
 from troupe.judging.controls import CORRUPTED, copied, corrupted, markov, shuffled
+from troupe.judging.references import LEARNED_TEXT
 from troupe.judging.two_sample import Judged, Predictions, Windows, cross_predict, paired, real_against_real
 from troupe.judging.windows import Places, continuations, find_places, sampler
 from troupe.judging.words import whole_words
@@ -100,7 +101,7 @@ class Setup:
         by_name: dict[str, Written] = {
             KNOWN_BAD: partial(markov, self.train.encode()),
             SHUFFLED: shuffled,
-            COPIED: partial(copied, self.train.encode()),
+            COPIED: partial(copied, self.train.encode()[:LEARNED_TEXT]),
         }
         return by_name[name]
 

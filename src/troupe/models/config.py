@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 LARGEST = 2**24  # of any dimension: what is beyond is damage, not a model
 Size = Annotated[int, Field(ge=1, le=LARGEST)]
+Entries = Annotated[int, Field(ge=1, le=2**32)]  # of a table of what was counted
 Layers = Annotated[int, Field(ge=1, le=1000)]
 Dropout = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -1,7 +1,7 @@
 """What followed a context before: in the training text, in tables, and in the text so far.
 
 A context is what stands before the next token: the last 1 to 12 tokens, or the word so far with up to two words before
-it. A table holds the tokens that followed each context in the training text, and how often; it knows a context by a
+it. A table holds the tokens that followed each context in the training text, and how often; a context is found by a
 hash of 64 bits. Of the text so far, every earlier place is looked at whose last tokens are the last ones now: none of
 them (all of the text) to 8.
 
