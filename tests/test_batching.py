@@ -1,16 +1,19 @@
 """A text of a batch that others join and leave is the text that `decoding.stream` writes alone."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.test_decoding import CONFIG, MODERN, dense, modern, modern_with_experts, rng, with_experts
 from troupe.batching import Batch, Text, rows_at_once
-from troupe.decoding import Decoding, generate
+from troupe.decoding import Decoding, generate, side_by_side
 from troupe.errors import ArtifactError, ParamsError
 from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
+from troupe.models.layers import KVCache, LayerCache
 from troupe.models.ngrams import NGrams
 from troupe.models.tilted import tilted
 
@@ -133,4 +136,28 @@ def test_an_empty_prompt_and_damaged_weights_are_refused() -> None:
 def test_as_many_texts_as_find_room(layers: int, rows: int) -> None:
     sizes = {4: (128, 192), 12: (1024, 768), 48: (4096, 1600)}
     block_size, width = sizes[layers]
-    assert rows_at_once(GPTConfig(50_257, block_size, layers, 4, width, 0.0), most=32) == rows
+    with torch.device("meta"):
+        model = GPT(GPTConfig(50_257, block_size, layers, 4, width, 0.0))
+    assert rows_at_once(model, most=32) == rows
+
+
+def experts_from_shared_keys() -> GPT:
+    """Of four heads that share one of keys and values."""
+    return with_experts(replace(CONFIG, n_head=4, head_width=8, n_kv_head=1))
+
+
+@pytest.mark.parametrize("make", [*MODELS, experts_from_shared_keys], ids=lambda make: make.__name__)
+def test_room_is_reckoned_with_what_layers_cache(make: Callable[[], GPT], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, extend, widths = make(), LayerCache.extend, set()
+
+    def noting(cache: LayerCache, k_BHTK: Tensor, v_BHTK: Tensor) -> tuple[Tensor, Tensor]:
+        widths.update(one_BHTK.size(1) * one_BHTK.size(3) for one_BHTK in (k_BHTK, v_BHTK))
+        return extend(cache, k_BHTK, v_BHTK)
+
+    monkeypatch.setattr(LayerCache, "extend", noting)
+    model(torch.zeros(1, 2, dtype=torch.long), KVCache(model.config.n_layer, 2))
+    assert widths == {model.cache_width}
+    a_text = model.config.block_size * 2 * model.config.n_layer * model.cache_width
+    logits = model.config.block_size * model.config.vocab_size
+    assert rows_at_once(model, most=2**28) == 2**28 // a_text
+    assert side_by_side(model) == 2**28 // (a_text + logits)

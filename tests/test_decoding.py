@@ -57,7 +57,7 @@ def modern() -> GPT:
 
 def with_experts(config: GPTConfig = CONFIG) -> GPT:
     model = convert(
-        dense(config), SwitchHeadConfig(n_head=2, head_width=8, n_expert=4, top_k=2, router="sigmoid"), "exact", rng()
+        dense(config), SwitchHeadConfig(config.n_head, 8, n_expert=4, top_k=2, router="sigmoid"), "exact", rng()
     )
     with torch.no_grad():
         for parameter in model.parameters():  # away from the switch, so that routing matters

@@ -18,7 +18,6 @@ from torch import Tensor
 from troupe.decoding import FLOATS, Decoding, uniforms
 from troupe.errors import ParamsError
 from troupe.kernels.layers import calling_directly
-from troupe.models.config import GPTConfig
 from troupe.models.gpt2 import GPT
 from troupe.models.layers import KVCache, LayerCache, Start
 
@@ -259,6 +258,6 @@ class Batch:
         return torch.tensor(ids, dtype=torch.long, device=self.device)
 
 
-def rows_at_once(config: GPTConfig, most: int) -> int:
+def rows_at_once(model: GPT, most: int) -> int:
     """How many texts may be written side by side: at most `most`, and no more than have room in a gigabyte."""
-    return max(1, min(most, FLOATS // (config.block_size * 2 * config.n_layer * config.cache_width)))
+    return max(1, min(most, FLOATS // (model.config.block_size * 2 * model.config.n_layer * model.cache_width)))

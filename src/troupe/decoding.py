@@ -15,7 +15,7 @@ from torch import Tensor
 
 from troupe.errors import ArtifactError, ParamsError
 from troupe.kernels.layers import calling_directly
-from troupe.models.config import ONLY_FIELDS, GPTConfig
+from troupe.models.config import ONLY_FIELDS
 from troupe.models.gpt2 import GPT, evaluating
 from troupe.models.layers import KVCache
 
@@ -202,6 +202,7 @@ def generate(
     return torch.cat([ids_BT, *(next_B.unsqueeze(-1) for next_B in new_B)], dim=1)
 
 
-def side_by_side(config: GPTConfig) -> int:
+def side_by_side(model: GPT) -> int:
     """How many sequences may be written at a time: as many as find room in a gigabyte (`FLOATS`)."""
-    return max(1, FLOATS // (config.block_size * (2 * config.n_layer * config.cache_width + config.vocab_size)))
+    config = model.config
+    return max(1, FLOATS // (config.block_size * (2 * config.n_layer * model.cache_width + config.vocab_size)))

@@ -66,7 +66,7 @@ def _chosen(
     model: GPT, sampler: Resampling, ids_NT: Tensor, n_new: int, decoding: Decoding, seeds: list[int]
 ) -> Tensor:
     """new_NS: of each text's candidates one, drawn with a random number of the text's own."""
-    K, at_once = sampler.candidates, side_by_side(model.config)
+    K, at_once = sampler.candidates, side_by_side(model)
     new, scores = [], []
     for part in torch.split(torch.arange(len(seeds) * K), at_once):  # no more prompts than are written at a time
         own = [derive_seed(seeds[m // K], "candidate", m % K) for m in part.tolist()]

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bundles.test_public_weights import LLAMA, written
 from troupe.bundles.architectures import load_bundle
 from troupe.bundles.bundle import save_bundle
 from troupe.bundles.export import export_model
@@ -140,6 +141,40 @@ def test_weights_that_were_cut_short_are_refused_before_anything_is_trained(whol
         with pytest.raises(ArtifactError, match=r"model\.safetensors: not the safetensors of a model") as refused:
             find_initial(str(tmp_path / "given"))
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("llama.attention.head_count", 0, "llama.attention.head_count is 0, no number above zero"),
+        ("llama.attention.head_count", [6, 6], "llama.attention.head_count is [6, 6], no number above zero"),
+        ("llama.attention.head_count_kv", 4, "num_key_value_heads"),
+        ("llama.embedding_length", "24", "llama.embedding_length is '24', no number above zero"),
+        ("llama.attention.layer_norm_rms_epsilon", float("nan"), "llama.attention.layer_norm_rms_epsilon is nan"),
+        ("tokenizer.ggml.pre", ["gpt-2"], "tokenizer.ggml.pre is ['gpt-2']; gpt-2, smollm, qwen2 is read"),
+        ("tokenizer.ggml.token_type", [1] * 271, "tokenizer.ggml.token_type has 271 entries for 270 tokens"),
+        ("tokenizer.ggml.token_type", 1, "tokenizer.ggml.token_type is 1, no array of int"),
+        ("tokenizer.ggml.tokens", [1, 2, 3], "tokenizer.ggml.tokens is [1, 2, 3], no array of str"),
+        ("tokenizer.ggml.merges", "t h", "tokenizer.ggml.merges is 't h', no array of str"),
+        ("tokenizer.ggml.eos_token_id", "1", "eos_token_id is '1', no id of a token"),
+    ],
+)
+def test_a_damaged_key_of_a_gguf_file_is_one_line(key: str, value: Any, says: str, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    path = tmp_path / "model.gguf"
+
+    def damage(writer: Any) -> None:
+        for of_file in writer.kv_data:
+            of_file.pop(key, None)
+        of = gguf.GGUFValueType.ARRAY if isinstance(value, list) else gguf.GGUFValueType.get_type(value)
+        writer.add_key_value(key, value, of)
+
+    written(path, LLAMA, damage)
+    said = fault(lambda file: find_initial(str(file)), path) or fault(tokenizer_of, path)
+    assert said is not None
+    assert said.startswith(f"{path}: ")
+    assert says in said
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])

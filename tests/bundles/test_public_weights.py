@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.conftest import GPT2, small
 from troupe.bundles.export import export_model
@@ -21,7 +21,7 @@ from troupe.bundles.huggingface_tokenizer import to_huggingface
 from troupe.bundles.initial import find_initial, load_initial, require_agreement, require_memory, tokenizer_digest
 from troupe.bundles.shapes import shape_for
 from troupe.data.bpe import make_tokenizer
-from troupe.data.public import tokenizer_of
+from troupe.data.public import PIECES, cuts, tokenizer_of
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import sha256_file
 from troupe.models.config import GPTConfig
@@ -110,6 +110,19 @@ def test_other_rotations_are_refused_wherever_they_stand(folder: Path, rope: dic
         import_model(folder)
 
 
+@pytest.mark.parametrize("scaling", [{"rope_type": "linear", "factor": 4.0}, {"rope_type": "default"}, {}, None])
+def test_of_both_places_the_rotation_is_read_from_the_one_that_transformers_takes(
+    folder: Path, scaling: dict[str, Any] | None
+) -> None:
+    edited(folder, rope_scaling=scaling)
+    theirs = AutoConfig.from_pretrained(folder).rope_parameters
+    if theirs["rope_type"] == "default":
+        assert read_config(folder).rotary_base == theirs["rope_theta"]
+    else:
+        with pytest.raises(ArtifactError, match="rope_type is 'linear'"):
+            read_config(folder)
+
+
 @pytest.mark.parametrize("folder", ["qwen3"], indirect=True)
 @pytest.mark.parametrize(
     ("fields", "named"),
@@ -169,7 +182,7 @@ def test_tokens_of_other_weights_are_refused(folder: Path, tmp_path: Path) -> No
     with pytest.raises(ArtifactError, match=r"it knows \d+ tokens|its tokens are not those"):
         load_initial(initial, tmp_path / "bpe.json", 8, 0.0)
     edited(folder, vocab_size=200)
-    with pytest.raises(ArtifactError, match=r"has a token of id \d+, the model knows 200: it belongs to another model"):
+    with pytest.raises(ArtifactError, match=r"has a token of id \d+, and vocab_size is 200: it belongs to another"):
         tokenizer_of(folder)
 
 
@@ -256,6 +269,25 @@ def test_an_exported_gguf_file_is_read_by_transformers_and_by_us(family: str, ki
     assert (tmp_path / "out/Modelfile").read_text().startswith("FROM ./model.gguf\n")
     with pytest.raises(ArtifactError, match="exists already"):
         export_gguf(tmp_path / "out", ours, tokenizer)
+
+
+@pytest.mark.parametrize("pieces", PIECES)
+@pytest.mark.parametrize("field", ["trim_offsets", "use_regex"])
+def test_what_changes_no_id_keeps_no_tokenizer_from_a_gguf_file(pieces: str, field: str, tmp_path: Path) -> None:
+    """Qwen's tokenizer.json has `trim_offsets` false, and one of GPT-2's may lack `use_regex`, which is true then."""
+    pytest.importorskip("gguf")
+    export_model(tmp_path / "given", model_of(LLAMA), TOKENS)
+    path = tmp_path / "given/tokenizer.json"
+    content = json.loads(path.read_text())
+    *before, byte_level = cuts(PIECES[pieces])
+    if field == "use_regex" and byte_level["use_regex"]:
+        del byte_level["use_regex"]
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*before, byte_level | {"trim_offsets": False}]}
+    path.write_text(json.dumps(content))
+    tokenizer = tokenizer_of(tmp_path / "given")
+    export_gguf(tmp_path / "out", model_of(LLAMA), tokenizer)
+    text = "the cat's 12 😀\n\n  a mat "
+    assert tokenizer_of(tmp_path / "out/model.gguf").encode(text) == tokenizer.encode(text)
 
 
 def test_what_a_gguf_file_has_no_place_for_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tokenizers of public weights: every text comes back, ids are those of the library, nothing lossy is taken."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from transformers import AutoTokenizer
 
 from troupe.bundles.huggingface_tokenizer import write_tokenizer
 from troupe.data.encoding import UP_TO_LAST_BLANK, cut_pieces
-from troupe.data.public import PIECES, tokenizer_of
-from troupe.data.tokenizer import PretrainedTokenizer, load_tokenizer
+from troupe.data.public import PIECES, UTF8, _beginning_with, tokenizer_of
+from troupe.data.tokenizer import CONTINUATION, PretrainedTokenizer, load_tokenizer
 from troupe.errors import ArtifactError
 
 TRAIN = "The cat sat on the mat; the hat, the rat.\n\n  def f(x):\n\treturn 1234  # Größe naïve 😀 don't\r\n" * 20
@@ -58,6 +59,7 @@ def sentencepiece() -> tokenizers.Tokenizer:
 
 
 LIBRARY = {"smollm": byte_level("smollm"), "qwen2": byte_level("qwen2"), "sentencepiece": sentencepiece()}
+MODEL = json.loads(LIBRARY["smollm"].to_str())["model"]
 
 
 def folder_of(folder: Path, content: dict[str, Any], vocab_size: int, **config: object) -> Path:
@@ -134,6 +136,39 @@ def test_a_byte_without_a_token_is_written_as_a_special_one(tmp_path: Path) -> N
         tokenizer_of(folder_of(tmp_path / "given", content, 400, eos_token_id=2))
 
 
+@pytest.mark.parametrize("within", [False, True], ids=["beside the vocabulary", "in it"])
+def test_a_special_token_of_one_byte_does_not_write_that_byte(within: bool, tmp_path: Path) -> None:
+    """A text is encoded without special tokens: the library would leave the line break out."""
+    content = json.loads(LIBRARY["smollm"].to_str())
+    vocabulary = content["model"]["vocab"]
+    number = vocabulary.pop("Ċ")
+    content["model"]["merges"] = [pair for pair in content["model"]["merges"] if "Ċ" not in "".join(pair)]
+    content["added_tokens"].append({**content["added_tokens"][0], "content": "\n", "id": number})
+    if within:
+        vocabulary["\n"] = number
+    tokenizer = tokenizer_of(folder_of(tmp_path / "given", content, 400, eos_token_id=2))
+    assert tokenizer.decode(tokenizer.encode("a\nb")) == "a\nb"
+    content["added_tokens"] = []
+    with pytest.raises(ArtifactError, match="has no token for the byte 0x0a"):
+        tokenizer_of(folder_of(tmp_path / "given", content, 400, eos_token_id=2))
+
+
+def test_a_token_of_the_vocabulary_that_is_special_too_stands_for_its_bytes(tmp_path: Path) -> None:
+    content = json.loads(LIBRARY["smollm"].to_str())
+    content["added_tokens"].append({**content["added_tokens"][0], "content": "Ċ", "id": content["model"]["vocab"]["Ċ"]})
+    tokenizer = tokenizer_of(folder_of(tmp_path / "given", content, 400, eos_token_id=2))
+    ids = tokenizer.encode("a\nb")
+    assert ids == LIBRARY["smollm"].encode("a\nb", add_special_tokens=False).ids
+    assert tokenizer.decode(ids) == "a\nb"
+
+
+@pytest.mark.parametrize("byte", [byte for byte in UTF8 if byte[0] not in CONTINUATION])
+def test_characters_that_begin_with_a_byte_are_a_range(byte: bytes) -> None:
+    low, high = (int(end.removeprefix("\\U"), 16) for end in _beginning_with(byte[0]).split("-"))
+    codes = [code for code in (low - 1, low, high, high + 1) if 0 <= code <= sys.maxunicode]
+    assert {code for code in codes if chr(code).encode(errors="surrogatepass")[:1] == byte} == {low, high}
+
+
 @every_kind
 def test_what_is_written_for_transformers_gives_the_same_ids(
     kind: str, read: dict[str, PretrainedTokenizer], tmp_path: Path
@@ -155,7 +190,9 @@ def test_what_is_written_for_transformers_gives_the_same_ids(
         ({"pre_tokenizer": None}, r"neither over bytes \(ByteLevel\) nor over characters"),
         ({"pre_tokenizer": PIECES["gpt-2"] | {"add_prefix_space": True}}, "its pre_tokenizer ByteLevel is not read"),
         ({"model": None}, "not a tokenizer"),
-        ({"added_tokens": [{"content": "<x>", "id": 400}]}, "a token of id 400, the model knows 400: it belongs to"),
+        ({"model": {**MODEL, "continuing_subword_prefix": "##"}}, "its model has continuing_subword_prefix '##'"),
+        ({"model": {**MODEL, "end_of_word_suffix": "</w>"}}, "its model has end_of_word_suffix '</w>'"),
+        ({"added_tokens": [{"content": "<x>", "id": 400}]}, "a token of id 400, and vocab_size is 400: it"),
     ],
 )
 def test_a_tokenizer_that_loses_something_is_refused(change: dict[str, Any], named: str, tmp_path: Path) -> None:

@@ -73,3 +73,16 @@ def test_compiled_under_autocast_it_is_the_same_function_whichever_way_it_goes(
     found = [y, *torch.autograd.grad(y, (q, k, v), dy.type_as(y))]
     for one, expected in zip(found, in_float64(q, k, v, dy), strict=True):
         assert (one.double() - expected).norm() <= 0.03 * expected.norm()
+
+
+def test_a_token_of_shared_keys_takes_its_result_in_any_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels need not give contiguous tensors; those of a CPU do for one token, others may have tokens outermost."""
+    kernel = torch.nn.functional.scaled_dot_product_attention
+    q_BHTK, k_BGSK, v_BGSK = torch.randn(2, 6, 1, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)
+    expected_BHTK = causal_attention(q_BHTK, k_BGSK, v_BGSK)
+
+    def tokens_outermost(*tensors: Tensor | None) -> Tensor:
+        return kernel(*tensors).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", tokens_outermost)
+    assert causal_attention(q_BHTK, k_BGSK, v_BGSK).equal(expected_BHTK)

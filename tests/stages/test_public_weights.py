@@ -61,6 +61,22 @@ def test_another_tokenizer_is_noticed_by_the_inputs(given: Path) -> None:
     assert INITIAL.read_text() != before
 
 
+def test_a_tokenizer_that_has_changed_since_the_inputs_is_refused(given: Path) -> None:
+    """Its ids would be cached under the digest of the one before."""
+    params = small(*SETTINGS.split())
+    inputs(params)
+    corpus(params)
+    whole = (given / "tokenizer.json").read_text()
+    content = json.loads(whole)
+    content["model"]["merges"].pop()
+    (given / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match=r"it has changed since stage inputs; run again") as refusal:
+        tokens(params)
+    assert "\n" not in str(refusal.value)
+    (given / "tokenizer.json").write_text(whole)
+    tokens(params)
+
+
 def test_a_tokenizer_of_weights_needs_weights() -> None:
     with pytest.raises(ParamsError, match=r"tokens\.kind: pretrained is the tokenizer of the weights"):
         small("tokens.kind=pretrained")

@@ -48,7 +48,7 @@ def each_once(task: Task, split: Split, length: int, most: int, *purpose: str | 
 def continued(model: GPT, real_NT: Tensor, prompt_length: int, seeds: Sequence[int]) -> Tensor:
     """ids_NT: the same prompts, continued by a model at temperature 1."""
     parts, n_new = [], real_NT.size(1) - prompt_length
-    at_once = min(MOST_AT_ONCE, decoding.side_by_side(model.config))
+    at_once = min(MOST_AT_ONCE, decoding.side_by_side(model))
     for first in range(0, len(real_NT), at_once):
         prompts_BP, own = real_NT[first : first + at_once, :prompt_length], seeds[first : first + at_once]
         parts.append(decoding.generate(model, prompts_BP, n_new, decoding.Decoding(), own))
@@ -90,7 +90,7 @@ def side_by_side(
     At most `AT_ONCE`, and no more than `model`, with its context and vocabulary, has room for. `shown` is the name in
     progress lines.
     """
-    n, at_once = len(real_NT), min(AT_ONCE, decoding.side_by_side(model.config))
+    n, at_once = len(real_NT), min(AT_ONCE, decoding.side_by_side(model))
     seeds = [derive_seed(task.seed, *purpose, "fake", row) for row in range(n)]
     cuts = [seeds[first : first + at_once] for first in range(0, n, at_once)]
     with torch_threads(task.threads), generating(model) as pool, track(shown, n) as show:

@@ -13,7 +13,7 @@ from troupe.bundles.export import require_new, shape_of
 from troupe.bundles.huggingface_tokenizer import merges
 from troupe.bundles.shapes import HEAD, LLAMA, QWEN3, PublicShape, their_config
 from troupe.data.gguf import PERMUTED
-from troupe.data.public import PIECES, as_sequence
+from troupe.data.public import PIECES, cuts
 from troupe.data.tokenizer import BytePairTokenizer, ByteTokenizer, PretrainedTokenizer, Tokenizer, to_printable
 from troupe.errors import ArtifactError, ParamsError
 from troupe.files import write_atomic
@@ -98,7 +98,8 @@ def _vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
         tokens = to_printable(tokenizer.tokens) + special
         return _listed("gpt-2", tokens, pairs, frozenset(special))
     if isinstance(tokenizer, PretrainedTokenizer):
-        alike = [name for name, known in PIECES.items() if tokenizer.library["pre_tokenizer"] == as_sequence(known)]
+        theirs = cuts(tokenizer.library["pre_tokenizer"])
+        alike = [name for name, known in PIECES.items() if theirs == cuts(known)]
         if alike:
             return _of_library(tokenizer, alike[0])
     raise ArtifactError(

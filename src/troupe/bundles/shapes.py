@@ -219,8 +219,9 @@ def our_config(theirs: Config, place: Path) -> GPTConfig:
 
 
 def _flat(theirs: Config) -> Config:
-    """With the rotation's parameters beside the other fields, whichever version of transformers wrote them."""
-    rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
+    """With the rotation's parameters beside the other fields, whichever version of transformers wrote them; of both
+    places transformers takes the older, `rope_scaling`, unless it is empty."""
+    rope = theirs.get("rope_scaling") or theirs.get("rope_parameters") or {}
     if not isinstance(rope, dict):
         rope = {"rope_type": rope}
     kind = rope.get("rope_type", rope.get("type", "default"))

@@ -31,6 +31,7 @@ KEYS = {
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "rope.freq_base": "rope_theta",
 }
+OPTIONAL = ("attention.head_count_kv", "attention.key_length", "rope.freq_base")
 IMPLIED = {"vocab_size", "rope.dimension_count", "attention.value_length"}  # given by others, or checked below
 OUTSIDE = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
 IN_BLOCK = {
@@ -111,6 +112,12 @@ def _config(path: Path, fields: Fields, tensors: Fields) -> Fields:
         given.pop("rope.scaling.type", None)
     if unknown := sorted(given.keys() - KEYS.keys() - IMPLIED):
         raise ArtifactError(f"{path}: {kind}.{unknown[0]} is {given[unknown[0]]!r}, which is not read")
+    for key in KEYS:
+        if key not in given and key not in OPTIONAL:
+            raise ArtifactError(f"{path}: {kind}.{key} is missing")
+        value = given.get(key, 1)
+        if type(value) not in (int, float) or not value > 0:
+            raise ArtifactError(f"{path}: {kind}.{key} is {value!r:.60}, no number above zero")
     config = {KEYS[key]: value for key, value in given.items() if key in KEYS}
     heads = config["num_attention_heads"]
     width = config.setdefault("head_dim", config["hidden_size"] // heads)

@@ -20,7 +20,15 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from troupe.data.gguf import GGUF, is_gguf
-from troupe.data.tokenizer import CONTINUATION, FILE, PretrainedTokenizer, Tokenizer, load_tokenizer, printable_bytes
+from troupe.data.tokenizer import (
+    CONTINUATION,
+    FILE,
+    UTF8_WIDER,
+    PretrainedTokenizer,
+    Tokenizer,
+    load_tokenizer,
+    printable_bytes,
+)
 from troupe.errors import ArtifactError
 from troupe.files import read_json
 
@@ -56,9 +64,10 @@ PIECES = {
 }
 
 
-def as_sequence(pieces: Mapping[str, Any]) -> Mapping[str, Any]:
-    """As a tokenizer of ours keeps it."""
-    return pieces if pieces["type"] == "Sequence" else _sequence(pieces)
+def cuts(pieces: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The parts of a pre_tokenizer, to be compared: without what changes no id, and with what a file may leave out."""
+    parts = [{name: part[name] for name in part if name != "trim_offsets"} for part in _parts(pieces, "pretokenizers")]
+    return [{"use_regex": True, **part} if part["type"] == "ByteLevel" else part for part in parts]
 
 
 def find(name: str) -> Path:
@@ -107,19 +116,25 @@ def tokens_of(place: Path) -> list[bytes] | None:
 def _of_gguf(file: GGUF) -> dict[str, Any]:
     """What a tokenizer.json would say."""
     given = {name.removeprefix("tokenizer.ggml."): value for name, value in file.fields.items()}
-    for name, known in (("model", ("gpt2",)), ("pre", PIECES)):
+    for name, known in (("model", ["gpt2"]), ("pre", list(PIECES))):
         if given.get(name) not in known:
             raise ArtifactError(
-                f"{file.path}: tokenizer.ggml.{name} is {given.get(name)!r}; {', '.join(known)} is read: start from "
-                "the folder with tokenizer.json that the file was made from"
+                f"{file.path}: tokenizer.ggml.{name} is {given.get(name)!r:.60}; {', '.join(known)} is read: start "
+                "from the folder with tokenizer.json that the file was made from"
             )
-    try:
-        merges = [merge.split(" ") for merge in given.get("merges", ())]  # no merges are no key
-        model = {"type": "BPE", "vocab": {token: i for i, token in enumerate(given["tokens"])}, "merges": merges}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{file.path}: not the tokenizer of a model ({error!r})") from None
-    kinds = given.get("token_type", ())
-    added = [{"content": given["tokens"][i], "id": i} for i, kind in enumerate(kinds) if kind in NOT_OF_TEXT]
+    given = {"merges": [], "token_type": []} | given  # what is empty is no key
+    for name, kind in (("tokens", str), ("merges", str), ("token_type", int)):
+        found = given.get(name)
+        if not isinstance(found, list) or not all(isinstance(one, kind) for one in found):
+            raise ArtifactError(f"{file.path}: tokenizer.ggml.{name} is {found!r:.60}, no array of {kind.__name__}")
+    tokens, kinds = given["tokens"], given["token_type"]
+    if kinds and len(kinds) != len(tokens):
+        raise ArtifactError(
+            f"{file.path}: tokenizer.ggml.token_type has {len(kinds)} entries for {len(tokens)} tokens; each has one"
+        )
+    merges = [merge.split(" ") for merge in given["merges"]]
+    model = {"type": "BPE", "vocab": {token: i for i, token in enumerate(tokens)}, "merges": merges}
+    added = [{"content": tokens[i], "id": i} for i, kind in enumerate(kinds) if kind in NOT_OF_TEXT]
     return {"model": model, "pre_tokenizer": PIECES[given["pre"]], "added_tokens": added}
 
 
@@ -141,20 +156,27 @@ def _lossless(library: Mapping[str, Any], config: Mapping[str, Any]) -> Pretrain
         raise ValueError(f"vocab_size is {n_ids!r}, no number of tokens")
     if model.get("dropout"):
         raise ValueError(f"its model has dropout {model['dropout']}: a text would have other ids each time")
+    for affix in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(affix):
+            raise ValueError(f"its model has {affix} {model[affix]!r}, which would stay in a text that comes back")
     special = {token["content"]: token["id"] for token in added}
-    ids = model["vocab"] | special
-    if (largest := max(ids.values(), default=-1)) >= n_ids:
-        raise ValueError(f"has a token of id {largest}, the model knows {n_ids}: it belongs to another model")
+    if (largest := max((*model["vocab"].values(), *special.values()), default=-1)) >= n_ids:
+        raise ValueError(f"has a token of id {largest}, and vocab_size is {n_ids}: it belongs to another model")
     normalizer, pieces, spelt = _without_loss(library)
-    tokens = [b""] * n_ids
-    bytes_of = _of_characters if model.get("byte_fallback") else _of_bytes
-    for text, number in ids.items():
-        tokens[number] = text.encode() if text in special else bytes_of(text)
+    over_bytes = not model.get("byte_fallback")
+    bytes_of = _of_bytes if over_bytes else _of_characters
+    of_text = {number: bytes_of(text) for text, number in model["vocab"].items()}
+    found = {number: text.encode() for text, number in special.items()} | of_text
+    tokens = [found.get(number, b"") for number in range(n_ids)]
     kept = {"version": "1.0", "normalizer": normalizer, "pre_tokenizer": pieces, "model": model}
     end = config.get("eos_token_id")
-    end = end[0] if isinstance(end, list) else end
+    end = end[0] if isinstance(end, list) and end else end
+    if end is not None and type(end) is not int:
+        raise ValueError(f"eos_token_id is {end!r:.60}, no id of a token")
     free = [number for number in special.values() if number != end]
-    for byte in sorted(set(UTF8) - set(tokens)):
+    # a text is encoded by the vocabulary alone: a special token of one byte, in it or beside it, writes none
+    written = {bytes_of(text) for text in model["vocab"] if not over_bytes or text in BYTE_OF}
+    for byte in sorted(set(UTF8) - written):
         if not free or byte[0] in CONTINUATION:
             raise ValueError(f"has no token for the byte 0x{byte.hex()}, so that not every text has ids")
         tokens[free.pop()] = byte
@@ -166,7 +188,8 @@ def _beginning_with(byte: int) -> str:
     """The characters whose UTF-8 begins with a byte, as in a set of a regular expression."""
     n_others = 0 if byte < 0x80 else 1 if byte < 0xE0 else 2 if byte < 0xF0 else 3
     first = (byte & (0x7F, 0x1F, 0x0F, 0x07)[n_others]) << 6 * n_others
-    return f"\\U{first:08x}-\\U{min(first + 64**n_others - 1, 0x10FFFF):08x}"
+    last = min(first + 64**n_others - 1, 0x10FFFF)
+    return f"\\U{max(first, UTF8_WIDER[n_others]):08x}-\\U{last:08x}"  # smaller ones have fewer bytes
 
 
 def _without_loss(library: Mapping[str, Any]) -> tuple[Any, Any, str]:

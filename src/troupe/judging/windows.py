@@ -86,7 +86,7 @@ def continuations(model: GPT, places: Places, seed: int, sample: Sample = OWN_DI
     continued, so that long tokens are not preferred.
     """
     config, device = model.config, next(model.parameters()).device
-    batch = max(1, CACHE_FLOATS // (2 * config.n_layer * config.block_size * config.n_embd))
+    batch = max(1, CACHE_FLOATS // (2 * config.n_layer * config.block_size * model.cache_width))
     mean_bytes = token_bytes(places.tokenizer)[places.ids].mean()
     enough = int(1.2 * places.width / mean_bytes) + 1
     ids_NP = places.prompts().to(device)

@@ -26,7 +26,7 @@ def causal_attention(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask_B11S: 
     T, S, shared = q_BHTK.size(2), k_BHSK.size(2), q_BHTK.size(1) // k_BHSK.size(1)
     if shared > 1 and T == 1:  # heads that share keys stand as so many tokens, and no key is copied
         q_BGHK = torch.unflatten(q_BHTK, 1, (-1, shared)).squeeze(3)
-        return F.scaled_dot_product_attention(q_BGHK, k_BHSK, v_BHSK, mask_B11S).view_as(q_BHTK)
+        return F.scaled_dot_product_attention(q_BGHK, k_BHSK, v_BHSK, mask_B11S).reshape(q_BHTK.shape)
     if shared > 1:
         k_BHSK, v_BHSK = (one.repeat_interleave(shared, dim=1) for one in (k_BHSK, v_BHSK))
     if mask_B11S is not None:

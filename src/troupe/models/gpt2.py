@@ -109,6 +109,13 @@ class GPT(nn.Module):
         experts, dims = getattr(self.blocks[0].attention, "experts", None), self.config.dimensions()
         return ("gpt2", dims) if experts is None else ("switchhead", dims | {"experts": asdict(experts)})
 
+    @property
+    def cache_width(self) -> int:
+        """Of the keys, or the values, that a layer caches of a token; experts have heads of their own, which share
+        none, while `config` still describes the dense model's."""
+        experts = getattr(self.blocks[0].attention, "experts", None)
+        return self.config.cache_width if experts is None else int(experts.n_head * experts.head_width)
+
     def read_out(self, x_BTD: Tensor) -> Tensor:
         """The logits that `hidden` stands for."""
         head = self.token_embedding if self.head is None else self.head

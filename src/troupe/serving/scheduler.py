@@ -47,7 +47,7 @@ class Engine:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
-        self.room = rows_at_once(bundle.model.config, MOST_ROWS)
+        self.room = rows_at_once(bundle.model, MOST_ROWS)
         self.answers: list[Answer] = []
         self._batch = Batch(bundle.model)
 

@@ -11,8 +11,9 @@ from troupe.data.public import find, tokenizer_of
 from troupe.data.room import check_tokens
 from troupe.data.stretches import holds_stretch
 from troupe.data.tokenizer import FILE, BytePairTokenizer, PretrainedTokenizer, Tokenizer
-from troupe.files import sha256_file, write_json
-from troupe.layout import CORPUS, TOKENS
+from troupe.errors import ArtifactError
+from troupe.files import read_json, sha256_file, write_json
+from troupe.layout import CORPUS, INITIAL, TOKENS
 from troupe.params import Params, PretrainParams, TokensParams
 from troupe.progress import with_progress
 from troupe.stages.common import stage_main
@@ -24,13 +25,16 @@ LEARN_PIECE = 2**16  # characters; the library that learns holds 256 pieces
 def tokens(params: Params) -> None:
     """Write tokenizer.json, meta.json and the ids of every split (train.npy, ...) to artifacts/tokens.
 
-    Raises CorpusError if they are too few for a later stage.
+    Raises CorpusError if they are too few for a later stage, ArtifactError for public weights whose tokenizer is not
+    read or has changed since stage inputs.
     """
     manifest = read_manifest(CORPUS)
     sizes = {split: manifest["splits"][split]["bytes"] for split in SPLITS}
     pretrained = params.tokens.kind == "pretrained"
     tokenizer = given(params.pretrain) if pretrained else learn(params.tokens, sizes["train"])
     tokenizer.save(TOKENS / FILE)
+    if pretrained:
+        require_same_as_inputs(params.pretrain.init_from)
     write_json(
         TOKENS / META,
         {
@@ -49,6 +53,16 @@ def tokens(params: Params) -> None:
 def given(params: PretrainParams) -> Tokenizer:
     """The tokenizer of the weights that `pretrain.init_from` names; artifacts/init.json has their digest."""
     return tokenizer_of(find(params.init_from))
+
+
+def require_same_as_inputs(name: str) -> None:
+    """Raise ArtifactError unless the tokenizer that was saved is the one that stage inputs digested: what it became
+    since then would be cached under that digest."""
+    if sha256_file(TOKENS / FILE) != read_json(INITIAL).get("tokenizer_sha256"):
+        raise ArtifactError(
+            f"pretrain.init_from {name}: its tokenizer is not the one that {INITIAL} has the digest of, it has changed "
+            "since stage inputs; run again"
+        )
 
 
 def learn(params: TokensParams, n_bytes: int) -> Tokenizer:

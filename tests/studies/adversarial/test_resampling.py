@@ -170,7 +170,7 @@ def test_the_memory_that_there_is_does_not_change_a_text(monkeypatch: pytest.Mon
         asked.append(len(ids_BT))
         return token_by_token.generate(gpt, ids_BT, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(resampling, "side_by_side", lambda config: 3)
+    monkeypatch.setattr(resampling, "side_by_side", lambda model: 3)
     monkeypatch.setattr(resampling, "generate", noting)
     assert chosen.write(prompt(), 8, PLAIN, seeds).equal(whole)
     assert asked == [3, 3, 3, 3] * 2
@@ -184,7 +184,7 @@ def test_no_more_prompts_are_laid_out_than_are_written_at_a_time(monkeypatch: py
         asked.append((ids_BT[:, 0].tolist(), len(set(seeds))))
         return token_by_token.generate(gpt, ids_BT, n_new, way, seeds)
 
-    monkeypatch.setattr(resampling, "side_by_side", lambda config: 5)
+    monkeypatch.setattr(resampling, "side_by_side", lambda model: 5)
     monkeypatch.setattr(resampling, "generate", noting)
     real_writer().write(torch.tensor([[1, 9], [2, 9], [3, 9]]), 5, PLAIN, [1, 2, 3])
     assert asked == [([1, 1, 1, 1, 2], 5), ([2, 2, 2, 3, 3], 5), ([3, 3], 2)]
