@@ -144,9 +144,10 @@ def workspace(prepared: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest
     return params
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, driven by playwright; a test that asks for it is skipped where one of them is missing."""
+    """Chromium, driven by playwright; a test that asks for it is skipped where one of them is missing. Not for longer
+    than a module: while playwright runs, so does its event loop, beside which no other can be started."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     names = ("chromium", "chromium-browser", "google-chrome")
     if not (path := next(filter(None, map(shutil.which, names)), None)):

@@ -71,7 +71,7 @@ def render(
         commit=version.tags.get("git_commit", "unknown"),
         run=version.tags.get("run_id", "unknown"),
         parent=version.tags.get("parent"),
-        recipe={section: params[section] for section in SECTIONS[stage]},
+        recipe={section: _settings(section, params[section]) for section in SECTIONS[stage]},
         rows=rows(found),
         quality=found.models[stage].quality,
         real=found.controls.real_text.quality,
@@ -79,6 +79,13 @@ def render(
         samples={samples["settings"][name]: texts[name][:400] for name in SHOWN if name in texts},
         caveats=caveats(found),
     )  # fmt: skip
+
+
+def _settings(section: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Those that were used: of `adversarial` the sections of the methods that ran."""
+    if section != "adversarial":
+        return values
+    return {name: values[name] for name in ("methods", *values["methods"])}
 
 
 def _describe(client: MlflowClient, version: Version, text: str) -> None:
