@@ -407,7 +407,7 @@ def test_a_share_counts_as_detected_if_every_larger_one_is(reports: Path) -> Non
     assert type(found).model_validate(power([0.6, 0.7, 0.5])).smallest("boosted") is None
     text = render_report(reports, None, provenance()).read_text(encoding="utf-8")
     assert "<td>20 %</td>" in text
-    assert "On 100 texts of test text, once." in text
+    assert "On 100 texts of test text, once;" in text
 
 
 def test_without_a_curve_there_is_no_mention_of_one(reports: Path) -> None:
