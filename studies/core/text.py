@@ -71,3 +71,10 @@ def load_text(folder: Path) -> Text:
     """What `prepare_text` wrote. Raises ArtifactError if it is not whole."""
     meta: dict[str, Any] = read_json(folder / META)
     return Text(meta["vocab_size"], {part: load_ids(folder, part) for part in meta["bytes"]}, meta["bytes"])
+
+
+def shortened(text: Text, tokens: int | None) -> Text:
+    """The text with at most so many tokens of every part but `train`; their bytes in proportion."""
+    ids = {part: of if part == "train" or not tokens else of[:tokens] for part, of in text.ids.items()}
+    n_bytes = {part: round(text.n_bytes[part] * len(ids[part]) / len(text.ids[part])) for part in ids}
+    return Text(text.vocab_size, ids, n_bytes)

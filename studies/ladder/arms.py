@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from studies.core.jobs import Figures, Job
-from studies.core.text import Text, load_text
+from studies.core.text import Text, load_text, shortened
 from studies.ladder.model import build
 from studies.ladder.rungs import LADDER, Rung
 from studies.ladder.settings import Recipe
@@ -93,13 +93,6 @@ def run_seeds(job: Job, text: Text, where: Path, recipe: Recipe, seeds: Sequence
 def symbols(text: Text) -> int:
     """The vocabulary that the text needs: of characters, without the ids that spell unknown ones where it has none."""
     return 1 + max(int(ids.max()) for ids in text.ids.values())
-
-
-def shortened(text: Text, tokens: int | None) -> Text:
-    """The text with at most so many tokens of validation and of test; their bytes in proportion."""
-    ids = {part: of if part == "train" or not tokens else of[:tokens] for part, of in text.ids.items()}
-    n_bytes = {part: round(text.n_bytes[part] * len(ids[part]) / len(text.ids[part])) for part in ids}
-    return Text(text.vocab_size, ids, n_bytes)
 
 
 def initialised(rung: Rung, vocab_size: int, block_size: int, seed: int, gain: float = 1.0) -> GPT:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from studies.core.jobs import Figures, Job
-from studies.core.text import Text, load_text
+from studies.core.text import Text, load_text, shortened
 from studies.mixture.network import WEIGHTS
 from troupe.arrays import Ints
 from troupe.data.corpus import Split, split_blocks
@@ -165,13 +165,6 @@ def block_begins(where: Path, split: Split, size_N: Ints) -> list[int]:
     begin_N = np.cumsum(size_N) - size_N
     found = np.unique(np.searchsorted(begin_N, borders))
     return [int(token) for token in found if token < len(begin_N) - 1]
-
-
-def shortened(text: Text, tokens: int | None) -> Text:
-    """The text with at most so many tokens of critic's and test text; their bytes in proportion."""
-    ids = {part: of if part == "train" or not tokens else of[:tokens] for part, of in text.ids.items()}
-    n_bytes = {part: round(text.n_bytes[part] * len(ids[part]) / len(text.ids[part])) for part in ids}
-    return Text(text.vocab_size, ids, n_bytes)
 
 
 def milliseconds(model: GPT) -> float:
